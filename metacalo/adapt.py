@@ -1,0 +1,340 @@
+"""`metacalo adapt`: from a few hundred showers of a new detector to its generator."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from rich.table import Table
+from torch import nn
+
+import metacalo
+from metacalo.base import GENERATORS, Base, resolve_base
+from metacalo.checkpoint import atomic_folder, require_free, save_json, tensor_hash
+from metacalo.config import Settings
+from metacalo.errors import DetectorError, MetacaloError, ShowerFileError, UnknownNameError
+from metacalo.evaluate.metrics import Estimate, cuts, fpd, standardise, wasserstein1
+from metacalo.evaluate.observables import Observables, observables
+from metacalo.evaluate.plots import profile_figure
+from metacalo.generators.base import Batch, ShowerGenerator, bf16
+from metacalo.meta.episodes import ShowerPool
+from metacalo.model import ShowerModel, save_model, zero_shot
+from metacalo.progress import track
+from metacalo.showers.detector import Detector
+from metacalo.showers.hdf5 import ShowerFile, Showers
+from metacalo.showers.normalise import fit_normaliser
+from metacalo.showers.tasks import resolve_task
+
+__all__ = ["AdaptResult", "AdaptSettings", "adapt", "adapt_generator", "adapted_model", "summary_table"]
+
+
+class AdaptSettings(Settings):
+    """Everything that decides what an adapted model becomes."""
+
+    base: str = "base"
+    shots: int = Field(400, ge=2)
+    generator: Literal["ar", "diffusion", "both"] = "both"
+    steps: int = Field(100, ge=0, description="optimiser steps per generator, at most")
+    batch: int = Field(32, ge=1)
+    learning_rate: float = Field(2e-3, gt=0)
+    held_back: float = Field(0.15, gt=0, lt=1, description="share of the shots that early stopping watches")
+    patience: int = Field(3, ge=1, description="checks without progress after which adaptation stops")
+    check_every: int = Field(10, ge=1, description="steps between two checks")
+    seed: int = 1
+    device: str = "cpu"
+    autocast: bool = True
+    compared_showers: int = Field(200, ge=0, description="generated for the before/after comparison; 0 = no comparison")
+
+    @property
+    def generators(self) -> tuple[str, ...]:
+        """Names of the generators that are adapted."""
+        return GENERATORS if self.generator == "both" else (self.generator,)
+
+
+@dataclass(frozen=True)
+class AdaptResult:
+    """The adapted model and the figures of its run (`metrics.json`)."""
+
+    model: ShowerModel
+    metrics: dict[str, Any]
+    out: Path
+
+
+def adapt(
+    detector: str | Path,
+    out: str | Path,
+    settings: AdaptSettings | None = None,
+    *,
+    described: Detector | None = None,
+    force: bool = False,
+    command: str = "",
+) -> AdaptResult:
+    """Adapts a base to the showers of a detector and writes the model folder `out`.
+
+    Args:
+        detector: a shower file, a task folder or the name of a task.
+        out: folder to write: adapters, normaliser, config.json, metrics.json, profiles.png.
+        settings: see `AdaptSettings`.
+        described: takes the place of what the file says about its detector.
+        force: replace an existing `out`.
+        command: recorded with the result.
+
+    Raises:
+        ShowerFileError: the file cannot be read, or has fewer showers than shots.
+        DetectorError: nothing tells the detector, or its mesh is not the base's.
+        UnknownNameError: no such base, task or generator.
+        OutputError: `out` exists and not `force`, or cannot be written.
+        MetacaloError: a frozen tensor changed, which would be a defect of metacalo.
+    """
+    started = time.perf_counter()
+    settings = settings or AdaptSettings()
+    require_free(Path(out), force)
+    base = resolve_base(settings.base)
+    for name in settings.generators:
+        if name not in base.config.generators:
+            raise UnknownNameError("generator", name, base.config.generators)
+    task = resolve_task(detector, detector=described)
+    with task.open() as file:
+        rows = _draw_shots(file, settings)
+        shots = file.load(rows)
+        reference = _reference(file, rows, settings)
+    before = zero_shot(base, task.detector, scale=_convention_scale(shots))
+    model, runs = adapted_model(before, shots, settings)
+    metrics: dict[str, Any] = {
+        "base": {"name": base.config.name, "hash": base.hash},
+        "detector": task.detector.name,
+        "shots": {
+            "file": Path(task.path).name,
+            "group": task.group,
+            "number": len(rows),
+            "rows": rows.tolist(),
+            "hash": hashlib.sha256(np.sort(model.shots).tobytes()).hexdigest(),
+            "seen_in_pretraining": int(np.isin(model.shots, base.seen).sum()),
+        },
+        "generators": runs,
+    }
+    with atomic_folder(out, force=force) as folder:
+        metrics["fidelity"] = _compare(before, model, reference, len(rows), settings, folder)
+        metrics["seconds"] = {"total": time.perf_counter() - started}
+        metrics["settings"] = settings.model_dump(mode="json")
+        metrics["command"] = command
+        save_model(folder, model, metrics["settings"], metacalo.__version__, command)
+        save_json(folder / "metrics.json", metrics)
+    return AdaptResult(model, metrics, Path(out))
+
+
+def adapted_model(
+    before: ShowerModel, shots: Showers, settings: AdaptSettings
+) -> tuple[ShowerModel, dict[str, dict[str, Any]]]:
+    """Normaliser and generators of `before` fitted to `shots`, and the record of each generator's run."""
+    fitted = fit_normaliser(shots.showers, shots.energy.astype(np.float64))
+    prior = before.base.hyperprior.predict(torch.from_numpy(before.detector.descriptors()), scale=fitted.scale)
+    normaliser = fitted.shrunk_towards(prior)
+    pool = ShowerPool(shots, normaliser, before.detector)
+    generators, runs = {}, {}
+    for name in settings.generators:
+        generators[name] = before.base.generator(name)
+        runs[name] = adapt_generator(generators[name], pool, settings)
+    return ShowerModel(before.base, before.detector, normaliser, generators, shots.hashes()), runs
+
+
+def adapt_generator(
+    generator: ShowerGenerator,
+    pool: ShowerPool,
+    settings: AdaptSettings,
+    parameters: Mapping[str, nn.Parameter] | None = None,
+) -> dict[str, Any]:
+    """Moves the adaptable parameters to the showers of `pool`, in place, and returns the record of the run.
+
+    Part of the shots is held back; the parameters with the least loss on it are kept, those of the base included.
+
+    Args:
+        generator: what is adapted.
+        pool: the shots.
+        settings: see `AdaptSettings`.
+        parameters: those to move instead, for example all of `generator.trainable()`.
+
+    Raises:
+        MetacaloError: a frozen tensor changed.
+    """
+    started = time.perf_counter()
+    hash_before = tensor_hash(generator.frozen())
+    generator.to(settings.device)
+    adaptable = generator.adaptable() if parameters is None else parameters
+    for name, parameter in generator.named_parameters():
+        parameter.requires_grad_(name in adaptable)
+    draw = torch.Generator().manual_seed(settings.seed)
+    order = torch.randperm(len(pool), generator=draw)
+    n_held = max(1, round(settings.held_back * len(pool)))
+    held, kept = order[:n_held], order[n_held:]
+    validation = _validation_batches(pool, held, settings)
+    optimizer = torch.optim.AdamW(adaptable.values(), lr=settings.learning_rate, weight_decay=0.0)
+    best_loss = first_loss = _validate(generator, validation, settings)
+    best = {name: parameter.detach().clone() for name, parameter in adaptable.items()}
+    best_step, step, worse = 0, 0, 0
+    with track(f"adapt {generator.name}", settings.steps) as bar:
+        while step < settings.steps and worse < settings.patience:
+            generator.train()
+            rows = kept[torch.randint(len(kept), (settings.batch,), generator=draw)]
+            batch = pool.batch(rows, draw).to(settings.device)
+            for group in optimizer.param_groups:
+                group["lr"] = settings.learning_rate * min(1.0, (step + 1) / 10) * (1 - 0.9 * step / settings.steps)
+            with bf16(settings.device, settings.autocast):
+                loss = generator.loss(batch, draw)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            step += 1
+            if step % settings.check_every == 0 or step == settings.steps:
+                current = _validate(generator, validation, settings)
+                worse = 0 if current < best_loss else worse + 1
+                if current < best_loss:
+                    best_loss, best_step = current, step
+                    best = {name: parameter.detach().clone() for name, parameter in adaptable.items()}
+            bar.advance(1, loss=float(loss.detach()), held_back=best_loss)
+    with torch.no_grad():
+        for name, parameter in adaptable.items():
+            parameter.copy_(best[name])
+    generator.eval()
+    if tensor_hash(generator.frozen()) != hash_before:
+        raise MetacaloError(f"the frozen part of generator '{generator.name}' changed; please report this defect")
+    total = sum(parameter.numel() for parameter in generator.parameters())
+    return {
+        "seconds": time.perf_counter() - started,
+        "steps": step,
+        "best_step": best_step,
+        "held_back_loss": {"before": first_loss, "after": best_loss},
+        "parameters": {"trainable": sum(p.numel() for p in adaptable.values()), "total": total},
+        "frozen_hash": hash_before,
+    }
+
+
+def _validation_batches(pool: ShowerPool, held: torch.Tensor, settings: AdaptSettings) -> list[Batch]:
+    noise = torch.Generator().manual_seed(settings.seed + 1)
+    parts = held.split(2 * settings.batch)
+    return [pool.batch(part, noise, reflect=False).to(settings.device) for part in parts]
+
+
+@torch.no_grad()
+def _validate(generator: ShowerGenerator, batches: list[Batch], settings: AdaptSettings) -> float:
+    """Mean loss over the held-back shots with the same noise every time, so that two checks can be compared."""
+    generator.eval()
+    noise = torch.Generator().manual_seed(settings.seed + 2)
+    repeats = 3
+    with bf16(settings.device, settings.autocast):
+        weighted = [float(generator.loss(b, noise)) * len(b) for _ in range(repeats) for b in batches]
+    return sum(weighted) / (repeats * sum(len(batch) for batch in batches))
+
+
+def _draw_shots(file: ShowerFile, settings: AdaptSettings) -> np.ndarray:
+    if len(file) < settings.shots:
+        raise ShowerFileError(
+            f"{file.path}: holds {len(file)} showers, --shots {settings.shots} wants more; ask for at most {len(file)}"
+        )
+    rng = np.random.default_rng(settings.seed)
+    return np.sort(rng.choice(len(file), settings.shots, replace=False))
+
+
+def _reference(file: ShowerFile, shots: np.ndarray, settings: AdaptSettings) -> Showers | None:
+    """Geant4 showers to compare with: those that are no shots, or the shots where the file has no others."""
+    if settings.compared_showers < 20:
+        return None
+    others = np.setdiff1d(np.arange(len(file)), shots)
+    pool = others if len(others) >= 20 else shots
+    rng = np.random.default_rng(settings.seed + 1)
+    return file.load(np.sort(rng.choice(pool, min(len(pool), 2 * settings.compared_showers), replace=False)))
+
+
+def _convention_scale(shots: Showers) -> float:
+    """1 where deposits were divided by the sampling fraction, else their mean part of the incident energy."""
+    response = float(np.mean(shots.showers.sum((1, 2, 3), dtype=np.float64) / shots.energy))
+    return 1.0 if response > 0.5 else response
+
+
+def _compare(
+    before: ShowerModel,
+    after: ShowerModel,
+    reference: Showers | None,
+    n_shots: int,
+    settings: AdaptSettings,
+    folder: Path,
+) -> dict[str, Any]:
+    """Distances to Geant4 before and after, each generator, with the Geant4 floor; draws `profiles.png`."""
+    if reference is None:
+        return {}
+    n = min(len(reference), settings.compared_showers)
+    conditions = reference[np.arange(n)]
+    drawn = {"Geant4": reference}
+    for label, model in (("before", before), ("after", after)):
+        for name in after.generators:
+            drawn[f"{label} ({name})"] = _generate_like(model, name, conditions, settings)
+    seen = {label: observables(s.showers, s.energy) for label, s in drawn.items()}
+    figures = {label: _distances(seen["Geant4"], other) for label, other in seen.items() if label != "Geant4"}
+    profile_figure(drawn, folder / "profiles.png", f"{after.detector.name}, {n_shots} shots")
+    return {"reference_showers": len(reference), "generated_showers": n, "response": _responses(seen), **figures}
+
+
+def _generate_like(model: ShowerModel, name: str, conditions: Showers, settings: AdaptSettings) -> Showers:
+    parts = model.generate(
+        name,
+        conditions.energy,
+        conditions.theta,
+        conditions.phi,
+        seed=settings.seed,
+        device=settings.device,
+        autocast=settings.autocast,
+    )
+    showers = np.concatenate([part.showers for part in parts])
+    return Showers(showers, conditions.energy, conditions.theta, conditions.phi, model.detector)
+
+
+def _responses(seen: Mapping[str, Observables]) -> dict[str, dict[str, float]]:
+    return {label: {"mean": float(o.response.mean()), "width": float(o.response.std())} for label, o in seen.items()}
+
+
+def _distances(reference: Observables, sample: Observables) -> dict[str, Any]:
+    """Mean W1 of the standardised observables and FPD, with what Geant4 itself has at the same numbers of showers."""
+    wanted, got = standardise(reference.features()[0], sample.features()[0])
+    found, floor = [], []
+    for cut in cuts(len(wanted), len(got)):
+        found.append(wasserstein1(wanted[cut.first], got[cut.generated]).mean())
+        floor.append(wasserstein1(wanted[cut.first], wanted[cut.second]).mean())
+    distance: Estimate = fpd(wanted, got)
+    half = len(wanted) // 2
+    itself = fpd(wanted[:half], wanted[half:])
+    return {
+        "mean_w1": {"value": float(np.mean(found)), "floor": float(np.mean(floor))},
+        "fpd": {"value": distance.value, "error": distance.error, "floor": itself.value},
+    }
+
+
+def summary_table(metrics: Mapping[str, Any]) -> Table:
+    """What changed, for a physicist: one column per generator before and after, Geant4 at the end."""
+    fidelity = metrics["fidelity"]
+    labels = [label for label in fidelity.get("response", {}) if label != "Geant4"]
+    table = Table(title=f"{metrics['detector']}: {metrics['shots']['number']} shots, base {metrics['base']['name']}")
+    table.add_column("against Geant4")
+    for label in labels:
+        table.add_column(label, justify="right")
+    table.add_column("Geant4", justify="right")
+    if labels:
+        response = fidelity["response"]
+        for row, key in (("E_total / E_inc, mean", "mean"), ("E_total / E_inc, width", "width")):
+            table.add_row(row, *(f"{response[label][key]:.4f}" for label in (*labels, "Geant4")))
+        for row, key in (("mean Wasserstein-1 (standardised)", "mean_w1"), ("Frechet distance (FPD)", "fpd")):
+            floor = fidelity[labels[0]][key]["floor"]
+            table.add_row(row, *(f"{fidelity[label][key]['value']:.3f}" for label in labels), f"{floor:.3f}")
+    runs = metrics["generators"]
+    table.caption = "; ".join(
+        f"{name}: {run['steps']} steps in {run['seconds']:.1f} s, "
+        f"{run['parameters']['trainable']:,} of {run['parameters']['total']:,} parameters"
+        for name, run in runs.items()
+    )
+    return table

@@ -1,0 +1,188 @@
+"""A base: the folder `pretrain` writes, with everything that adaptation starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from metacalo.checkpoint import load_json, load_tensors, save_json, save_tensors, tensor_hash
+from metacalo.config import Settings
+from metacalo.errors import ModelFolderError, UnknownNameError
+from metacalo.generators.autoregressive import Autoregressive
+from metacalo.generators.base import ShowerGenerator
+from metacalo.generators.diffusion import Diffusion, DiffusionSettings
+from metacalo.models.prior import PriorSettings
+from metacalo.models.vqvae import VQVAE, VQVAESettings
+from metacalo.showers.hyperprior import Hyperprior
+from metacalo.showers.tasks import data_folder
+
+__all__ = ["FORMAT", "GENERATORS", "Base", "BaseConfig", "checked_kind", "load_half", "resolve_base", "save_half"]
+
+FORMAT = 1
+GENERATORS = ("ar", "diffusion")
+
+
+class BaseConfig(Settings):
+    """What a base is and where it came from; `config.json` in its folder."""
+
+    format: Literal[1] = 1
+    kind: Literal["base"] = "base"
+    name: str
+    version: str = Field(description="metacalo that made it")
+    grid: tuple[int, int, int]
+    condition_size: int
+    descriptors: tuple[str, ...]
+    energy_range_MeV: tuple[float, float]  # noqa: N815
+    tokenizer: VQVAESettings
+    prior: PriorSettings
+    diffusion: DiffusionSettings
+    generators: tuple[str, ...]
+    trained_on: dict[str, int] = Field(description="task to the number of its showers that were trained on")
+    holdout: tuple[str, ...]
+    pretrain: dict[str, Any] = Field(description="resolved settings of the run")
+    command: str
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base in memory.
+
+    Attributes:
+        path: its folder.
+        config: its `config.json`.
+        hash: SHA-256 over all its weights; adapted models name it.
+        hyperprior: predicts the normaliser of a detector.
+        seen: content hashes of the showers it was trained on, int64.
+        weights: file stem to tensors.
+    """
+
+    path: Path
+    config: BaseConfig
+    hash: str
+    hyperprior: Hyperprior
+    seen: np.ndarray
+    weights: Mapping[str, dict[str, Tensor]]
+
+    @classmethod
+    def load(cls, path: str | Path) -> Base:
+        """Reads a base folder.
+
+        Raises:
+            ModelFolderError: the folder or a file in it is missing, damaged, or of another format.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise ModelFolderError(f"{path}: there is no such base folder")
+        config = BaseConfig.build(checked_kind(path, "base"), source=str(path / "config.json"))
+        stems = ["hyperprior", "seen", *config.generators]
+        if "ar" in config.generators:
+            stems.append("tokenizer")
+        weights = {stem: load_half(path / f"{stem}.safetensors") for stem in stems}
+        digest = tensor_hash({f"{s}/{n}": t for s in stems if s != "seen" for n, t in weights[s].items()})
+        seen = weights.pop("seen")["hashes"].numpy()
+        try:
+            hyperprior = Hyperprior.from_tensors(weights.pop("hyperprior"))
+        except KeyError as error:
+            raise ModelFolderError(f"{path}/hyperprior.safetensors: no tensor {error}; make the base again") from None
+        return cls(path, config, digest, hyperprior, seen, weights)
+
+    def generator(self, name: str) -> ShowerGenerator:
+        """The pre-trained generator of that name, in evaluation mode.
+
+        Raises:
+            UnknownNameError: the base has no such generator.
+            ModelFolderError: its weights do not fit its config.
+        """
+        if name not in self.config.generators:
+            raise UnknownNameError("generator", name, self.config.generators)
+        model = build_generator(name, self.config)
+        tensors = dict(self.weights[name])
+        if name == "ar":
+            tensors |= {f"tokenizer.{key}": value for key, value in self.weights["tokenizer"].items()}
+        load_into(model, tensors, self.path / f"{name}.safetensors")
+        return model.eval()
+
+
+def build_generator(name: str, config: BaseConfig) -> ShowerGenerator:
+    """A generator of the base's sizes with fresh weights."""
+    if name == "ar":
+        return Autoregressive(VQVAE(config.tokenizer, config.grid), config.prior, config.condition_size)
+    return Diffusion(config.diffusion, config.grid, config.condition_size)
+
+
+def load_into(model: torch.nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None:
+    """Fills all of `model`'s state.
+
+    Raises:
+        ModelFolderError: a tensor is missing, left over or of the wrong shape.
+    """
+    try:
+        model.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ModelFolderError(f"{source}: does not fit its config.json ({reason}); make the model again") from None
+
+
+def checked_kind(path: Path, *kinds: str) -> dict[str, Any]:
+    """The `config.json` of a model folder, if it is of one of `kinds` and of this format.
+
+    Raises:
+        ModelFolderError: it is not.
+    """
+    values = load_json(path / "config.json")
+    if values.get("kind") not in kinds:
+        raise ModelFolderError(f"{path}: is a folder of kind '{values.get('kind')}', '{kinds[0]}' was expected")
+    if values.get("format") != FORMAT:
+        raise ModelFolderError(
+            f"{path}: has format {values.get('format')}, this metacalo reads {FORMAT}; use the version that made it"
+        )
+    return values
+
+
+def save_half(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes floating-point tensors in half precision and others as they are."""
+    save_tensors(path, {n: t.half() if t.dtype == torch.float32 else t for n, t in tensors.items()})
+
+
+def load_half(path: Path) -> dict[str, Tensor]:
+    """Reads what `save_half` wrote, in single precision."""
+    return {n: t.float() if t.dtype == torch.float16 else t for n, t in load_tensors(path)[0].items()}
+
+
+def save_base(
+    folder: Path,
+    config: BaseConfig,
+    hyperprior: Hyperprior,
+    seen: np.ndarray,
+    weights: Mapping[str, Mapping[str, Tensor]],
+) -> None:
+    """Writes a base into an existing empty folder."""
+    save_json(folder / "config.json", config.model_dump(mode="json"))
+    save_half(folder / "hyperprior.safetensors", hyperprior.tensors())
+    save_tensors(folder / "seen.safetensors", {"hashes": torch.from_numpy(np.sort(seen))})
+    for stem, tensors in weights.items():
+        save_half(folder / f"{stem}.safetensors", tensors)
+
+
+def resolve_base(name_or_path: str | Path) -> Base:
+    """A base by its name in `pretrained/`, or by the path of its folder.
+
+    Raises:
+        UnknownNameError: neither; the sentence has the near match.
+        ModelFolderError: the folder is not a readable base.
+    """
+    path = Path(name_or_path)
+    if path.is_dir():
+        return Base.load(path)
+    folder = data_folder("pretrained")
+    known = [place.name for place in folder.iterdir() if (place / "config.json").is_file()] if folder.is_dir() else []
+    if str(name_or_path) not in known:
+        raise UnknownNameError("base", str(name_or_path), known)
+    return Base.load(folder / str(name_or_path))

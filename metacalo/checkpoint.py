@@ -1,0 +1,165 @@
+"""Results on disk: safetensors for tensors, JSON for the rest, every write atomic, never a pickle.
+
+A file is written beside its target under a temporary name, flushed to the disk, and renamed over the target;
+a folder likewise. Whoever reads therefore sees the old or the new result, never half of one.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from metacalo.errors import ModelFolderError, OutputError
+
+__all__ = [
+    "atomic_file",
+    "atomic_folder",
+    "load_json",
+    "load_tensors",
+    "require_free",
+    "save_json",
+    "save_tensors",
+    "tensor_hash",
+]
+
+
+def _cannot_write(path: Path, error: OSError) -> OutputError:
+    if error.errno == errno.ENOSPC:
+        return OutputError(f"{path}: no space left on the device; free some and run again (nothing was changed)")
+    return OutputError(f"{path}: cannot be written ({error.strerror}); choose a place with --out that you may write to")
+
+
+def require_free(path: Path, force: bool) -> None:
+    """Raises `OutputError` where `path` exists and may not be replaced: asked before long work, not after it."""
+    if path.exists() and not force:
+        raise OutputError(f"{path}: exists already; give --force to replace it or another --out")
+
+
+@contextmanager
+def atomic_file(path: str | Path, *, force: bool = True) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; on a clean exit it replaces `path`, else it is removed.
+
+    Raises:
+        OutputError: `path` exists and not `force`, its folder cannot be written, or the disk is full.
+    """
+    path = Path(path)
+    require_free(path, force)
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | Path, *, force: bool = False) -> Iterator[Path]:
+    """Yields a temporary folder beside `path` that takes the place of `path` on a clean exit.
+
+    Raises:
+        OutputError: `path` exists and not `force`, cannot be written, or the disk is full.
+    """
+    path = Path(path)
+    require_free(path, force)
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    retired = path.with_name(f".{path.name}.old-{os.getpid()}")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if path.exists():
+            path.rename(retired)
+        try:
+            temporary.rename(path)
+        except OSError:
+            if retired.exists():
+                retired.rename(path)
+            raise
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        _remove(temporary)
+        if path.exists():
+            _remove(retired)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def save_json(path: str | Path, value: Mapping[str, Any]) -> None:
+    """Writes readable JSON atomically."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, allow_nan=True) + "\n", encoding="utf-8")
+
+
+def load_json(path: str | Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        ModelFolderError: the file is missing or holds no JSON object.
+    """
+    path = Path(path)
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelFolderError(f"{path}: missing; is {path.parent} a metacalo model folder?") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelFolderError(f"{path}: not readable as JSON ({error}); make the model again") from None
+    if not isinstance(value, dict):
+        raise ModelFolderError(f"{path}: holds {type(value).__name__}, an object was expected; make the model again")
+    return value
+
+
+def save_tensors(
+    path: str | Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Writes tensors (and string metadata) as one safetensors file, atomically."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(save(plain, metadata=dict(metadata) if metadata else None))
+
+
+def load_tensors(path: str | Path, device: str = "cpu") -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file.
+
+    Raises:
+        ModelFolderError: the file is missing, truncated or of another format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelFolderError(f"{path}: missing; is {path.parent} a metacalo model folder?")
+    try:
+        with safe_open(str(path), framework="pt", device=device) as handle:
+            return {name: handle.get_tensor(name) for name in handle.keys()}, dict(handle.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelFolderError(f"{path}: not a readable safetensors file ({error}); make the model again") from None
+
+
+def tensor_hash(tensors: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes, in the order of the names: equal hash, equal tensors."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return digest.hexdigest()

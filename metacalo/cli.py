@@ -1,0 +1,261 @@
+"""The `metacalo` command: parse, call one function, print."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from metacalo.errors import MetacaloError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Few-shot adaptation of meta-trained generators of calorimeter showers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Config = Annotated[Path | None, typer.Option("--config", help="TOML file of settings; options given here win over it.")]
+Out = Annotated[Path, typer.Option("--out", help="Where the result goes.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an existing result.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda.")]
+Absorber = Annotated[str | None, typer.Option("--absorber", help="Absorber of a period in mm, such as Pb:2.0.")]
+Active = Annotated[str | None, typer.Option("--active", help="Active layer of a period in mm, such as lAr:4.0.")]
+Description = Annotated[Path | None, typer.Option("--description", help="detector.toml that describes the detector.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+
+
+@app.command()
+def pretrain(
+    out: Out = Path("pretrained/my-base"),
+    config: Config = None,
+    tasks: Annotated[list[str] | None, typer.Option("--tasks", help="Folder of tasks; may be repeated.")] = None,
+    holdout: Annotated[list[str] | None, typer.Option("--holdout", help="Task to leave out, with its family.")] = None,
+    initial: Annotated[str | None, typer.Option("--initial", help="Base to go on from.")] = None,
+    stage: Annotated[list[str] | None, typer.Option("--stage", help="Only this stage: tokenizer, ar, diffusion.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the base.")] = None,
+    seed: Seed = None,
+    device: Device = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    force: Force = False,
+) -> None:
+    """Meta-train a base across detectors: tokenizer, autoregressive prior, diffusion transformer."""
+    from metacalo.pretrain import PretrainSettings
+    from metacalo.pretrain import pretrain as run
+
+    settings = PretrainSettings.resolve(
+        config,
+        tasks=_tuple(tasks),
+        holdout=_tuple(holdout),
+        initial=initial,
+        name=name or (None if config else out.name),
+        seed=seed,
+        device=device,
+    )
+    stages: dict[str, Any] = {"stages": tuple(stage)} if stage else {}
+    written = run(settings, out, **stages, force=force, resume=resume, command=_command())
+    _say(f"base written to {written}" if written else f"stages finished; run the others to complete {out}")
+
+
+@app.command()
+def adapt(
+    detector: Annotated[str, typer.Option("--detector", help="Shower file, task folder or task name.")],
+    out: Out = Path("out/adapted"),
+    base: Annotated[str | None, typer.Option("--base", help="Name or folder of the base.")] = None,
+    shots: Annotated[int | None, typer.Option("--shots", help="Showers to adapt on.")] = None,
+    generator: Annotated[str | None, typer.Option("--generator", help="ar, diffusion or both.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Optimiser steps per generator, at most.")] = None,
+    config: Config = None,
+    absorber: Absorber = None,
+    active: Active = None,
+    description: Description = None,
+    seed: Seed = None,
+    device: Device = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Adapt a base to the showers of a new detector."""
+    from metacalo.adapt import AdaptSettings, summary_table
+    from metacalo.adapt import adapt as run
+
+    settings = AdaptSettings.resolve(
+        config, base=base, shots=shots, generator=generator, steps=steps, seed=seed, device=device
+    )
+    described = _described(absorber, active, description)
+    result = run(detector, out, settings, described=described, force=force, command=_command())
+    if not quiet:
+        _print(summary_table(result.metrics))
+        _say(f"model {result.out}   picture {result.out / 'profiles.png'}   {result.metrics['seconds']['total']:.1f} s")
+
+
+@app.command()
+def generate(
+    model: Annotated[Path, typer.Option("--model", help="Adapted model, or a base with --detector.")],
+    out: Out = Path("out/showers.h5"),
+    showers: Annotated[int | None, typer.Option("--showers", help="How many.")] = None,
+    energy: Annotated[str | None, typer.Option("--energy", help="GeV: 10, or 1:100 (log-uniform).")] = None,
+    theta: Annotated[str | None, typer.Option("--theta", help="rad: a value or low:high.")] = None,
+    phi: Annotated[str | None, typer.Option("--phi", help="rad: a value or low:high.")] = None,
+    conditions: Annotated[str | None, typer.Option("--conditions", help="Copy energies and angles of a file.")] = None,
+    unseen_by: Annotated[str | None, typer.Option("--unseen-by", help="Leave out the rows this model has seen.")] = None,
+    generator: Annotated[str | None, typer.Option("--generator", help="ar or diffusion.")] = None,
+    format: Annotated[str | None, typer.Option("--format", help="par04 or calochallenge.")] = None,  # noqa: A002
+    batch_size: Annotated[int | None, typer.Option("--batch-size")] = None,
+    base: Annotated[Path | None, typer.Option("--base", help="Where the model's base lies.")] = None,
+    detector: Annotated[str | None, typer.Option("--detector", help="Detector of a base: task, file or toml.")] = None,
+    config: Config = None,
+    seed: Seed = None,
+    device: Device = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Generate showers with an adapted model, or with a base at zero shots."""
+    from metacalo.generate import GenerateSettings
+    from metacalo.generate import generate as run
+
+    settings = GenerateSettings.resolve(
+        config,
+        showers=showers,
+        energy=energy,
+        theta=theta,
+        phi=phi,
+        conditions=conditions,
+        unseen_by=unseen_by,
+        generator=generator,
+        format=format,
+        batch_size=batch_size,
+        seed=seed,
+        device=device,
+    )
+    written = run(model, out, settings, base=base, detector=_detector(detector), force=force)
+    if not quiet:
+        _say(f"showers written to {written}")
+
+
+@app.command()
+def evaluate(
+    generated: Annotated[Path, typer.Option("--generated", help="Shower file to judge.")],
+    reference: Annotated[Path, typer.Option("--reference", help="Full-simulation showers.")],
+    out: Out = Path("out/evaluation"),
+    unseen_by: Annotated[str | None, typer.Option("--unseen-by", help="Leave out the rows this model has seen.")] = None,
+    classifiers: Annotated[bool | None, typer.Option(help="Train the two classifiers.")] = None,
+    config: Config = None,
+    seed: Seed = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare generated showers with full simulation, every figure beside its Geant4-against-Geant4 floor."""
+    from metacalo.evaluate import EvaluateSettings, evaluate_files, table
+    from metacalo.model import seen_hashes
+
+    metrics = evaluate_files(
+        generated,
+        reference,
+        out,
+        seen_hashes=seen_hashes(unseen_by) if unseen_by else None,
+        settings=EvaluateSettings.resolve(config, classifiers=classifiers, seed=seed),
+        command=_command(),
+        force=force,
+    )
+    for warning in metrics["warnings"]:
+        _warn(warning)
+    if not quiet:
+        _print(table(metrics))
+        _say(f"figures {out / 'metrics.json'}   picture {out / 'profiles.png'}")
+
+
+@app.command()
+def tasks(
+    name: Annotated[str | None, typer.Argument(help="Task to show; all are listed without.")] = None,
+    folder: Annotated[list[Path] | None, typer.Option("--folder", help="Folder of tasks of your own.")] = None,
+) -> None:
+    """List the tasks, or show one."""
+    from metacalo.showers.tasks import data_folder, discover_tasks, resolve_task
+
+    folders = [data_folder("tasks"), *(folder or [])]
+    if name is not None:
+        task = resolve_task(name, *folders)
+        _print(task.detector.to_toml().rstrip())
+        detector = task.detector
+        _say(f"X0 {detector.X0_mm:.2f} mm   R_M {detector.R_M_mm:.1f} mm   E_c {detector.E_c_MeV:.2f} MeV")
+        _say(f"{task.n_showers} showers in {task.path.name}")
+        return
+    table = Table("task", "absorber", "active", "X0 mm", "R_M mm", "E_c MeV", "grid", "showers")
+    for task in discover_tasks(*folders).values():
+        d = task.detector
+        sizes = (f"{d.X0_mm:.2f}", f"{d.R_M_mm:.1f}", f"{d.E_c_MeV:.2f}", str(d.grid), str(task.n_showers))
+        table.add_row(task.name, d.absorber or "-", d.active, *sizes)
+    _print(table)
+
+
+def _tuple(values: list[str] | None) -> tuple[str, ...] | None:
+    return tuple(values) if values else None
+
+
+def _described(absorber: str | None, active: str | None, description: Path | None) -> Any:
+    """The detector that options describe, or None."""
+    from metacalo.errors import DetectorError
+    from metacalo.showers.detector import Detector
+
+    if description is not None:
+        return Detector.from_toml(description)
+    if active is not None:
+        return Detector.from_layers(absorber, active)
+    if absorber is not None:
+        message = f"--absorber {absorber} alone describes no calorimeter; give --active too"
+        raise DetectorError(message)
+    return None
+
+
+def _detector(text: str | None) -> Any:
+    from metacalo.showers.detector import Detector
+    from metacalo.showers.tasks import resolve_task
+
+    if text is None:
+        return None
+    return Detector.from_toml(text) if text.endswith(".toml") else resolve_task(text).detector
+
+
+def _command() -> str:
+    return shlex.join(["metacalo", *sys.argv[1:]])
+
+
+def _print(what: object) -> None:
+    console = Console()
+    # a file or a pipe has no width of its own; tables must not be cut there
+    (console if console.is_terminal else Console(width=140)).print(what)
+
+
+def _say(text: str) -> None:
+    Console(highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+def _warn(text: object) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"warning: {text}", markup=False)
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    _warn(message)
+
+
+def main() -> None:
+    """Entry point: an error that a user can cause is one sentence and exit code 2."""
+    warnings.showwarning = _show_warning
+    try:
+        app()
+    except MetacaloError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"metacalo: {error}", markup=False)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Settings: one validated, immutable object per command, loadable from TOML and saved with every result."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from metacalo.errors import ConfigError
+
+__all__ = ["Settings"]
+
+
+class Settings(BaseModel):
+    """Base of every settings object: frozen, typed, and strict about names.
+
+    Example:
+        >>> class Example(Settings):
+        ...     steps: int = 10
+        >>> Example.build({"steps": 3}).steps
+        3
+        >>> Example.build({"stepz": 3})
+        Traceback (most recent call last):
+            ...
+        metacalo.errors.ConfigError: settings: unknown key 'stepz'; did you mean 'steps'?
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    @classmethod
+    def build(cls, values: dict[str, Any], source: str = "settings") -> Self:
+        """Validates `values`; `source` names the file in the error.
+
+        Raises:
+            ConfigError: an unknown key (with the near match), or a value that is out of range.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError(f"{source}: {_one_sentence(cls, error)}") from None
+
+    @classmethod
+    def from_toml(cls, path: str | Path, **overrides: Any) -> Self:
+        """Reads a TOML file; `overrides` that are not None win over the file.
+
+        Raises:
+            ConfigError: the file is missing, is no TOML, or holds a wrong key or value.
+        """
+        path = Path(path)
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(f"{path}: there is no such settings file") from None
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"{path}: not a readable TOML file ({error})") from None
+        values.update({key: value for key, value in overrides.items() if value is not None})
+        return cls.build(values, source=str(path))
+
+    @classmethod
+    def resolve(cls, path: str | Path | None, **overrides: Any) -> Self:
+        """Settings from an optional TOML file and command-line overrides (None = not given)."""
+        if path is not None:
+            return cls.from_toml(path, **overrides)
+        return cls.build({key: value for key, value in overrides.items() if value is not None})
+
+
+def _one_sentence(cls: type[BaseModel], error: ValidationError) -> str:
+    # a misspelt key is told before the key that is missing because of it
+    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(cls, first["loc"][:-1])
+        near = get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.4)
+        hint = f"; did you mean '{near[0]}'?" if near else f" (known: {', '.join(sorted(known))})"
+        return f"unknown key '{where}'{hint}"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "literal_error":
+        message += _near_literal(str(first["input"]), str(first["ctx"]["expected"]))
+    return f"'{where}' = {first['input']!r} is not valid: {message}" if where else message
+
+
+def _near_literal(value: str, expected: str) -> str:
+    near = get_close_matches(value, re.findall("'([^']*)'", expected), n=1, cutoff=0.4)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def _known_keys(cls: type[BaseModel], parents: tuple[int | str, ...]) -> list[str]:
+    for part in parents:
+        field = cls.model_fields.get(str(part))
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return []
+        cls = field.annotation
+    return list(cls.model_fields)

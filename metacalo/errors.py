@@ -1,0 +1,61 @@
+"""Every error that a user can cause, each told in one sentence.
+
+The command line prints the sentence and exits with code 2; a library user catches `MetacaloError`.
+A message says what is wrong, the value received, what is allowed and how to mend it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = [
+    "BaseMismatchError",
+    "ConfigError",
+    "DetectorError",
+    "MetacaloError",
+    "ModelFolderError",
+    "OutputError",
+    "ShowerFileError",
+    "UnknownNameError",
+]
+
+
+class MetacaloError(Exception):
+    """Base of all errors that metacalo raises for bad input."""
+
+
+class ConfigError(MetacaloError):
+    """A setting is unknown, out of range or contradicts another one."""
+
+
+class ShowerFileError(MetacaloError):
+    """A shower file cannot be read, or holds showers that cannot be right."""
+
+
+class DetectorError(MetacaloError):
+    """A detector description is incomplete or names an unknown material."""
+
+
+class ModelFolderError(MetacaloError):
+    """A model folder is missing, incomplete or of another format version."""
+
+
+class BaseMismatchError(ModelFolderError):
+    """An adapted model was made from another base than the one found."""
+
+
+class OutputError(MetacaloError):
+    """A result cannot be written where it was asked for."""
+
+
+class UnknownNameError(MetacaloError):
+    """A task, base, generator or other name is not known."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        known = sorted(known)
+        near = get_close_matches(name, known, n=1, cutoff=0.4)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        listed = ", ".join(known) if known else "none"
+        super().__init__(f"unknown {kind} '{name}' (known: {listed}){hint}")
+        self.kind, self.name, self.known = kind, name, known

@@ -1,0 +1,168 @@
+"""`metacalo generate`: showers for wanted energies and angles, written to a file as they come."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from metacalo.config import Settings
+from metacalo.errors import ConfigError, MetacaloError, ShowerFileError
+from metacalo.model import ShowerModel, load_model, seen_hashes
+from metacalo.progress import track
+from metacalo.showers.detector import Detector
+from metacalo.showers.hdf5 import open_showers
+from metacalo.showers.writer import ShowerWriter
+
+__all__ = ["EnergyRangeWarning", "GenerateSettings", "generate", "parse_range", "unseen_rows"]
+
+
+class EnergyRangeWarning(UserWarning):
+    """Showers were asked for at energies the base was not trained on."""
+
+
+class GenerateSettings(Settings):
+    """What to generate. Energies in GeV, angles in rad; `low:high` draws from a range."""
+
+    generator: Literal["ar", "diffusion"] = "diffusion"
+    showers: int | None = Field(None, ge=1, description="how many; by default 1000, or all of `conditions`")
+    energy: str = "1:100"
+    theta: str = f"{math.pi / 2:.6f}"
+    phi: str = "0"
+    conditions: str | None = Field(None, description="shower file whose energies and angles are copied")
+    unseen_by: str | None = Field(None, description="model whose shots and training rows of `conditions` are left out")
+    format: Literal["par04", "calochallenge"] = "par04"
+    seed: int = 1
+    batch_size: int = Field(100, ge=1)
+    device: str = "cpu"
+    autocast: bool = True
+
+    @field_validator("energy", "theta", "phi")
+    @classmethod
+    def _is_range(cls, text: str) -> str:
+        parse_range(text)
+        return text
+
+
+def parse_range(text: str) -> tuple[float, float]:
+    """`'10'` to (10, 10) and `'1:100'` to (1, 100).
+
+    Raises:
+        ValueError: not one or two finite numbers, or in the wrong order.
+    """
+    try:
+        numbers = [float(part) for part in text.split(":")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in {1, 2} or not all(map(math.isfinite, numbers)) or numbers[0] > numbers[-1]:
+        message = f"'{text}' is neither a number nor a range such as 1:100"
+        raise ValueError(message)
+    return numbers[0], numbers[-1]
+
+
+def unseen_rows(path: str | Path, model: str | Path) -> np.ndarray:
+    """Rows of a shower file that a model has not seen, neither as shots nor in its base's pretraining."""
+    with open_showers(path) as file:
+        return np.flatnonzero(~np.isin(file.hashes(), seen_hashes(model)))
+
+
+def generate(
+    model: str | Path,
+    out: str | Path,
+    settings: GenerateSettings | None = None,
+    *,
+    base: str | Path | None = None,
+    detector: Detector | None = None,
+    force: bool = False,
+) -> Path:
+    """Generates showers with the model of a folder and writes them to the HDF5 file `out`.
+
+    Args:
+        model: folder of an adapted model; or a base, with `detector`.
+        out: file to write.
+        settings: see `GenerateSettings`.
+        base: where the model's base lies, if not in `pretrained/`.
+        detector: of a base at zero shots.
+        force: replace an existing `out`.
+
+    Raises:
+        ConfigError: an energy is not above zero.
+        ShowerFileError: the conditions file cannot be read or has too few rows.
+        MetacaloError: see `load_model`; also where a generated value is not finite.
+
+    Warns:
+        EnergyRangeWarning: energies outside the range the base was trained on.
+    """
+    settings = settings or GenerateSettings()
+    loaded = load_model(model, base=base, detector=detector)
+    energy, theta, phi = _conditions(settings)
+    _warn_outside(loaded, energy)
+    with (
+        ShowerWriter(
+            out,
+            loaded.detector.grid,
+            convention=settings.format,
+            detector=loaded.detector,
+            attributes={"generator": settings.generator, "model": Path(model).name, "seed": settings.seed},
+            force=force,
+        ) as writer,
+        track(f"generate ({settings.generator})", len(energy)) as bar,
+    ):
+        for part in loaded.generate(
+            settings.generator,
+            energy,
+            theta,
+            phi,
+            seed=settings.seed,
+            batch_size=settings.batch_size,
+            device=settings.device,
+            autocast=settings.autocast,
+        ):
+            if not np.isfinite(part.showers).all():
+                raise MetacaloError(f"{model}: generated a shower that is not finite; adapt again or use another base")
+            writer.append(part)
+            bar.advance(len(part))
+    return Path(out)
+
+
+def _conditions(settings: GenerateSettings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Energies in MeV and angles in rad."""
+    if settings.conditions is not None:
+        return _copied(settings.conditions, settings)
+    if settings.unseen_by is not None:
+        message = "--unseen-by leaves rows of --conditions out; give --conditions too"
+        raise ConfigError(message)
+    n = settings.showers or 1000
+    rng = np.random.default_rng(settings.seed)
+    low, high = parse_range(settings.energy)
+    if low <= 0:
+        raise ConfigError(f"--energy {settings.energy}: energies must be above zero (they are in GeV)")
+    energy = 1e3 * np.exp(rng.uniform(math.log(low), math.log(high), n))
+    return energy, rng.uniform(*parse_range(settings.theta), n), rng.uniform(*parse_range(settings.phi), n)
+
+
+def _copied(path: str, settings: GenerateSettings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    with open_showers(path) as file:
+        rows = np.arange(len(file)) if settings.unseen_by is None else unseen_rows(path, settings.unseen_by)
+        n = settings.showers or len(rows)
+        if n > len(rows):
+            left = "unseen rows" if settings.unseen_by else "rows"
+            raise ShowerFileError(f"{path}: has {len(rows)} {left}, --showers {n} wants more; ask for at most {len(rows)}")
+        rows = rows[:n]
+        return file.energy[rows], file.theta[rows], file.phi[rows]
+
+
+def _warn_outside(model: ShowerModel, energy: np.ndarray) -> None:
+    low, high = model.base.config.energy_range_MeV
+    outside = int(((energy < 0.99 * low) | (energy > 1.01 * high)).sum())
+    if outside:
+        warnings.warn(
+            f"{outside} of {len(energy)} showers have energies outside {low / 1e3:g} to {high / 1e3:g} GeV, the range "
+            "the base was trained on; compare them with Geant4 before use",
+            EnergyRangeWarning,
+            stacklevel=3,
+        )

@@ -1,0 +1,1 @@
+"""Generators of normalised showers, behind one protocol."""

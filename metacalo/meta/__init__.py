@@ -1,0 +1,1 @@
+"""Meta-learning over tasks: episodes, inner loops, outer-loop algorithms."""

@@ -1,0 +1,93 @@
+"""Engines that take inner-loop steps and keep, or cut, the graph through them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # higher 0.2.1 imports names that torch has deprecated
+    import higher
+
+__all__ = ["Engine", "FastModel", "HigherEngine", "InnerLoss"]
+
+FastModel = nn.Module
+InnerLoss = Callable[[Any, int], Tensor]
+"""(model with fast weights, inner step) to the support loss of that step."""
+
+
+class Engine(Protocol):
+    """Takes K gradient steps on the adaptable parameters of a model without changing the model itself."""
+
+    def query_gradients(
+        self,
+        model: nn.Module,
+        adaptable: Sequence[str],
+        inner_loss: InnerLoss,
+        query_loss: Callable[[Any], Tensor],
+        *,
+        steps: int,
+        rate: float,
+        second_order: bool,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Query loss after the inner loop, and its gradient for every trainable parameter of `model`.
+
+        Second order differentiates through the steps (MAML, arXiv:1703.03400); first order takes the gradient at the
+        adapted point and stands it in for the one at the start (FOMAML, section 5.2 there).
+        """
+        ...
+
+
+class HigherEngine:
+    """Inner loops with `higher` (arXiv:1910.01727): differentiable SGD on a functional copy of the model."""
+
+    def query_gradients(
+        self,
+        model: nn.Module,
+        adaptable: Sequence[str],
+        inner_loss: InnerLoss,
+        query_loss: Callable[[Any], Tensor],
+        *,
+        steps: int,
+        rate: float,
+        second_order: bool,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `Engine.query_gradients`."""
+        names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        start = [dict(model.named_parameters())[name] for name in names]
+        optimizer = torch.optim.SGD([dict(model.named_parameters())[name] for name in adaptable], lr=rate)
+        with (
+            _attention(second_order),
+            higher.innerloop_ctx(model, optimizer, copy_initial_weights=False, track_higher_grads=second_order) as (
+                fast,
+                differentiable,
+            ),
+        ):
+            for step in range(steps):
+                differentiable.step(inner_loss(fast, step))
+            loss = query_loss(fast)
+            if second_order:
+                wanted: Sequence[Tensor] = start
+            else:
+                position = {name: i for i, (name, _) in enumerate(model.named_parameters())}
+                adapted = list(fast.parameters())
+                wanted = [adapted[position[name]] for name in names]
+            gradients = torch.autograd.grad(loss, wanted, allow_unused=True)
+        found = {name: gradient for name, gradient in zip(names, gradients, strict=True) if gradient is not None}
+        return loss.detach(), found
+
+
+@contextmanager
+def _attention(second_order: bool) -> Iterator[None]:
+    """Fused attention kernels have no second derivative: the plain one is used where it is needed."""
+    if not second_order:
+        yield
+        return
+    with sdpa_kernel(SDPBackend.MATH):
+        yield

@@ -1,0 +1,190 @@
+"""Where training showers come from: pools of normalised showers, mixed batches, and episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metacalo.generators.base import Batch
+from metacalo.showers.conditions import encode_conditions
+from metacalo.showers.detector import Detector
+from metacalo.showers.hdf5 import Showers
+from metacalo.showers.normalise import EncodedShowers, Latents, Normaliser
+from metacalo.showers.tasks import Task
+
+__all__ = ["Episode", "EpisodeSampler", "ShowerPool", "TaskStream", "is_reserved"]
+
+
+def is_reserved(hashes: np.ndarray, one_in: int) -> np.ndarray:
+    """Rows kept out of training for evaluation: one in `one_in` by content hash, the same whatever the file."""
+    return hashes.astype(np.uint64) % np.uint64(one_in) == 0 if one_in else np.zeros(len(hashes), bool)
+
+
+class ShowerPool:
+    """Normalised showers of one detector in memory, ready to be drawn as batches.
+
+    Draws dequantise the zeros anew and reflect at random: y -> -y is an exact symmetry of a shower in the frame of its
+    direction, and so is x -> -x together with theta -> pi - theta.
+    """
+
+    def __init__(self, showers: Showers, normaliser: Normaliser, detector: Detector) -> None:
+        energy = torch.from_numpy(np.asarray(showers.energy, dtype=np.float32))
+        parts = [
+            normaliser.encode(torch.from_numpy(showers.showers[i : i + 256]), energy[i : i + 256])
+            for i in range(0, len(showers), 256)
+        ]
+        self._encoded = _concatenate(parts)
+        self._energy, self._theta, self._phi = showers.energy, showers.theta, showers.phi
+        self._descriptors = detector.descriptors()
+
+    def __len__(self) -> int:
+        return len(self._encoded)
+
+    def batch(self, rows: Tensor, generator: torch.Generator, *, reflect: bool = True) -> Batch:
+        """The showers of `rows` (n,), dequantised and, unless told otherwise, reflected at random."""
+        latents = self._encoded[rows].dequantise(generator)
+        index = rows.numpy()
+        theta = self._theta[index].copy()
+        if reflect:
+            flip_y, flip_x = torch.rand(2, len(rows), generator=generator) < 0.5
+            latents = _reflect(latents, flip_y, flip_x)
+            mirrored = flip_x.numpy() & _even_phi(latents)
+            theta[mirrored] = np.pi - theta[mirrored]
+        return Batch(latents, encode_conditions(self._energy[index], theta, self._phi[index], self._descriptors))
+
+    def draw(self, n: int, generator: torch.Generator) -> Batch:
+        """`n` showers drawn with replacement."""
+        return self.batch(torch.randint(len(self), (n,), generator=generator), generator)
+
+
+def _even_phi(latents: Latents) -> bool:
+    return latents.voxels.shape[2] % 2 == 0
+
+
+def _reflect(latents: Latents, flip_y: Tensor, flip_x: Tensor) -> Latents:
+    """Mirrors phi -> -phi where `flip_y`, phi -> pi - phi where `flip_x` (needs an even number of phi cells)."""
+    voxels = latents.voxels
+    voxels = torch.where(flip_y[:, None, None, None], voxels.flip(2), voxels)
+    if _even_phi(latents):
+        mirrored = voxels.flip(2).roll(voxels.shape[2] // 2, 2)
+        voxels = torch.where(flip_x[:, None, None, None], mirrored, voxels)
+    return Latents(latents.total, latents.layers, voxels)
+
+
+def _concatenate(parts: Sequence[EncodedShowers]) -> EncodedShowers:
+    return EncodedShowers(
+        concatenate_latents([part.latents for part in parts]),
+        torch.cat([part.t0_total for part in parts]),
+        torch.cat([part.t0_layers for part in parts]),
+        torch.cat([part.t0_voxels for part in parts]),
+    )
+
+
+def concatenate_latents(parts: Sequence[Latents]) -> Latents:
+    """Latents one after another."""
+    return Latents(
+        torch.cat([part.total for part in parts]),
+        torch.cat([part.layers for part in parts]),
+        torch.cat([part.voxels for part in parts]),
+    )
+
+
+class TaskStream:
+    """The training rows of a task, through a pool of at most `capacity` showers.
+
+    A task that fits is read once. A larger one is read window by window, a new window after as many showers were drawn
+    as a window holds; so a file larger than memory trains, and which window is read follows from the count of draws.
+    """
+
+    def __init__(self, task: Task, normaliser: Normaliser, rows: np.ndarray, capacity: int) -> None:
+        self.task = task
+        self._normaliser, self._rows, self._capacity = normaliser, rows, capacity
+        self.drawn = 0
+        self._window = -1
+        self._pool: ShowerPool | None = None
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def draw(self, n: int, generator: torch.Generator) -> Batch:
+        """`n` showers of the present window."""
+        n_windows = -(-len(self._rows) // self._capacity)
+        window = self.drawn // self._capacity % n_windows
+        if self._pool is None or window != self._window:
+            rows = self._rows[window * self._capacity : (window + 1) * self._capacity]
+            with self.task.open() as file:
+                self._pool = ShowerPool(file.load(rows), self._normaliser, self.task.detector)
+            self._window = window
+        self.drawn += n
+        return self._pool.draw(n, generator)
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One task's support batches, one per inner step, and its query batch."""
+
+    task: str
+    support: tuple[Batch, ...]
+    query: Batch
+
+    def to(self, device: torch.device | str) -> Episode:
+        """The same episode on another device."""
+        return Episode(self.task, tuple(batch.to(device) for batch in self.support), self.query.to(device))
+
+
+class EpisodeSampler:
+    """Draws mixed batches and episodes from task streams.
+
+    A task is drawn with probability proportional to the square root of its number of showers: a family member with few
+    showers is seen often enough, and is not worn out.
+    """
+
+    def __init__(self, streams: Sequence[TaskStream], generator: torch.Generator) -> None:
+        self._streams = list(streams)
+        self._weights = torch.tensor([len(stream) for stream in streams], dtype=torch.float64).sqrt()
+        self.generator = generator
+
+    def weights(self) -> dict[str, float]:
+        """Probability of each task."""
+        share = self._weights / self._weights.sum()
+        return {stream.task.name: float(weight) for stream, weight in zip(self._streams, share, strict=True)}
+
+    def _tasks(self, n: int) -> list[int]:
+        drawn = torch.multinomial(self._weights, n, replacement=True, generator=self.generator)
+        return [int(index) for index in drawn]
+
+    def mixed_batch(self, n: int) -> Batch:
+        """`n` showers of tasks drawn one by one."""
+        counts = np.bincount(self._tasks(n), minlength=len(self._streams))
+        parts = [
+            stream.draw(int(count), self.generator)
+            for stream, count in zip(self._streams, counts, strict=True)
+            if count
+        ]
+        latents = concatenate_latents([part.latents for part in parts])
+        return Batch(latents, torch.cat([part.conditions for part in parts]))
+
+    def episodes(self, n: int, *, inner_steps: int, support: int, query: int) -> list[Episode]:
+        """`n` episodes, each of one task."""
+        return [self._episode(self._streams[index], inner_steps, support, query) for index in self._tasks(n)]
+
+    def _episode(self, stream: TaskStream, inner_steps: int, support: int, query: int) -> Episode:
+        batches = tuple(stream.draw(support, self.generator) for _ in range(inner_steps))
+        return Episode(stream.task.name, batches, stream.draw(query, self.generator))
+
+    def state(self) -> dict[str, Tensor]:
+        """All that decides what is drawn next."""
+        return {
+            "generator": self.generator.get_state(),
+            "drawn": torch.tensor([stream.drawn for stream in self._streams]),
+        }
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Inverse of `state`."""
+        self.generator.set_state(state["generator"])
+        for stream, drawn in zip(self._streams, state["drawn"].tolist(), strict=True):
+            stream.drawn = int(drawn)

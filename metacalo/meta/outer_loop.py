@@ -1,0 +1,154 @@
+"""The outer loop: optimiser, learning-rate schedule, averaged weights, and a state on disk from which it goes on."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from metacalo.checkpoint import load_tensors, save_tensors
+from metacalo.config import Settings
+from metacalo.errors import ModelFolderError
+from metacalo.meta.episodes import EpisodeSampler
+from metacalo.progress import track
+
+__all__ = ["OuterLoop", "StageSettings"]
+
+
+class StageSettings(Settings):
+    """How long and how fast one stage trains."""
+
+    steps: int = Field(ge=0)
+    batch: int = Field(64, ge=1, description="showers per plain step")
+    learning_rate: float = Field(1e-3, gt=0)
+    warmup: int = Field(200, ge=0, description="steps over which the learning rate rises")
+    weight_decay: float = Field(0.01, ge=0)
+    average: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights that are kept in the end")
+
+
+@dataclass
+class OuterLoop:
+    """Runs a stage step by step and keeps its state.
+
+    Attributes:
+        name: of the stage, shown beside the bar.
+        model: what is trained.
+        parameters: those that move, by name.
+        sampler: source of the showers; its state is part of the state on disk.
+        noise: generator of the loss's own noise, likewise.
+        gradient_step: (step) to the loss; leaves gradients in `parameter.grad`.
+        settings: see `StageSettings`.
+        state_file: where the state is kept.
+        save_every: seconds between two states.
+
+    A run that is interrupted and resumed on the same device draws the same showers and noise, and ends with the same
+    weights bit for bit as one that was not.
+    """
+
+    name: str
+    model: nn.Module
+    parameters: Mapping[str, nn.Parameter]
+    sampler: EpisodeSampler
+    noise: torch.Generator
+    gradient_step: Callable[[int], Tensor]
+    settings: StageSettings
+    state_file: Path
+    save_every: float
+
+    def __post_init__(self) -> None:
+        self._optimizer = torch.optim.AdamW(
+            self.parameters.values(),
+            lr=self.settings.learning_rate,
+            weight_decay=self.settings.weight_decay,
+            betas=(0.9, 0.99),
+        )
+        self._average = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
+        self.step = 0
+        self.losses: list[float] = []
+
+    def run(self, *, resume: bool) -> list[float]:
+        """Trains to the end, leaves the averaged weights in the model, and returns the loss of every 50 steps."""
+        if resume and self.state_file.exists():
+            self._restore()
+        steps, recent = self.settings.steps, 0.0
+        saved = time.monotonic()
+        self.model.train()
+        with track(self.name, steps, completed=self.step) as bar:
+            while self.step < steps:
+                recent += float(self._advance())
+                bar.advance()
+                if self.step % 50 == 0:
+                    self.losses.append(recent / 50)
+                    recent = 0.0
+                    bar.advance(0, loss=self.losses[-1])
+                # states are kept between two means of the loss, so that a resumed run reports the same ones
+                if self.step % 50 == 0 and time.monotonic() - saved > self.save_every:
+                    self._save()
+                    saved = time.monotonic()
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(self._average[name])
+        self.model.eval()
+        return self.losses
+
+    def _advance(self) -> Tensor:
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._learning_rate()
+        self._optimizer.zero_grad(set_to_none=True)
+        loss = self.gradient_step(self.step)
+        torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), 1.0)
+        self._optimizer.step()
+        # the average forgets its random start: its decay grows with the steps taken (as in arXiv:2206.00364, App. F)
+        decay = min(self.settings.average, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                self._average[name].lerp_(parameter, 1 - decay)
+        self.step += 1
+        return loss.detach()
+
+    def _learning_rate(self) -> float:
+        """Linear warm-up, then a cosine to a fiftieth."""
+        settings = self.settings
+        if self.step < settings.warmup:
+            return settings.learning_rate * (self.step + 1) / settings.warmup
+        progress = (self.step - settings.warmup) / max(1, settings.steps - settings.warmup)
+        return settings.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+    def _save(self) -> None:
+        tensors = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
+        tensors |= {f"average/{name}": tensor for name, tensor in self._average.items()}
+        for index, moments in self._optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{index}/{name}": tensor for name, tensor in moments.items()}
+        tensors |= {f"sampler/{name}": tensor for name, tensor in self.sampler.state().items()}
+        tensors["noise"] = self.noise.get_state()
+        tensors["global"] = torch.get_rng_state()  # the codebook's k-means and revival draw from it
+        tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
+        save_tensors(self.state_file, tensors, {"stage": self.name, "step": str(self.step)})
+
+    def _restore(self) -> None:
+        tensors, metadata = load_tensors(self.state_file)
+        if metadata.get("stage") != self.name:
+            raise ModelFolderError(f"{self.state_file}: holds stage '{metadata.get('stage')}', not '{self.name}'")
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+        self.model.load_state_dict(part("model/"))
+        device = next(iter(self._average.values())).device
+        self._average = {name: tensor.to(device) for name, tensor in part("average/").items()}
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in part("optimizer/").items():
+            index, moment = name.split("/")
+            state.setdefault(int(index), {})[moment] = tensor
+        self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": state})
+        self.sampler.restore(part("sampler/"))
+        self.noise.set_state(tensors["noise"])
+        torch.set_rng_state(tensors["global"])
+        self.losses = tensors["losses"].tolist()
+        self.step = int(metadata["step"])

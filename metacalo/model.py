@@ -1,0 +1,215 @@
+"""A generator for one detector: a base, a normaliser, and what adaptation moved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from metacalo.base import FORMAT, Base, checked_kind, load_half, resolve_base, save_half
+from metacalo.checkpoint import load_tensors, save_json, save_tensors
+from metacalo.config import Settings
+from metacalo.errors import BaseMismatchError, DetectorError, ModelFolderError, UnknownNameError
+from metacalo.generators.base import ShowerGenerator, bf16
+from metacalo.showers.conditions import encode_conditions
+from metacalo.showers.detector import Detector
+from metacalo.showers.grid import Grid
+from metacalo.showers.hdf5 import Showers
+from metacalo.showers.normalise import Normaliser
+from metacalo.typing import PathLike
+
+__all__ = ["AdaptedConfig", "ShowerModel", "load_model", "save_model", "seen_hashes", "zero_shot"]
+
+
+class AdaptedConfig(Settings):
+    """What an adapted model is and where it came from; `config.json` in its folder."""
+
+    format: Literal[1] = 1
+    kind: Literal["adapted"] = "adapted"
+    version: str
+    base: str = Field(description="name of the base")
+    base_hash: str = Field(description="SHA-256 over the base's weights")
+    detector: dict[str, Any] = Field(description="attributes from which the detector is made again")
+    grid: tuple[int, int, int]
+    generators: tuple[str, ...]
+    adapt: dict[str, Any] = Field(description="resolved settings of the run")
+    command: str
+
+
+@dataclass(frozen=True)
+class ShowerModel:
+    """Generates showers of `detector` in MeV.
+
+    Attributes:
+        base: what it was made from.
+        detector: whose showers it makes.
+        normaliser: between MeV and latents.
+        generators: name to generator.
+        shots: content hashes of the showers it was adapted on, int64; empty at zero shots.
+    """
+
+    base: Base
+    detector: Detector
+    normaliser: Normaliser
+    generators: Mapping[str, ShowerGenerator]
+    shots: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+
+    def generator(self, name: str) -> ShowerGenerator:
+        """The generator of that name.
+
+        Raises:
+            UnknownNameError: the model has none.
+        """
+        if name not in self.generators:
+            raise UnknownNameError("generator", name, self.generators)
+        return self.generators[name]
+
+    @torch.no_grad()
+    def generate(
+        self,
+        name: str,
+        energy: Float[np.ndarray, "n"],
+        theta: Float[np.ndarray, "n"],
+        phi: Float[np.ndarray, "n"],
+        *,
+        seed: int = 1,
+        batch_size: int = 100,
+        device: str = "cpu",
+        autocast: bool = True,
+    ) -> Iterator[Showers]:
+        """Showers for each (energy in MeV, theta and phi in rad), `batch_size` at a time.
+
+        The same seed and batch size give the same showers on the same machine.
+        """
+        generator = self.generator(name).to(device).eval()
+        normaliser = self.normaliser.to(device)
+        noise = torch.Generator().manual_seed(seed)
+        descriptors = self.detector.descriptors()
+        for start in range(0, len(energy), batch_size):
+            part = slice(start, start + batch_size)
+            conditions = encode_conditions(energy[part], theta[part], phi[part], descriptors).to(device)
+            with bf16(device, autocast):
+                latents = generator.sample(conditions, noise)
+            incident = torch.from_numpy(np.asarray(energy[part], dtype=np.float32)).to(device)
+            showers = normaliser.inverse(latents, incident).cpu().numpy()
+            yield Showers(showers, *(np.asarray(a[part], np.float32) for a in (energy, theta, phi)), self.detector)
+
+
+def zero_shot(base: Base, detector: Detector, *, scale: float = 1.0) -> ShowerModel:
+    """The base's own guess at a detector of which no shower was seen.
+
+    Args:
+        base: see `resolve_base`.
+        detector: described by its materials and its mesh.
+        scale: mean E_total / E_inc of the wanted convention, 1 = deposits divided by the sampling fraction.
+
+    Raises:
+        DetectorError: the detector's mesh has another number of cells than the base's.
+    """
+    if detector.grid.shape != base.config.grid:
+        told = Grid(*base.config.grid)
+        raise DetectorError(
+            f"detector '{detector.name}' has a mesh of {detector.grid} cells, base '{base.config.name}' was trained on "
+            f"{told}; simulate on that mesh or pretrain a base on yours"
+        )
+    normaliser = base.hyperprior.predict(torch.from_numpy(detector.descriptors()), scale=scale)
+    return ShowerModel(base, detector, normaliser, {name: base.generator(name) for name in base.config.generators})
+
+
+def save_model(folder: Path, model: ShowerModel, adapt: Mapping[str, Any], version: str, command: str) -> None:
+    """Writes an adapted model into an existing folder: only what differs from the base."""
+    config = AdaptedConfig(
+        version=version,
+        base=model.base.config.name,
+        base_hash=model.base.hash,
+        detector=model.detector.to_attributes(),
+        grid=model.detector.grid.shape,
+        generators=tuple(model.generators),
+        adapt=dict(adapt),
+        command=command,
+    )
+    save_json(folder / "config.json", config.model_dump(mode="json"))
+    save_tensors(folder / "normaliser.safetensors", model.normaliser.tensors())
+    save_tensors(folder / "shots.safetensors", {"hashes": torch.from_numpy(np.sort(model.shots))})
+    for name, generator in model.generators.items():
+        save_half(folder / f"adapters-{name}.safetensors", generator.adaptable())
+
+
+def load_model(path: PathLike, *, base: PathLike | None = None, detector: Detector | None = None) -> ShowerModel:
+    """An adapted model, or (with `detector`) a base at zero shots.
+
+    Args:
+        path: folder of an adapted model or of a base, or the name of a base.
+        base: where the adapted model's base lies, if not under its name in `pretrained/`.
+        detector: needed for a base; not allowed to differ for an adapted model.
+
+    Raises:
+        BaseMismatchError: the base found has another hash than the one the model was adapted from.
+        ModelFolderError: a file is missing, damaged or does not fit.
+        DetectorError: a base was given without a detector.
+        UnknownNameError: `path` is no folder and no known base.
+    """
+    folder = Path(path)
+    if not (folder / "config.json").is_file() or checked_kind(folder, "base", "adapted")["kind"] == "base":
+        found = resolve_base(path)
+        if detector is None:
+            raise DetectorError(f"{path} is a base; say for which detector with --detector (a task, file or toml)")
+        return zero_shot(found, detector)
+    config = AdaptedConfig.build(checked_kind(folder, "adapted"), source=str(folder / "config.json"))
+    of = resolve_base(base if base is not None else config.base)
+    if of.hash != config.base_hash:
+        raise BaseMismatchError(
+            f"{folder}: was adapted from base '{config.base}' with hash {config.base_hash[:12]}, but {of.path} has "
+            f"{of.hash[:12]}; give the right one with --base or adapt again"
+        )
+    described = Detector.from_attributes(config.detector, Grid(*config.grid), "detector")
+    if described is None:
+        raise ModelFolderError(f"{folder}/config.json: describes no detector; adapt again")
+    generators = {}
+    for name in config.generators:
+        generators[name] = of.generator(name)
+        _adopt(generators[name], load_half(folder / f"adapters-{name}.safetensors"), folder / f"adapters-{name}")
+    tensors, _ = load_tensors(folder / "normaliser.safetensors")
+    try:
+        normaliser = Normaliser.from_tensors(tensors)
+    except (KeyError, ValueError) as error:
+        raise ModelFolderError(f"{folder}/normaliser.safetensors: not complete ({error}); adapt again") from None
+    return ShowerModel(of, described, normaliser, generators, _shots(folder))
+
+
+def _adopt(generator: ShowerGenerator, tensors: Mapping[str, Tensor], source: Path) -> None:
+    adaptable = generator.adaptable()
+    wrong = [name for name in adaptable if name not in tensors or tensors[name].shape != adaptable[name].shape]
+    if wrong or len(tensors) != len(adaptable):
+        example = wrong[0] if wrong else next(iter(set(tensors) - set(adaptable)))
+        raise ModelFolderError(f"{source}.safetensors: tensor '{example}' does not fit the base; adapt again")
+    with torch.no_grad():
+        for name, parameter in adaptable.items():
+            parameter.copy_(tensors[name])
+
+
+def _shots(folder: Path) -> np.ndarray:
+    tensors, _ = load_tensors(folder / "shots.safetensors")
+    if "hashes" not in tensors:
+        raise ModelFolderError(f"{folder}/shots.safetensors: no tensor 'hashes'; adapt again")
+    return np.asarray(tensors["hashes"].numpy())
+
+
+def seen_hashes(path: PathLike) -> np.ndarray:
+    """Content hashes of every shower that a model has seen: an adapted model's shots and its base's training showers.
+
+    Raises:
+        ModelFolderError, UnknownNameError: no such model or base.
+    """
+    folder = Path(path)
+    if (folder / "config.json").is_file() and checked_kind(folder, "base", "adapted")["kind"] == "adapted":
+        config = AdaptedConfig.build(checked_kind(folder, "adapted"), source=str(folder / "config.json"))
+        return np.concatenate([_shots(folder), resolve_base(config.base).seen])
+    return resolve_base(path).seen

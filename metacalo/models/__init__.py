@@ -1,0 +1,1 @@
+"""Pure neural networks: patches, transformers, the tokenizer, the prior and the denoiser."""

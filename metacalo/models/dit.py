@@ -1,0 +1,95 @@
+"""The diffusion transformer (DiT, arXiv:2212.09748) on patches of a normalised shower."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from metacalo.config import Settings
+from metacalo.models.patches import Patching
+from metacalo.models.positions import sincos_3d
+from metacalo.models.transformer import Block, Modulation
+from metacalo.showers.normalise import Latents
+from metacalo.typing import Conditions, Tokens
+
+__all__ = ["DiT", "DiTSettings"]
+
+
+class DiTSettings(Settings):
+    """Size of the denoiser."""
+
+    patch: tuple[int, int, int] = (9, 16, 1)
+    width: int = Field(160, ge=12)
+    blocks: int = Field(4, ge=1)
+    heads: int = Field(2, ge=1)
+    rank: int = Field(4, ge=0, description="rank of the low-rank adapters")
+    embedding: int = Field(16, ge=0, description="length of the detector embedding")
+    modulation: Literal["shared", "per-block"] = Field("shared", description="one adaLN for all blocks, or one each")
+
+
+class DiT(nn.Module):
+    """Denoiser F(x_t, t, condition), zero at initialisation (adaLN-Zero).
+
+    Tokens carry the latents of their cells, of their layers' energies and of the total (`Patching.join`). The shared
+    adaLN (PixArt-alpha, arXiv:2310.00426) makes one modulation from the condition, to which each block adds its own
+    learned offsets; `per-block` is the original DiT.
+
+    The detector embedding is zero for every detector known by its descriptors alone; adaptation moves it.
+    """
+
+    def __init__(self, settings: DiTSettings, grid: tuple[int, int, int], condition_size: int) -> None:
+        super().__init__()
+        self.patching = Patching(grid, settings.patch)
+        width = settings.width
+        self.embedding = nn.Parameter(torch.zeros(settings.embedding))
+        self.read = nn.Linear(self.patching.token_size, width)
+        self.register_buffer("positions", sincos_3d(self.patching.counts, width), persistent=False)
+        self.condition = nn.Sequential(
+            nn.Linear(condition_size + settings.embedding + _TIME_FEATURES, width), nn.SiLU(), nn.Linear(width, width)
+        )
+        self.blocks = nn.ModuleList(Block(width, settings.heads, rank=settings.rank) for _ in range(settings.blocks))
+        n_modulations = 1 if settings.modulation == "shared" else settings.blocks
+        self.modulation = nn.Linear(width, 6 * width * n_modulations)
+        self.offsets = nn.Parameter(torch.zeros(settings.blocks, 6 * width))
+        self.norm = nn.RMSNorm(width)
+        self.final_modulation = nn.Linear(width, 2 * width)
+        self.write = nn.Linear(width, self.patching.token_size)
+        for layer in (self.modulation, self.final_modulation, self.write):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, latents: Latents, time: Float[Tensor, "n"], conditions: Conditions) -> Latents:
+        """Latents of the prediction; `time` in [0, 1], 0 = pure noise."""
+        n = len(time)
+        embedding = self.embedding.expand(n, -1)
+        c = self.condition(torch.cat([conditions, embedding, time_features(time)], dim=1))  # (n, width)
+        x = self.read(self.patching.join(latents)) + self.positions
+        for block, modulation in zip(self.blocks, self._modulations(c), strict=True):
+            x = block(x, modulation)
+        shift, scale = self.final_modulation(torch.nn.functional.silu(c))[:, None].chunk(2, dim=-1)
+        tokens: Tokens = self.write(self.norm(x) * (1 + scale) + shift)
+        return self.patching.part(tokens.float())
+
+    def _modulations(self, c: Float[Tensor, "n width"]) -> list[Modulation]:
+        made = self.modulation(torch.nn.functional.silu(c))
+        shared = made.chunk(made.shape[-1] // self.offsets.shape[-1], dim=-1)
+        per_block = shared * len(self.blocks) if len(shared) == 1 else shared
+        return [
+            (made + offsets)[:, None].chunk(6, dim=-1) for made, offsets in zip(per_block, self.offsets, strict=True)
+        ]
+
+
+_TIME_FEATURES = 32
+
+
+def time_features(time: Float[Tensor, "n"]) -> Float[Tensor, "n 32"]:
+    """Sine-cosine features of the time in [0, 1], frequencies 1 to 1,000 rad."""
+    half = _TIME_FEATURES // 2
+    frequency = torch.exp(torch.linspace(0, math.log(1000.0), half, device=time.device))
+    phase = time[:, None] * frequency
+    return torch.cat([phase.sin(), phase.cos()], dim=1)

@@ -1,0 +1,65 @@
+"""Residual vector quantizer with an EMA codebook and dead-code revival."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+from vector_quantize_pytorch import ResidualVQ
+
+from metacalo.config import Settings
+
+__all__ = ["QuantizerSettings", "ResidualQuantizer", "perplexity"]
+
+
+class QuantizerSettings(Settings):
+    """Size and upkeep of the codebooks."""
+
+    size: int = Field(512, ge=2, description="codes per codebook")
+    depth: int = Field(2, ge=1, description="codebooks, each quantizing what the ones before left over")
+    code_width: int = Field(16, ge=1, description="length of a code vector")
+    decay: float = Field(0.98, gt=0, lt=1, description="decay of the moving averages that make the codebook")
+    dead_below: float = Field(1.0, ge=0, description="a code used less than this per batch is replaced by an input")
+    commitment: float = Field(0.25, ge=0)
+
+
+class ResidualQuantizer(nn.Module):
+    """`depth` codebooks in a row (RQ-VAE, arXiv:2203.01941), on `vector-quantize-pytorch`.
+
+    The codebooks move by exponential averages while the module trains (arXiv:1711.00937) and are constant in `eval()`.
+    """
+
+    def __init__(self, settings: QuantizerSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.codebooks = ResidualVQ(
+            dim=settings.code_width,
+            num_quantizers=settings.depth,
+            codebook_size=settings.size,
+            decay=settings.decay,
+            threshold_ema_dead_code=settings.dead_below,
+            commitment_weight=settings.commitment,
+            kmeans_init=True,
+            kmeans_iters=10,
+            rotation_trick=False,
+        )
+
+    def forward(
+        self, vectors: Float[Tensor, "n token code_width"]
+    ) -> tuple[Float[Tensor, "n token code_width"], Int[Tensor, "n token depth"], Float[Tensor, ""]]:
+        """Quantized vectors (straight-through gradients), their code indices, and the commitment loss."""
+        with torch.autocast(vectors.device.type, enabled=False):
+            quantized, indices, commitment = self.codebooks(vectors.float())
+        return quantized, indices, commitment.sum()
+
+    def codes_to_vectors(self, indices: Int[Tensor, "n token depth"]) -> Float[Tensor, "n token code_width"]:
+        """The vectors that code indices stand for."""
+        return self.codebooks.get_output_from_indices(indices)  # type: ignore[no-any-return]
+
+
+def perplexity(indices: Int[Tensor, "*any"], size: int) -> float:
+    """exp(entropy) of the code usage: `size` if all codes are used alike, 1 if a single one is."""
+    share = torch.bincount(indices.reshape(-1), minlength=size).float()
+    share = share / share.sum()
+    return float(torch.exp(-(share * torch.log(share.clamp_min(1e-12))).sum()))

@@ -1,0 +1,45 @@
+"""Progress on a terminal, silence elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+__all__ = ["Track", "track"]
+
+
+class Track:
+    """One bar: `advance` moves it, keyword figures (a loss, a rate) are shown beside it."""
+
+    def __init__(self, progress: Progress, description: str, total: int, completed: int = 0) -> None:
+        self._progress = progress
+        self._task = progress.add_task(description, total=total, completed=completed, figures="")
+
+    def advance(self, steps: int = 1, **figures: float) -> None:
+        """Moves the bar by `steps` and shows `figures`, for example `loss=0.41`."""
+        text = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        if text:
+            self._progress.update(self._task, advance=steps, figures=text)
+        else:
+            self._progress.update(self._task, advance=steps)
+
+
+@contextmanager
+def track(description: str, total: int, *, completed: int = 0, quiet: bool = False) -> Iterator[Track]:
+    """A bar with time elapsed and time left on standard error; nothing is drawn when that is no terminal."""
+    console = Console(stderr=True)
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=quiet or not console.is_terminal,
+    )
+    with progress:
+        yield Track(progress, description, total, completed)

@@ -1,0 +1,61 @@
+"""The condition vector: what a generator is told about the wanted shower and its detector."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from metacalo.errors import ShowerFileError
+from metacalo.typing import Conditions
+
+__all__ = ["TRAINED_ENERGY_MEV", "condition_size", "encode_conditions"]
+
+TRAINED_ENERGY_MEV = (1e3, 1e5)
+"""Energies of the shipped showers, 1 to 100 GeV: the range that ln(E) is mapped from to [-1, 1]."""
+
+_HARMONICS = 3
+
+
+def condition_size(n_descriptors: int) -> int:
+    """Length of the vector that `encode_conditions` makes."""
+    return 1 + 2 * _HARMONICS + 2 + 2 + n_descriptors
+
+
+def encode_conditions(
+    energy: Float[np.ndarray, "n"],
+    theta: Float[np.ndarray, "n"],
+    phi: Float[np.ndarray, "n"],
+    descriptors: Float[np.ndarray, "d"],
+) -> Conditions:
+    """Condition vectors, shape (n, condition_size(d)), float32.
+
+    Args:
+        energy: incident energies in MeV.
+        theta: polar angles in rad.
+        phi: azimuths in rad.
+        descriptors: `Detector.descriptors()`, of order one.
+
+    The columns are u = ln(E) mapped so that the trained range is [-1, 1], sin and cos of its first harmonics (Fourier
+    features), cos theta and its square, sin phi and cos phi, and the descriptors.
+
+    Raises:
+        ShowerFileError: an energy is not positive or an angle is not finite.
+    """
+    if not (np.isfinite(energy).all() and (np.asarray(energy) > 0).all()):
+        raise ShowerFileError(
+            "incident energies must be finite and above zero; correct them (they are in MeV in files)"
+        )
+    if not (np.isfinite(theta).all() and np.isfinite(phi).all()):
+        raise ShowerFileError("theta and phi must be finite; correct them (they are in rad in files)")
+    low, high = np.log(TRAINED_ENERGY_MEV)
+    u = 2 * (np.log(energy) - low) / (high - low) - 1
+    cosine = np.cos(theta)
+    columns = [u]
+    for k in range(_HARMONICS):
+        columns += [np.sin(2**k * math.pi / 2 * u), np.cos(2**k * math.pi / 2 * u)]
+    columns += [cosine, cosine**2, np.sin(phi), np.cos(phi)]
+    columns += [np.full(len(u), value) for value in descriptors]
+    return torch.from_numpy(np.stack(columns, axis=1).astype(np.float32))

@@ -1,0 +1,240 @@
+"""The conventions that shower files keep, told apart by what a file holds and never by asking.
+
+    par04           showers (N, R, PHI, Z) MeV; incident_energy (N,) MeV; incident_theta, incident_phi (N,) rad
+    calochallenge   showers (N, Z * PHI * R): z slowest, then phi, then r; incident_energies (N, 1) MeV; no angles
+    hgcal           one dataset per energy, its name the energy in GeV, (N, R, PHI, Z) MeV; angle in the file name
+
+Sources: Par04 and LEMURS (geant4-fastsim), CaloChallenge datasets 2 and 3 (arXiv 2410.21611), HGCal showers
+(zenodo 6082201).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import nan
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+
+from metacalo.errors import DetectorError, ShowerFileError
+from metacalo.showers.detector import Detector
+from metacalo.showers.grid import Grid
+
+__all__ = ["Convention", "Source", "flatten_calochallenge", "is_own_group", "recognise", "unflatten_calochallenge"]
+
+Convention = Literal["par04", "calochallenge", "hgcal"]
+
+CALOCHALLENGE_GRIDS = {6480: (9, 16, 45), 40500: (18, 50, 45)}
+CALOCHALLENGE_CELLS = {6480: (4.65, 3.4), 40500: (2.325, 3.4)}  # dr, dz in mm
+EXPECTED = (
+    "expected 'showers' with 'incident_energy', 'incident_theta' and 'incident_phi' (Par04), "
+    "'showers' with 'incident_energies' (CaloChallenge), or one dataset per energy named in GeV (HGCal)"
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the showers of a file lie, in a form that is the same for all conventions.
+
+    Attributes:
+        convention: which one the file keeps.
+        datasets: the shower datasets, in the order of their rows.
+        grid: number of cells, and cell sizes where the file says.
+        energy: incident energies in MeV, shape (N,), float32.
+        theta, phi: incident angles in rad, shape (N,), float32.
+        detector: the detector that attributes, or the file name, describe; None where they do not.
+    """
+
+    convention: Convention
+    datasets: tuple[h5py.Dataset, ...]
+    grid: Grid
+    energy: np.ndarray
+    theta: np.ndarray
+    phi: np.ndarray
+    detector: Detector | None
+
+    def in_order(self, block: np.ndarray) -> np.ndarray:
+        """Turns rows as stored into float32 (n, R, PHI, Z)."""
+        with np.errstate(over="ignore"):
+            block = block.astype(np.float32, copy=False)
+        return unflatten_calochallenge(block, self.grid) if self.convention == "calochallenge" else block
+
+
+def unflatten_calochallenge(flat: np.ndarray, grid: Grid) -> np.ndarray:
+    """(N, Z * PHI * R) with z slowest, then phi, then r -> (N, R, PHI, Z)."""
+    return np.ascontiguousarray(flat.reshape(-1, grid.n_z, grid.n_phi, grid.n_r).transpose(0, 3, 2, 1))
+
+
+def flatten_calochallenge(showers: np.ndarray) -> np.ndarray:
+    """(N, R, PHI, Z) -> (N, Z * PHI * R) with z slowest, then phi, then r."""
+    return showers.transpose(0, 3, 2, 1).reshape(len(showers), -1)
+
+
+def recognise(place: h5py.Group, path: Path) -> Source:
+    """Finds the convention of `place` (the file's root, or one of its groups) and checks all but the showers.
+
+    Raises:
+        ShowerFileError: no convention fits, a dataset is missing or of the wrong shape or type, or an energy or an
+            angle cannot be right.
+        DetectorError: attributes describe a detector that cannot be.
+    """
+    names = list(place)
+    where = str(path) if place.name == "/" else f"{path}, group '{place.name.strip('/')}'"
+    if "showers" in names:
+        showers = _dataset(place, "showers", where)
+        if showers.ndim == 4:
+            return _par04(place, showers, path, where)
+        if showers.ndim == 2:
+            return _calochallenge(place, showers, path, where)
+        raise ShowerFileError(
+            f"{where}: 'showers' has shape {showers.shape}; (N, R, PHI, Z) or, flat, (N, Z * PHI * R) was expected"
+        )
+    if names and all(_as_number(name) is not None for name in names):
+        return _hgcal(place, path, where)
+    if place.name == "/" and (groups := [name for name in names if is_own_group(place, name)]):
+        listed = ", ".join(groups[:40])
+        raise ShowerFileError(f"{where}: holds no showers of its own but groups; choose one with group=: {listed}")
+    found = ", ".join(f"'{name}'" for name in names[:12]) or "nothing"
+    raise ShowerFileError(f"{where}: not a shower file: found {found}; {EXPECTED}")
+
+
+def is_own_group(place: h5py.Group, name: str) -> bool:
+    """True where `name` is a group inside this very file."""
+    return isinstance(place.get(name, getlink=True), h5py.HardLink) and place.get(name, getclass=True) is h5py.Group
+
+
+def _dataset(place: h5py.Group, name: str, where: str) -> h5py.Dataset:
+    if name not in place:
+        near = ", ".join(f"'{other}'" for other in list(place)[:12])
+        raise ShowerFileError(f"{where}: dataset '{name}' is missing (found {near}); add it")
+    if not isinstance(place.get(name, getlink=True), h5py.HardLink):
+        raise ShowerFileError(f"{where}: '{name}' is a link, and links are not followed; copy the data in (h5copy)")
+    dataset = place[name]
+    if not isinstance(dataset, h5py.Dataset):
+        raise ShowerFileError(f"{where}: '{name}' is a group, a dataset was expected")
+    if dataset.is_virtual or dataset.external:
+        raise ShowerFileError(f"{where}: '{name}' keeps its data in other files; copy it into this one (h5repack)")
+    if dataset.dtype.kind not in "fiu":
+        raise ShowerFileError(f"{where}: '{name}' has type {dataset.dtype}, numbers (float32) were expected")
+    return dataset
+
+
+def _column(place: h5py.Group, name: str, count: int, where: str) -> np.ndarray:
+    dataset = _dataset(place, name, where)
+    if dataset.shape not in {(count,), (count, 1)}:
+        raise ShowerFileError(f"{where}: '{name}' has shape {dataset.shape}, but 'showers' has {count} rows")
+    try:
+        with np.errstate(over="ignore"):
+            return np.asarray(dataset[()]).reshape(-1).astype(np.float32)
+    except OSError as error:
+        raise ShowerFileError(f"{where}: '{name}' is damaged ({error}); copy the file again") from None
+
+
+def _energies(place: h5py.Group, name: str, count: int, where: str) -> np.ndarray:
+    energy = _column(place, name, count, where)
+    _refuse(~(np.isfinite(energy) & (energy > 0)), energy, f"{where}: '{name}'", "an energy above 0 MeV")
+    return energy
+
+
+def _angles(place: h5py.Group, name: str, count: int, where: str) -> np.ndarray:
+    angle = _column(place, name, count, where)
+    low, high = (0.0, math.pi) if name.endswith("theta") else (-2 * math.pi, 2 * math.pi)
+    wrong = ~((angle >= low - 1e-3) & (angle <= high + 1e-3))
+    _refuse(wrong, angle, f"{where}: '{name}'", f"an angle between {low:.4g} and {high:.4g} rad (degrees?)")
+    return angle
+
+
+def _refuse(wrong: np.ndarray, values: np.ndarray, what: str, allowed: str) -> None:
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ShowerFileError(f"{what} row {row} is {values[row]:g}; {allowed} is needed, mend or drop that row")
+
+
+def _count(showers: h5py.Dataset, where: str) -> int:
+    if showers.shape[0] == 0:
+        raise ShowerFileError(f"{where}: '{showers.name.rpartition('/')[2]}' holds no showers; at least one is needed")
+    return int(showers.shape[0])
+
+
+def _grid(shape: Sequence[int], attributes: Mapping[str, Any], where: str) -> Grid:
+    if min(shape) < 1:
+        raise ShowerFileError(f"{where}: showers of shape {tuple(shape)} have no voxels; (R, PHI, Z) was expected")
+    sizes = [float(attributes[key]) if key in attributes else nan for key in ("dr_mm", "dz_mm")]
+    return Grid(*(int(cells) for cells in shape), *sizes)
+
+
+def _described(place: h5py.Group, grid: Grid, path: Path, where: str) -> Detector | None:
+    try:
+        return Detector.from_attributes(dict(place.attrs), grid, place.name.strip("/") or path.stem)
+    except DetectorError as error:
+        raise DetectorError(f"{where}: {error}") from None
+
+
+def _par04(place: h5py.Group, showers: h5py.Dataset, path: Path, where: str) -> Source:
+    count = _count(showers, where)
+    energy = _energies(place, "incident_energy", count, where)
+    theta, phi = (_angles(place, f"incident_{axis}", count, where) for axis in ("theta", "phi"))
+    grid = _grid(showers.shape[1:], place.attrs, where)
+    return Source("par04", (showers,), grid, energy, theta, phi, _described(place, grid, path, where))
+
+
+def _calochallenge(place: h5py.Group, showers: h5py.Dataset, path: Path, where: str) -> Source:
+    voxels, attributes = showers.shape[1], place.attrs
+    told = tuple(int(attributes[key]) for key in ("n_r", "n_phi", "n_z") if key in attributes)
+    shape = told if len(told) == 3 else CALOCHALLENGE_GRIDS.get(voxels, (0, 0, 0))
+    if math.prod(shape) != voxels:
+        raise ShowerFileError(
+            f"{where}: 'showers' has {voxels} voxels per row; 6480 (45 z x 16 phi x 9 r) or "
+            "40500 (45 z x 50 phi x 18 r) was expected, or attributes n_r, n_phi, n_z that multiply to it"
+        )
+    count = _count(showers, where)
+    energy = _energies(place, "incident_energies", count, where)
+    theta, phi = np.full(count, math.pi / 2, np.float32), np.zeros(count, np.float32)
+    if "incident_theta" in place and "incident_phi" in place:
+        theta, phi = (_angles(place, f"incident_{axis}", count, where) for axis in ("theta", "phi"))
+    grid = _grid(shape, attributes, where)
+    detector = _described(place, grid, path, where)
+    if detector is None and voxels in CALOCHALLENGE_CELLS:
+        grid = replace(grid, dr_mm=CALOCHALLENGE_CELLS[voxels][0], dz_mm=CALOCHALLENGE_CELLS[voxels][1])
+        detector = known_detector("SiW", grid)
+    return Source("calochallenge", (showers,), grid, energy, theta, phi, detector)
+
+
+def _hgcal(place: h5py.Group, path: Path, where: str) -> Source:
+    datasets = [_dataset(place, name, where) for name in sorted(place, key=float)]
+    shapes = {dataset.shape[1:] for dataset in datasets}
+    if len(shapes) > 1 or len(next(iter(shapes))) != 3:
+        raise ShowerFileError(f"{where}: shapes {sorted(shapes)} of the datasets differ or are not (R, PHI, Z)")
+    counts = [_count(dataset, where) for dataset in datasets]
+    energies = [1000 * float(dataset.name.rpartition("/")[2]) for dataset in datasets]
+    energy = np.repeat(np.array(energies, np.float32), counts)
+    match = re.search(r"angle_?(\d+(?:\.\d+)?)", path.stem, flags=re.IGNORECASE)
+    degrees = float(match[1]) if match else 90.0
+    if not 0 < degrees < 180:
+        raise ShowerFileError(f"{where}: angle {degrees:g} in the file name is no theta between 0 and 180 degrees")
+    theta, phi = np.full(len(energy), np.radians(degrees), np.float32), np.zeros(len(energy), np.float32)
+    grid = _grid(next(iter(shapes)), place.attrs, where)
+    detector = _described(place, grid, path, where) or known_detector(path.stem, grid)
+    return Source("hgcal", tuple(datasets), grid, energy, theta, phi, detector)
+
+
+def _as_number(name: str) -> float | None:
+    try:
+        value = float(name)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and value > 0 else None
+
+
+def known_detector(stem: str, grid: Grid) -> Detector | None:
+    """The published detector that a file name starts with (SiW, SciPb); None for any other."""
+    published = {"siw": ("SiW", "W:1.4", "Si:0.3", 90), "scipb": ("SciPb", "Pb:4.4", "polystyrene:1.2", 45)}
+    for start, (name, absorber, active, periods) in published.items():
+        if stem.lower().startswith(start):
+            return Detector.from_layers(absorber, active, n_layers=periods, grid=grid, name=name)
+    return None

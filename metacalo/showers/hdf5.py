@@ -1,0 +1,271 @@
+"""Reading shower files: whatever their convention, rows come as float32 (n, R, PHI, Z) in MeV."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from math import isnan
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from metacalo.errors import ShowerFileError
+from metacalo.showers.conventions import Convention, Source, recognise
+from metacalo.showers.detector import Detector
+from metacalo.showers.grid import Grid
+from metacalo.typing import PathLike, ShowerArray
+
+__all__ = ["ShowerFile", "Showers", "open_showers", "shower_hashes"]
+
+LARGEST_BLOCK = 64 * 2**20  # bytes that are decompressed at a time
+LARGEST_RESPONSE = 20.0  # deposited over incident energy; MeV against GeV gives 30 and more
+
+Rows = slice | NDArray[np.integer] | list[int]
+
+
+@dataclass(frozen=True)
+class Showers:
+    """Showers in memory.
+
+    Attributes:
+        showers: deposits in MeV, float32 (N, R, PHI, Z).
+        energy: incident energies in MeV, float32 (N,).
+        theta, phi: incident angles in rad, float32 (N,).
+        detector: where they were simulated; None where not known.
+
+    Raises:
+        ShowerFileError: the lengths differ, or `showers` does not have four axes.
+    """
+
+    showers: ShowerArray
+    energy: np.ndarray
+    theta: np.ndarray
+    phi: np.ndarray
+    detector: Detector | None = None
+
+    def __post_init__(self) -> None:
+        if self.showers.ndim != 4:
+            raise ShowerFileError(f"showers have shape {self.showers.shape}; (N, R, PHI, Z) is needed")
+        lengths = [len(self.showers), len(self.energy), len(self.theta), len(self.phi)]
+        if len(set(lengths)) != 1:
+            raise ShowerFileError("lengths of showers, energy, theta and phi differ: {}, {}, {}, {}".format(*lengths))
+
+    def __len__(self) -> int:
+        return len(self.showers)
+
+    def __getitem__(self, rows: Rows) -> Showers:
+        return Showers(self.showers[rows], self.energy[rows], self.theta[rows], self.phi[rows], self.detector)
+
+    def select(self, rows: Rows) -> Showers:
+        """The showers of those rows, in that order."""
+        return self[rows]
+
+    def hashes(self) -> NDArray[np.int64]:
+        """A hash of the content of each shower, int64 (N,)."""
+        return shower_hashes(self.showers, self.energy)
+
+
+def shower_hashes(showers: ShowerArray, energy: np.ndarray) -> NDArray[np.int64]:
+    """BLAKE2b (8 bytes) over each shower's little-endian float32 voxels and its energy: equal content, equal hash."""
+    voxels = np.abs(showers).astype("<f4", copy=False)  # -0.0 and 0.0 are one value
+    energy = np.asarray(energy).astype("<f4", copy=False)
+    hashes = np.empty(len(voxels), np.int64)
+    for row in range(len(voxels)):
+        digest = hashlib.blake2b(voxels[row].tobytes(), digest_size=8)
+        digest.update(energy[row].tobytes())
+        hashes[row] = int.from_bytes(digest.digest(), "little", signed=True)
+    return hashes
+
+
+class ShowerFile:
+    """An open shower file; energies and angles are in memory, showers are read (and checked) on demand.
+
+    Attributes:
+        path, group: where the showers lie.
+        convention: `par04`, `calochallenge` or `hgcal`, as found in the file.
+        grid: number of cells, and their sizes in mm where the file or the detector tells them.
+        detector: what the caller gave, else what the file describes, else None.
+        energy: incident energies in MeV, float32 (N,).
+        theta, phi: incident angles in rad, float32 (N,).
+    """
+
+    def __init__(self, file: h5py.File, source: Source, path: Path, group: str | None, detector: Detector | None):
+        self._file, self._source = file, source
+        self.path, self.group = path, group
+        self.convention: Convention = source.convention
+        self.energy, self.theta, self.phi = source.energy, source.theta, source.phi
+        if detector is not None:
+            detector = replace(detector, grid=_merge(source.grid, detector.grid))
+        self.detector = detector or source.detector
+        self.grid = self.detector.grid if self.detector else source.grid
+        self._starts = np.cumsum([0, *(len(dataset) for dataset in source.datasets)])
+
+    def __len__(self) -> int:
+        return len(self.energy)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file; what was read stays."""
+        self._file.close()
+
+    def read(self, rows: Rows) -> ShowerArray:
+        """Showers of those rows, in that order: float32 (n, R, PHI, Z) in MeV.
+
+        Only the chunks that hold a row are decompressed, each once.
+
+        Raises:
+            ShowerFileError: a voxel is NaN, infinite or negative, or more energy was deposited than can be.
+        """
+        wanted = np.arange(len(self))[np.asarray(rows, dtype=np.int64) if isinstance(rows, list) else rows]
+        showers = np.empty((len(wanted), *self.grid.shape), np.float32)
+        order = np.argsort(wanted, kind="stable")
+        ordered = wanted[order]
+        for dataset, start, stop in zip(self._source.datasets, self._starts[:-1], self._starts[1:], strict=True):
+            step = _block_rows(dataset)
+            for low in range(start, stop, step):
+                first, last = np.searchsorted(ordered, (low, min(low + step, stop)))
+                if first < last:
+                    inside = ordered[first:last]
+                    block = self._block(dataset, inside - start)
+                    self._check(block, inside, dataset)
+                    showers[order[first:last]] = block
+        return showers
+
+    def _block(self, dataset: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
+        try:
+            stored = dataset[rows[0] : rows[-1] + 1]
+        except OSError as error:
+            raise ShowerFileError(
+                f"{self._where(dataset)} rows {rows[0]} to {rows[-1]} cannot be read ({error}); "
+                "the file is damaged, copy it again"
+            ) from None
+        return self._source.in_order(stored[rows - rows[0]])
+
+    def _where(self, dataset: h5py.Dataset) -> str:
+        return f"{self.path}: '{dataset.name.lstrip('/')}'"
+
+    def _check(self, block: np.ndarray, rows: np.ndarray, dataset: h5py.Dataset) -> None:
+        lowest = block.min(axis=(1, 2, 3))  # NaN where any voxel is
+        total = block.sum(axis=(1, 2, 3), dtype=np.float64)
+        wrong = ~((lowest >= 0) & np.isfinite(total))
+        first_row = self._starts[self._source.datasets.index(dataset)]
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            bad = block[row][~(np.isfinite(block[row]) & (block[row] >= 0))]
+            mend = "set it to 0 or drop the row" if bad[0] < 0 else "drop the row"
+            raise ShowerFileError(
+                f"{self._where(dataset)} row {rows[row] - first_row} has a voxel of {bad[0]:g} MeV "
+                f"({len(bad)} such); finite deposits of 0 and above are needed, {mend}"
+            )
+        response = total / self.energy[rows]
+        if response.max() > LARGEST_RESPONSE:
+            row = int(np.argmax(response > LARGEST_RESPONSE))
+            raise ShowerFileError(
+                f"{self._where(dataset)} row {rows[row] - first_row} deposits {response[row]:.0f} times its incident "
+                f"energy of {self.energy[rows[row]]:g} MeV; both are needed in MeV (GeV?)"
+            )
+
+    def batches(self, size: int) -> Iterator[tuple[NDArray[np.int64], ShowerArray]]:
+        """All showers in file order, `size` at a time: (rows (n,), showers (n, R, PHI, Z)); any file size."""
+        for start in range(0, len(self), size):
+            rows = np.arange(start, min(start + size, len(self)))
+            yield rows, self.read(rows)
+
+    def load(self, rows: Rows | None = None) -> Showers:
+        """Those rows (all by default) with their energies and angles."""
+        chosen: Rows = slice(None) if rows is None else rows
+        showers = self.read(chosen)
+        return Showers(showers, self.energy[chosen], self.theta[chosen], self.phi[chosen], self.detector)
+
+    def hashes(self, rows: Rows | None = None) -> NDArray[np.int64]:
+        """A hash of the content of each shower, int64 (n,); see `shower_hashes`."""
+        wanted = np.arange(len(self)) if rows is None else np.arange(len(self))[rows]
+        parts = [wanted[start : start + 512] for start in range(0, len(wanted), 512)]
+        found = [shower_hashes(self.read(part), self.energy[part]) for part in parts]
+        return np.concatenate(found) if found else np.empty(0, np.int64)
+
+
+def _block_rows(dataset: h5py.Dataset) -> int:
+    row_bytes = max(1, int(np.prod(dataset.shape[1:])) * dataset.dtype.itemsize)
+    at_most = max(1, LARGEST_BLOCK // row_bytes)
+    chunk = dataset.chunks[0] if dataset.chunks else at_most
+    return int(chunk * max(1, at_most // chunk)) if chunk <= at_most else int(at_most)
+
+
+def _merge(of_file: Grid, of_detector: Grid) -> Grid:
+    dr_mm = of_detector.dr_mm if isnan(of_file.dr_mm) else of_file.dr_mm
+    dz_mm = of_detector.dz_mm if isnan(of_file.dz_mm) else of_file.dz_mm
+    return replace(of_file, dr_mm=dr_mm, dz_mm=dz_mm)
+
+
+def open_showers(path: PathLike, *, group: str | None = None, detector: Detector | None = None) -> ShowerFile:
+    """Opens a shower file of any known convention; use it as a context manager.
+
+    Args:
+        path: an HDF5 file.
+        group: which group of a file that holds several detectors.
+        detector: takes the place of what the file says about its detector; the mesh stays the file's.
+
+    Raises:
+        ShowerFileError: no such file or group, no HDF5, truncated, of no known convention, or with datasets that are
+            missing, of the wrong shape or type, links to other files, or impossible energies or angles.
+        DetectorError: the file's attributes describe a detector that cannot be.
+    """
+    path = Path(path)
+    file = _open(path)
+    try:
+        source = recognise(_group(file, path, group), path)
+        return ShowerFile(file, source, path, group, detector)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _open(path: Path) -> h5py.File:
+    if path.is_dir():
+        raise ShowerFileError(f"{path}: is a folder, a shower file (HDF5) was expected")
+    if not path.is_file():
+        siblings = [other.name for other in path.parent.glob("*")] if path.parent.is_dir() else []
+        near = get_close_matches(path.name, siblings, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise ShowerFileError(f"{path}: there is no such file{hint}")
+    try:
+        with path.open("rb") as handle:
+            start = handle.read(4)
+        if not h5py.is_hdf5(path):
+            kind = "a ROOT file; convert it to HDF5" if start == b"root" else "not an HDF5 file"
+            raise ShowerFileError(f"{path}: {kind} (datasets 'showers', 'incident_energy', ... are expected)")
+        return h5py.File(path, "r")
+    except PermissionError:
+        raise ShowerFileError(f"{path}: you may not read it; change its permissions") from None
+    except OSError as error:
+        reason = "truncated" if "truncated" in str(error) else "damaged"
+        raise ShowerFileError(f"{path}: the file is {reason} ({error}); copy it again") from None
+
+
+def _group(file: h5py.File, path: Path, group: str | None) -> h5py.Group:
+    place: h5py.Group = file
+    for part in (group or "").strip("/").split("/") if group else ():
+        if part not in place:
+            near = get_close_matches(part, list(place), n=1, cutoff=0.4)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            raise ShowerFileError(f"{path}: there is no group '{group}' (found {', '.join(list(place)[:40])}){hint}")
+        if not isinstance(place.get(part, getlink=True), h5py.HardLink):
+            raise ShowerFileError(f"{path}: '{part}' is a link, and links are not followed; copy the data in (h5copy)")
+        place = place[part]
+        if not isinstance(place, h5py.Group):
+            raise ShowerFileError(f"{path}: '{group}' is a dataset, a group was expected; leave group= out")
+    return place

@@ -1,0 +1,153 @@
+"""Tasks: a detector and a sample of its showers, found by looking at folders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import h5py
+
+from metacalo.errors import DetectorError, ShowerFileError, UnknownNameError
+from metacalo.showers.conventions import is_own_group
+from metacalo.showers.detector import Detector
+from metacalo.showers.hdf5 import ShowerFile, open_showers
+from metacalo.typing import PathLike
+
+__all__ = ["Task", "data_folder", "discover_tasks", "resolve_task", "training_tasks"]
+
+DETECTOR_FILE, SHOWER_FILE = "detector.toml", "showers.h5"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One detector with its showers.
+
+    Attributes:
+        name: the folder's name, `family/member` for a member of a family file.
+        detector: from detector.toml, or from the attributes of the file.
+        path, group: where the showers lie.
+        n_showers: how many there are.
+    """
+
+    name: str
+    detector: Detector
+    path: Path
+    group: str | None
+    n_showers: int
+
+    def open(self) -> ShowerFile:
+        """The task's showers; use as a context manager."""
+        return open_showers(self.path, group=self.group, detector=self.detector)
+
+
+def data_folder(kind: Literal["tasks", "pretrained"]) -> Path:
+    """Where the data that ship with metacalo lie: inside an installed package, else beside it in the repository."""
+    package = Path(__file__).parents[1]
+    installed = package / "_data" / kind
+    return installed if installed.is_dir() else package.parent / kind
+
+
+def discover_tasks(*folders: PathLike) -> dict[str, Task]:
+    """All tasks of the folders (by default: those that ship), by name.
+
+    `folder/name/` with detector.toml and showers.h5 is the task `name`; with only a showers.h5 of many groups it is a
+    family, and gives one task `name/group` for each.
+
+    Raises:
+        ShowerFileError: a folder does not exist, or a task in it has no showers or a wrong file.
+        DetectorError: a detector is not described, or two tasks have the same name.
+    """
+    tasks: dict[str, Task] = {}
+    for folder in map(Path, folders or (data_folder("tasks"),)):
+        if not folder.is_dir():
+            raise ShowerFileError(f"{folder}: there is no such folder of tasks")
+        for place in sorted(path for path in folder.iterdir() if path.is_dir()):
+            for task in _tasks_of(place):
+                if task.name in tasks:
+                    raise DetectorError(f"{place}: a task '{task.name}' is in {tasks[task.name].path} too; rename one")
+                tasks[task.name] = task
+    return tasks
+
+
+def _tasks_of(place: Path) -> list[Task]:
+    description, showers = place / DETECTOR_FILE, place / SHOWER_FILE
+    if description.is_file():
+        detector = Detector.from_toml(description)
+        with open_showers(showers, detector=detector) as file:
+            if file.grid.shape != detector.grid.shape:
+                raise DetectorError(f"{description}: grid {detector.grid}, but {SHOWER_FILE} holds {file.grid}")
+            return [Task(place.name, detector, showers, None, len(file))]
+    return _tasks_of_file(showers, place.name) if showers.is_file() else []
+
+
+def _tasks_of_file(path: Path, name: str, detector: Detector | None = None) -> list[Task]:
+    members = [_described_task(path, group, f"{name}/{group}", detector) for group in _groups(path)]
+    return members or [_described_task(path, None, name, detector)]
+
+
+def _groups(path: Path) -> list[str]:
+    if not path.is_file() or not h5py.is_hdf5(path):
+        return []
+    try:
+        with h5py.File(path, "r") as file:
+            if "showers" in file:
+                return []
+            return [name for name in file if is_own_group(file, name)]
+    except OSError:
+        return []
+
+
+def _described_task(path: Path, group: str | None, name: str, detector: Detector | None = None) -> Task:
+    with open_showers(path, group=group, detector=detector) as file:
+        if file.detector is None:
+            raise DetectorError(
+                f"{path}: nothing tells the detector; describe it by --absorber and --active, put a {DETECTOR_FILE} "
+                "beside it, or give it the attributes absorber_material, absorber_thickness_mm, ..."
+            )
+        return Task(name, file.detector, path, group, len(file))
+
+
+def resolve_task(name_or_path: PathLike, *folders: PathLike, detector: Detector | None = None) -> Task:
+    """A task by its shower file or its folder where such a path exists, else by its name in `folders`.
+
+    Args:
+        name_or_path: what to look for.
+        folders: where names are looked up; by default among the tasks that ship.
+        detector: takes the place of what the file says about its detector.
+
+    Raises:
+        UnknownNameError: neither a known name nor a path; the sentence has the near match.
+        ShowerFileError, DetectorError: the task is there but not usable.
+    """
+    path, name = Path(name_or_path), str(name_or_path)
+    if path.is_file() or path.suffix in {".h5", ".hdf5"}:
+        found = {task.name: task for task in _tasks_of_file(path, path.stem, detector)}
+    elif any((path / file).is_file() for file in (DETECTOR_FILE, SHOWER_FILE)):
+        found = {task.name: task for task in _tasks_of(path)}
+    else:
+        known = discover_tasks(*folders)
+        if name not in known:
+            raise UnknownNameError("task", name, known)
+        found = {name: known[name]}
+    if len(found) != 1:
+        raise UnknownNameError("task", name, found)
+    task = next(iter(found.values()))
+    return task if detector is None else _described_task(task.path, task.group, task.name, detector)
+
+
+def training_tasks(tasks: Mapping[str, Task], holdout: Sequence[str] = ()) -> list[Task]:
+    """The tasks to train on: all but those held out and every other one of the same pair of materials.
+
+    Holding out `pblar` therefore drops `family/Pb-LAr-04` as well, which would tell what is to be found out.
+
+    Raises:
+        UnknownNameError: a held-out name is no task.
+    """
+    by_lower = {task.name.lower(): task for task in tasks.values()}
+    for name in holdout:
+        if name.lower() not in by_lower:
+            raise UnknownNameError("task", name, tasks)
+    out = {by_lower[name.lower()].detector.family for name in holdout}
+    return [task for task in tasks.values() if task.detector.family not in out]

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from metacalo.showers import Showers, data_folder, open_showers
+
+SAMPLE = data_folder("tasks") / "pblar" / "showers.h5"
+
+
+@pytest.fixture(scope="session")
+def geant4() -> Showers:
+    """800 Geant4 showers of PbLAr."""
+    with open_showers(SAMPLE) as file:
+        return file.load(np.arange(800))
+
+
+@pytest.fixture(scope="session")
+def halves(geant4) -> tuple[Showers, Showers]:
+    return geant4.select(np.arange(0, 800, 2)), geant4.select(np.arange(1, 800, 2))
+
+
+@pytest.fixture(scope="session")
+def too_much(halves) -> Showers:
+    """The second half with a response that is 10 % too large."""
+    return replace(halves[1], showers=halves[1].showers * np.float32(1.1))

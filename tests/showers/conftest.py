@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from metacalo.showers import Showers, Task, data_folder, discover_tasks, open_showers
+
+
+@pytest.fixture(scope="session")
+def tasks() -> dict[str, Task]:
+    return discover_tasks()
+
+
+@pytest.fixture(scope="session")
+def siw() -> Showers:
+    """Twelve showers of the SiW task."""
+    with open_showers(data_folder("tasks") / "siw" / "showers.h5") as file:
+        return file.load(slice(0, 12))
+
+
+@pytest.fixture
+def par04(tmp_path: Path, siw: Showers) -> Path:
+    """A plain Par04 file as other programs write it: no attributes, contiguous, float32."""
+    path = tmp_path / "plain.h5"
+    with h5py.File(path, "w") as file:
+        file["showers"] = siw.showers
+        file["incident_energy"] = siw.energy
+        file["incident_theta"] = siw.theta
+        file["incident_phi"] = siw.phi
+    return path
+
+
+def replace_dataset(path: Path, name: str, values: np.ndarray | None) -> None:
+    """Puts other values into a file, or takes the dataset away."""
+    with h5py.File(path, "a") as file:
+        if name in file:
+            del file[name]
+        if values is not None:
+            file[name] = values
+
+
+@pytest.fixture
+def change():
+    return replace_dataset
