@@ -14,9 +14,9 @@ import numpy as np
 
 from metacalo.checkpoint import atomic_file
 
-TASKS = {"siw": ("SiW.h5", 2000), "scipb": ("SciPb.h5", 2000), "pbwo4": ("PbWO4.h5", 1000), "pblar": ("PbLAr.h5", 3375)}
-FAMILY = ("family.h5", 150)
-LARGEST_MB, LARGEST_TOTAL_MB = 9.9, 28.5
+TASKS = {"siw": ("SiW.h5", 1500), "scipb": ("SciPb.h5", 1500), "pbwo4": ("PbWO4.h5", 1000), "pblar": ("PbLAr.h5", 3375)}
+FAMILY = ("family.h5", 130)
+LARGEST_MB, LARGEST_TOTAL_MB = 9.9, 26.0
 
 
 def copy_sample(source: h5py.Group, target: h5py.Group, rows: int) -> None:

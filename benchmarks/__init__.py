@@ -1,0 +1,1 @@
+"""Commands that print the figures quoted in README, docs and cards."""
