@@ -28,8 +28,8 @@ class DiffusionSettings(Settings):
     schedule: ScheduleName = "linear"
     prediction: Literal["v", "data", "noise"] = "v"
     sampler: SamplerName = "heun"
-    steps: int = Field(8, ge=1)
-    energy_weight: float = Field(1.0, ge=0, description="loss weight of the layer energies and of the total")
+    steps: int = Field(default=8, ge=1)
+    energy_weight: float = Field(default=1.0, ge=0, description="loss weight of the layer energies and of the total")
 
 
 CALODIT = DiffusionSettings(

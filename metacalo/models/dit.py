@@ -24,12 +24,14 @@ class DiTSettings(Settings):
     """Size of the denoiser."""
 
     patch: tuple[int, int, int] = (9, 16, 1)
-    width: int = Field(160, ge=12)
-    blocks: int = Field(4, ge=1)
-    heads: int = Field(2, ge=1)
-    rank: int = Field(4, ge=0, description="rank of the low-rank adapters")
-    embedding: int = Field(16, ge=0, description="length of the detector embedding")
-    modulation: Literal["shared", "per-block"] = Field("shared", description="one adaLN for all blocks, or one each")
+    width: int = Field(default=160, ge=12)
+    blocks: int = Field(default=4, ge=1)
+    heads: int = Field(default=2, ge=1)
+    rank: int = Field(default=4, ge=0, description="rank of the low-rank adapters")
+    embedding: int = Field(default=16, ge=0, description="length of the detector embedding")
+    modulation: Literal["shared", "per-block"] = Field(
+        default="shared", description="one adaLN for all blocks, or one each"
+    )
 
 
 class DiT(nn.Module):

@@ -16,12 +16,14 @@ __all__ = ["QuantizerSettings", "ResidualQuantizer", "perplexity"]
 class QuantizerSettings(Settings):
     """Size and upkeep of the codebooks."""
 
-    size: int = Field(512, ge=2, description="codes per codebook")
-    depth: int = Field(2, ge=1, description="codebooks, each quantizing what the ones before left over")
-    code_width: int = Field(16, ge=1, description="length of a code vector")
-    decay: float = Field(0.98, gt=0, lt=1, description="decay of the moving averages that make the codebook")
-    dead_below: float = Field(1.0, ge=0, description="a code used less than this per batch is replaced by an input")
-    commitment: float = Field(0.25, ge=0)
+    size: int = Field(default=512, ge=2, description="codes per codebook")
+    depth: int = Field(default=2, ge=1, description="codebooks, each quantizing what the ones before left over")
+    code_width: int = Field(default=16, ge=1, description="length of a code vector")
+    decay: float = Field(default=0.98, gt=0, lt=1, description="decay of the moving averages that make the codebook")
+    dead_below: float = Field(
+        default=1.0, ge=0, description="a code used less than this per batch is replaced by an input"
+    )
+    commitment: float = Field(default=0.25, ge=0)
 
 
 class ResidualQuantizer(nn.Module):

@@ -25,9 +25,9 @@ class VQVAESettings(Settings):
     """Size of the tokenizer."""
 
     patch: tuple[int, int, int] = (9, 16, 1)
-    width: int = Field(96, ge=12)
-    blocks: int = Field(2, ge=1, description="transformer blocks in the encoder, and as many in the decoder")
-    heads: int = Field(2, ge=1)
+    width: int = Field(default=96, ge=12)
+    blocks: int = Field(default=2, ge=1, description="transformer blocks in the encoder, and as many in the decoder")
+    heads: int = Field(default=2, ge=1)
     quantizer: QuantizerSettings = QuantizerSettings()
 
 
