@@ -45,28 +45,28 @@ class MetaSettings(Settings):
 
     algorithm: AlgorithmName = "fomaml"
     start: float = Field(
-        0.85, ge=0, le=1, description="share of the steps taken on mixed batches before episodes start"
+        default=0.85, ge=0, le=1, description="share of the steps taken on mixed batches before episodes start"
     )
-    tasks: int = Field(4, ge=1, description="episodes in a meta-batch")
-    inner_steps: int = Field(2, ge=1)
-    inner_rate: float = Field(0.02, gt=0)
-    support: int = Field(16, ge=1, description="showers per inner step")
-    query: int = Field(16, ge=1)
+    tasks: int = Field(default=4, ge=1, description="episodes in a meta-batch")
+    inner_steps: int = Field(default=2, ge=1)
+    inner_rate: float = Field(default=0.02, gt=0)
+    support: int = Field(default=16, ge=1, description="showers per inner step")
+    query: int = Field(default=16, ge=1)
 
 
 class PretrainSettings(Settings):
     """Everything that decides what a base becomes."""
 
     name: str = "base"
-    tasks: tuple[str, ...] = Field((), description="folders of tasks; by default those that ship")
-    holdout: tuple[str, ...] = Field((), description="tasks left out, with all of the same materials")
-    initial: str | None = Field(None, description="base to go on from: its tokenizer is taken over as it is")
+    tasks: tuple[str, ...] = Field(default=(), description="folders of tasks; by default those that ship")
+    holdout: tuple[str, ...] = Field(default=(), description="tasks left out, with all of the same materials")
+    initial: str | None = Field(default=None, description="base to go on from: its tokenizer is taken over as it is")
     seed: int = 1
     device: str = "cpu"
-    autocast: bool = Field(True, description="bfloat16 matrix products")
-    reserve_one_in: int = Field(10, ge=0, description="one shower in so many is never trained on; 0 = none")
-    capacity: int = Field(4096, ge=1, description="showers of a task that are held in memory")
-    minutes_between_states: float = Field(5.0, ge=0)
+    autocast: bool = Field(default=True, description="bfloat16 matrix products")
+    reserve_one_in: int = Field(default=10, ge=0, description="one shower in so many is never trained on; 0 = none")
+    capacity: int = Field(default=4096, ge=1, description="showers of a task that are held in memory")
+    minutes_between_states: float = Field(default=5.0, ge=0)
     tokenizer: VQVAESettings = VQVAESettings()
     prior: PriorSettings = PriorSettings()
     diffusion: DiffusionSettings = DiffusionSettings()

@@ -25,11 +25,13 @@ class StageSettings(Settings):
     """How long and how fast one stage trains."""
 
     steps: int = Field(ge=0)
-    batch: int = Field(64, ge=1, description="showers per plain step")
-    learning_rate: float = Field(1e-3, gt=0)
-    warmup: int = Field(200, ge=0, description="steps over which the learning rate rises")
-    weight_decay: float = Field(0.01, ge=0)
-    average: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights that are kept in the end")
+    batch: int = Field(default=64, ge=1, description="showers per plain step")
+    learning_rate: float = Field(default=1e-3, gt=0)
+    warmup: int = Field(default=200, ge=0, description="steps over which the learning rate rises")
+    weight_decay: float = Field(default=0.01, ge=0)
+    average: float = Field(
+        default=0.999, ge=0, lt=1, description="decay of the averaged weights that are kept in the end"
+    )
 
 
 @dataclass
