@@ -16,10 +16,10 @@ from rich.table import Table
 from torch import nn
 
 import metacalo
-from metacalo.base import GENERATORS, Base, resolve_base
+from metacalo.base import GENERATORS, resolve_base
 from metacalo.checkpoint import atomic_folder, require_free, save_json, tensor_hash
 from metacalo.config import Settings
-from metacalo.errors import DetectorError, MetacaloError, ShowerFileError, UnknownNameError
+from metacalo.errors import MetacaloError, ShowerFileError, UnknownNameError
 from metacalo.evaluate.metrics import Estimate, cuts, fpd, standardise, wasserstein1
 from metacalo.evaluate.observables import Observables, observables
 from metacalo.evaluate.plots import profile_figure
@@ -39,18 +39,20 @@ class AdaptSettings(Settings):
     """Everything that decides what an adapted model becomes."""
 
     base: str = "base"
-    shots: int = Field(400, ge=2)
+    shots: int = Field(default=400, ge=2)
     generator: Literal["ar", "diffusion", "both"] = "both"
-    steps: int = Field(100, ge=0, description="optimiser steps per generator, at most")
-    batch: int = Field(32, ge=1)
-    learning_rate: float = Field(2e-3, gt=0)
-    held_back: float = Field(0.15, gt=0, lt=1, description="share of the shots that early stopping watches")
-    patience: int = Field(3, ge=1, description="checks without progress after which adaptation stops")
-    check_every: int = Field(10, ge=1, description="steps between two checks")
+    steps: int = Field(default=100, ge=0, description="optimiser steps per generator, at most")
+    batch: int = Field(default=32, ge=1)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    held_back: float = Field(default=0.15, gt=0, lt=1, description="share of the shots that early stopping watches")
+    patience: int = Field(default=3, ge=1, description="checks without progress after which adaptation stops")
+    check_every: int = Field(default=10, ge=1, description="steps between two checks")
     seed: int = 1
     device: str = "cpu"
     autocast: bool = True
-    compared_showers: int = Field(200, ge=0, description="generated for the before/after comparison; 0 = no comparison")
+    compared_showers: int = Field(
+        default=200, ge=0, description="generated for the before/after comparison; 0 = no comparison"
+    )
 
     @property
     def generators(self) -> tuple[str, ...]:
@@ -189,7 +191,7 @@ def adapt_generator(
             with bf16(settings.device, settings.autocast):
                 loss = generator.loss(batch, draw)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
             step += 1
             if step % settings.check_every == 0 or step == settings.steps:
@@ -218,7 +220,7 @@ def adapt_generator(
 
 def _validation_batches(pool: ShowerPool, held: torch.Tensor, settings: AdaptSettings) -> list[Batch]:
     noise = torch.Generator().manual_seed(settings.seed + 1)
-    parts = held.split(2 * settings.batch)
+    parts = torch.split(held, 2 * settings.batch)
     return [pool.batch(part, noise, reflect=False).to(settings.device) for part in parts]
 
 

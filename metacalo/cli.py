@@ -41,7 +41,9 @@ def pretrain(
     tasks: Annotated[list[str] | None, typer.Option("--tasks", help="Folder of tasks; may be repeated.")] = None,
     holdout: Annotated[list[str] | None, typer.Option("--holdout", help="Task to leave out, with its family.")] = None,
     initial: Annotated[str | None, typer.Option("--initial", help="Base to go on from.")] = None,
-    stage: Annotated[list[str] | None, typer.Option("--stage", help="Only this stage: tokenizer, ar, diffusion.")] = None,
+    stage: Annotated[
+        list[str] | None, typer.Option("--stage", help="Only this stage: tokenizer, ar, diffusion.")
+    ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the base.")] = None,
     seed: Seed = None,
     device: Device = None,
@@ -106,7 +108,9 @@ def generate(
     theta: Annotated[str | None, typer.Option("--theta", help="rad: a value or low:high.")] = None,
     phi: Annotated[str | None, typer.Option("--phi", help="rad: a value or low:high.")] = None,
     conditions: Annotated[str | None, typer.Option("--conditions", help="Copy energies and angles of a file.")] = None,
-    unseen_by: Annotated[str | None, typer.Option("--unseen-by", help="Leave out the rows this model has seen.")] = None,
+    unseen_by: Annotated[
+        str | None, typer.Option("--unseen-by", help="Leave out the rows this model has seen.")
+    ] = None,
     generator: Annotated[str | None, typer.Option("--generator", help="ar or diffusion.")] = None,
     format: Annotated[str | None, typer.Option("--format", help="par04 or calochallenge.")] = None,  # noqa: A002
     batch_size: Annotated[int | None, typer.Option("--batch-size")] = None,
@@ -146,7 +150,9 @@ def evaluate(
     generated: Annotated[Path, typer.Option("--generated", help="Shower file to judge.")],
     reference: Annotated[Path, typer.Option("--reference", help="Full-simulation showers.")],
     out: Out = Path("out/evaluation"),
-    unseen_by: Annotated[str | None, typer.Option("--unseen-by", help="Leave out the rows this model has seen.")] = None,
+    unseen_by: Annotated[
+        str | None, typer.Option("--unseen-by", help="Leave out the rows this model has seen.")
+    ] = None,
     classifiers: Annotated[bool | None, typer.Option(help="Train the two classifiers.")] = None,
     config: Config = None,
     seed: Seed = None,

@@ -29,15 +29,17 @@ class GenerateSettings(Settings):
     """What to generate. Energies in GeV, angles in rad; `low:high` draws from a range."""
 
     generator: Literal["ar", "diffusion"] = "diffusion"
-    showers: int | None = Field(None, ge=1, description="how many; by default 1000, or all of `conditions`")
+    showers: int | None = Field(default=None, ge=1, description="how many; by default 1000, or all of `conditions`")
     energy: str = "1:100"
     theta: str = f"{math.pi / 2:.6f}"
     phi: str = "0"
-    conditions: str | None = Field(None, description="shower file whose energies and angles are copied")
-    unseen_by: str | None = Field(None, description="model whose shots and training rows of `conditions` are left out")
+    conditions: str | None = Field(default=None, description="shower file whose energies and angles are copied")
+    unseen_by: str | None = Field(
+        default=None, description="model whose shots and training rows of `conditions` are left out"
+    )
     format: Literal["par04", "calochallenge"] = "par04"
     seed: int = 1
-    batch_size: int = Field(100, ge=1)
+    batch_size: int = Field(default=100, ge=1)
     device: str = "cpu"
     autocast: bool = True
 
@@ -151,7 +153,9 @@ def _copied(path: str, settings: GenerateSettings) -> tuple[np.ndarray, np.ndarr
         n = settings.showers or len(rows)
         if n > len(rows):
             left = "unseen rows" if settings.unseen_by else "rows"
-            raise ShowerFileError(f"{path}: has {len(rows)} {left}, --showers {n} wants more; ask for at most {len(rows)}")
+            raise ShowerFileError(
+                f"{path}: has {len(rows)} {left}, --showers {n} wants more; ask for at most {len(rows)}"
+            )
         rows = rows[:n]
         return file.energy[rows], file.theta[rows], file.phi[rows]
 

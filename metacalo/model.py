@@ -13,7 +13,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from metacalo.base import FORMAT, Base, checked_kind, load_half, resolve_base, save_half
+from metacalo.base import Base, checked_kind, load_half, resolve_base, save_half
 from metacalo.checkpoint import load_tensors, save_json, save_tensors
 from metacalo.config import Settings
 from metacalo.errors import BaseMismatchError, DetectorError, ModelFolderError, UnknownNameError
@@ -99,7 +99,8 @@ class ShowerModel:
                 latents = generator.sample(conditions, noise)
             incident = torch.from_numpy(np.asarray(energy[part], dtype=np.float32)).to(device)
             showers = normaliser.inverse(latents, incident).cpu().numpy()
-            yield Showers(showers, *(np.asarray(a[part], np.float32) for a in (energy, theta, phi)), self.detector)
+            told = [np.asarray(values[part], np.float32) for values in (energy, theta, phi)]
+            yield Showers(showers, told[0], told[1], told[2], self.detector)
 
 
 def zero_shot(base: Base, detector: Detector, *, scale: float = 1.0) -> ShowerModel:

@@ -1,0 +1,159 @@
+"""The main job measured: wall time, memory, generation time, and fidelity against zero-shot and from-scratch.
+
+    python -m benchmarks.adaptation --base base-no-pblar --task pblar --shots 400 --out out/adaptation
+
+Reference showers are never shots, nor seen in pretraining. From scratch means the same network with fresh weights (the
+frozen tokenizer is given to it), all parameters trained on the same shots with the same early stopping for ten times
+the wall time that adaptation took, and a normaliser fitted on the shots alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from metacalo.adapt import AdaptSettings, adapt_generator
+from metacalo.base import build_generator, load_into, resolve_base
+from metacalo.checkpoint import save_json
+from metacalo.evaluate import EvaluateSettings, compare
+from metacalo.generators.base import ShowerGenerator
+from metacalo.meta.episodes import ShowerPool
+from metacalo.model import ShowerModel, load_model, zero_shot
+from metacalo.showers.hdf5 import Showers
+from metacalo.showers.normalise import fit_normaliser
+from metacalo.showers.tasks import Task, resolve_task
+
+GENERATED = 1000
+
+
+def main_job(task: Task, base: str, shots: int, out: Path) -> dict[str, float]:
+    """`metacalo adapt` in a fresh process: wall seconds and peak resident memory in GiB."""
+    command = [sys.executable, "-m", "metacalo.cli", "adapt", "--detector", str(task.path), "--base", base]
+    command += ["--shots", str(shots), "--generator", "both", "--out", str(out), "--force", "--quiet"]
+    started = time.perf_counter()
+    process = subprocess.Popen(command)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"{' '.join(command)} failed")
+    return {"seconds": time.perf_counter() - started, "GiB": usage.ru_maxrss / 2**20}
+
+
+def scratch(model: ShowerModel, shots: Showers, name: str, seconds: float, settings: AdaptSettings) -> ShowerModel:
+    """The same network from fresh weights on the same shots, for `seconds` of wall time."""
+    torch.manual_seed(settings.seed)
+    normaliser = fit_normaliser(shots.showers, shots.energy.astype(np.float64))
+    pool = ShowerPool(shots, normaliser, model.detector)
+
+    def fresh() -> ShowerGenerator:
+        generator = build_generator(name, model.base.config)
+        if name == "ar":
+            known = {f"tokenizer.{key}": value for key, value in model.base.weights["tokenizer"].items()}
+            load_into(generator, {**generator.state_dict(), **known}, model.base.path)
+        return generator
+
+    patient = settings.model_copy(update={"patience": 10**6, "steps": 20, "learning_rate": 1e-3})
+    trial = fresh()
+    per_step = adapt_generator(trial, pool, patient, trial.trainable())["seconds"] / 20
+    generator = fresh()
+    steps = max(20, round(seconds / per_step))
+    record = adapt_generator(generator, pool, patient.model_copy(update={"steps": steps}), generator.trainable())
+    Console().print(
+        f"{name} from scratch: {record['steps']} steps in {record['seconds']:.0f} s, best {record['best_step']}"
+    )
+    return ShowerModel(model.base, model.detector, normaliser, {name: generator}, model.shots)
+
+
+def generated(model: ShowerModel, name: str, conditions: Showers) -> tuple[Showers, float]:
+    """One shower for each condition, and milliseconds a shower at batch 100."""
+    started = time.perf_counter()
+    parts = list(model.generate(name, conditions.energy, conditions.theta, conditions.phi, seed=7, batch_size=100))
+    milliseconds = 1e3 * (time.perf_counter() - started) / len(conditions)
+    showers = np.concatenate([part.showers for part in parts])
+    return Showers(showers, conditions.energy, conditions.theta, conditions.phi, model.detector), milliseconds
+
+
+def fidelity(model: ShowerModel, name: str, reference: Showers, *, classifiers: bool) -> dict[str, Any]:
+    """Distances of `GENERATED` showers to the reference, and the time they took."""
+    sample, milliseconds = generated(model, name, reference[np.arange(GENERATED)])
+    figures = compare(sample, reference, EvaluateSettings(classifiers=classifiers))
+    wanted = ("mean_w1", "fpd", "low_level_auc", "high_level_auc", "response")
+    return {**{key: figures[key] for key in wanted}, "ms": milliseconds}
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """All figures; see the module."""
+    out, console = Path(arguments.out), Console()
+    task = resolve_task(arguments.task)
+    result: dict[str, Any] = {"main job": main_job(task, arguments.base, arguments.shots, out / "adapted")}
+    console.print(f"main job: {result['main job']['seconds']:.1f} s, {result['main job']['GiB']:.2f} GiB")
+    adapted = load_model(out / "adapted")
+    metrics = json.loads((out / "adapted" / "metrics.json").read_text())
+    with task.open() as file:
+        shots = file.load(np.array(metrics["shots"]["rows"]))
+        unseen = np.flatnonzero(~np.isin(file.hashes(), np.concatenate([adapted.shots, adapted.base.seen])))
+        reference = file.load(np.random.default_rng(3).permutation(unseen)[: arguments.reference])
+    before = zero_shot(resolve_base(arguments.base), task.detector)
+    settings = AdaptSettings(base=arguments.base, shots=arguments.shots)
+    for name in adapted.generators:
+        seconds = 10 * metrics["generators"][name]["seconds"]
+        models = {"zero-shot": before, "adapted": adapted}
+        models["from scratch"] = scratch(adapted, shots, name, seconds, settings)
+        for label, model in models.items():
+            result[f"{name}, {label}"] = fidelity(model, name, reference, classifiers=arguments.classifiers)
+            figures = result[f"{name}, {label}"]
+            console.print(f"{name}, {label}: W1 {figures['mean_w1']['value']:.4f}, FPD {figures['fpd']['value']:.2f}")
+    return result
+
+
+def table(result: dict[str, Any]) -> Table:
+    """The figures a reader looks for."""
+    job = result["main job"]
+    made = Table(title=f"main job: {job['seconds']:.1f} s, {job['GiB']:.2f} GiB")
+    columns = ("", "mean W1", "floor", "FPD", "floor", "AUC low", "AUC high", "response mean", "width", "ms/shower")
+    for column in columns:
+        made.add_column(column, justify="right" if column else "left")
+
+    def figure(entry: dict[str, float] | None, key: str = "value") -> str:
+        return "-" if entry is None else f"{entry[key]:.3f}"
+
+    for label, row in result.items():
+        if label == "main job":
+            continue
+        w1, distance, response = row["mean_w1"], row["fpd"], row["response"]["generated"]
+        made.add_row(
+            label,
+            *(figure(w1), figure(w1, "floor"), figure(distance), figure(distance, "floor")),
+            *(figure(row["low_level_auc"]), figure(row["high_level_auc"])),
+            *(f"{response['mean']:.4f}", f"{response['width']:.4f}", f"{row['ms']:.1f}"),
+        )
+    return made
+
+
+def main() -> None:
+    """Parses, runs, prints, and writes `adaptation.json`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", default="base-no-pblar")
+    parser.add_argument("--task", default="pblar")
+    parser.add_argument("--shots", type=int, default=400)
+    parser.add_argument("--reference", type=int, default=2900, help="Geant4 showers to compare with, at most")
+    parser.add_argument("--out", default="out/adaptation")
+    parser.add_argument("--classifiers", action=argparse.BooleanOptionalAction, default=True)
+    arguments = parser.parse_args()
+    result = run(arguments)
+    Console(width=150).print(table(result))
+    save_json(Path(arguments.out) / "adaptation.json", result)
+
+
+if __name__ == "__main__":
+    main()
