@@ -18,7 +18,7 @@ from torch import nn
 import metacalo
 from metacalo.base import GENERATORS, resolve_base
 from metacalo.checkpoint import atomic_folder, require_free, save_json, tensor_hash
-from metacalo.config import Settings
+from metacalo.config import Device, Seed, Settings
 from metacalo.errors import MetacaloError, ShowerFileError, UnknownNameError
 from metacalo.evaluate.metrics import Estimate, cuts, fpd, standardise, wasserstein1
 from metacalo.evaluate.observables import Observables, observables
@@ -47,8 +47,8 @@ class AdaptSettings(Settings):
     held_back: float = Field(default=0.15, gt=0, lt=1, description="share of the shots that early stopping watches")
     patience: int = Field(default=3, ge=1, description="checks without progress after which adaptation stops")
     check_every: int = Field(default=10, ge=1, description="steps between two checks")
-    seed: int = 1
-    device: str = "cpu"
+    seed: Seed = 1
+    device: Device = "cpu"
     autocast: bool = True
     compared_showers: int = Field(
         default=200, ge=0, description="generated for the before/after comparison; 0 = no comparison"
@@ -174,7 +174,7 @@ def adapt_generator(
         parameter.requires_grad_(name in adaptable)
     draw = torch.Generator().manual_seed(settings.seed)
     order = torch.randperm(len(pool), generator=draw)
-    n_held = max(1, round(settings.held_back * len(pool)))
+    n_held = min(len(pool) - 1, max(1, round(settings.held_back * len(pool))))
     held, kept = order[:n_held], order[n_held:]
     validation = _validation_batches(pool, held, settings)
     optimizer = torch.optim.AdamW(adaptable.values(), lr=settings.learning_rate, weight_decay=0.0)

@@ -181,6 +181,8 @@ def resolve_base(name_or_path: str | Path) -> Base:
     path = Path(name_or_path)
     if path.is_dir():
         return Base.load(path)
+    if len(path.parts) > 1:
+        raise ModelFolderError(f"{path}: there is no such model folder")
     folder = data_folder("pretrained")
     known = [place.name for place in folder.iterdir() if (place / "config.json").is_file()] if folder.is_dir() else []
     if str(name_or_path) not in known:

@@ -41,9 +41,15 @@ def _cannot_write(path: Path, error: OSError) -> OutputError:
 
 
 def require_free(path: Path, force: bool) -> None:
-    """Raises `OutputError` where `path` exists and may not be replaced: asked before long work, not after it."""
-    if path.exists() and not force:
-        raise OutputError(f"{path}: exists already; give --force to replace it or another --out")
+    """Raises `OutputError` where `path` may not be made or replaced: asked before long work, not after it."""
+    try:
+        if path.exists() and not force:
+            raise OutputError(f"{path}: exists already; give --force to replace it or another --out")
+        parent = next(place for place in path.absolute().parents if place.exists())
+    except OSError as error:  # a name that the file system refuses
+        raise _cannot_write(path, error) from error
+    if not parent.is_dir():
+        raise OutputError(f"{path}: cannot be written ({parent} is no folder); choose another --out")
 
 
 @contextmanager
@@ -103,7 +109,8 @@ def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def save_json(path: str | Path, value: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from metacalo.errors import MetacaloError
@@ -153,6 +154,7 @@ def evaluate(
     unseen_by: Annotated[
         str | None, typer.Option("--unseen-by", help="Leave out the rows this model has seen.")
     ] = None,
+    base: Annotated[Path | None, typer.Option("--base", help="Where that model's base lies.")] = None,
     classifiers: Annotated[bool | None, typer.Option(help="Train the two classifiers.")] = None,
     config: Config = None,
     seed: Seed = None,
@@ -167,7 +169,7 @@ def evaluate(
         generated,
         reference,
         out,
-        seen_hashes=seen_hashes(unseen_by) if unseen_by else None,
+        seen_hashes=seen_hashes(unseen_by, base=base) if unseen_by else None,
         settings=EvaluateSettings.resolve(config, classifiers=classifiers, seed=seed),
         command=_command(),
         force=force,
@@ -190,7 +192,7 @@ def tasks(
     folders = [data_folder("tasks"), *(folder or [])]
     if name is not None:
         task = resolve_task(name, *folders)
-        _print(task.detector.to_toml().rstrip())
+        _say(task.detector.to_toml().rstrip())
         detector = task.detector
         _say(f"X0 {detector.X0_mm:.2f} mm   R_M {detector.R_M_mm:.1f} mm   E_c {detector.E_c_MeV:.2f} MeV")
         _say(f"{task.n_showers} showers in {task.path.name}")
@@ -199,7 +201,7 @@ def tasks(
     for task in discover_tasks(*folders).values():
         d = task.detector
         sizes = (f"{d.X0_mm:.2f}", f"{d.R_M_mm:.1f}", f"{d.E_c_MeV:.2f}", str(d.grid), str(task.n_showers))
-        table.add_row(task.name, d.absorber or "-", d.active, *sizes)
+        table.add_row(escape(task.name), d.absorber or "-", d.active, *sizes)
     _print(table)
 
 
@@ -242,11 +244,11 @@ def _print(what: object) -> None:
 
 
 def _say(text: str) -> None:
-    Console(highlight=False, soft_wrap=True).print(text, markup=False)
+    Console(highlight=False, soft_wrap=True).print(text, markup=False, emoji=False)
 
 
 def _warn(text: object) -> None:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"warning: {text}", markup=False)
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"warning: {text}", markup=False, emoji=False)
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
@@ -259,7 +261,7 @@ def main() -> None:
     try:
         app()
     except MetacaloError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"metacalo: {error}", markup=False)
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"metacalo: {error}", markup=False, emoji=False)
         sys.exit(2)
 
 

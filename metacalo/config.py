@@ -6,13 +6,30 @@ import re
 import tomllib
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+import torch
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from metacalo.errors import ConfigError
 
-__all__ = ["Settings"]
+__all__ = ["Device", "Seed", "Settings"]
+
+
+def _existing_device(device: str) -> str:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        message = "this machine has no such device; use 'cpu'"
+        raise ValueError(message) from None
+    return device
+
+
+Device = Annotated[str, AfterValidator(_existing_device)]
+"""Name of a torch device that this machine has."""
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""Seed of everything random in a command."""
 
 
 class Settings(BaseModel):

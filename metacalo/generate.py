@@ -10,13 +10,15 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from metacalo.config import Settings
+from metacalo.config import Device, Seed, Settings
 from metacalo.errors import ConfigError, MetacaloError, ShowerFileError
 from metacalo.model import ShowerModel, load_model, seen_hashes
 from metacalo.progress import track
 from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import open_showers
 from metacalo.showers.writer import ShowerWriter
+
+_HIGHEST_GEV = 1e6  # far beyond any use of an electromagnetic shower
 
 __all__ = ["EnergyRangeWarning", "GenerateSettings", "generate", "parse_range", "unseen_rows"]
 
@@ -38,9 +40,9 @@ class GenerateSettings(Settings):
         default=None, description="model whose shots and training rows of `conditions` are left out"
     )
     format: Literal["par04", "calochallenge"] = "par04"
-    seed: int = 1
+    seed: Seed = 1
     batch_size: int = Field(default=100, ge=1)
-    device: str = "cpu"
+    device: Device = "cpu"
     autocast: bool = True
 
     @field_validator("energy", "theta", "phi")
@@ -66,10 +68,10 @@ def parse_range(text: str) -> tuple[float, float]:
     return numbers[0], numbers[-1]
 
 
-def unseen_rows(path: str | Path, model: str | Path) -> np.ndarray:
+def unseen_rows(path: str | Path, model: str | Path, *, base: str | Path | None = None) -> np.ndarray:
     """Rows of a shower file that a model has not seen, neither as shots nor in its base's pretraining."""
     with open_showers(path) as file:
-        return np.flatnonzero(~np.isin(file.hashes(), seen_hashes(model)))
+        return np.flatnonzero(~np.isin(file.hashes(), seen_hashes(model, base=base)))
 
 
 def generate(
@@ -101,7 +103,7 @@ def generate(
     """
     settings = settings or GenerateSettings()
     loaded = load_model(model, base=base, detector=detector)
-    energy, theta, phi = _conditions(settings)
+    energy, theta, phi = _conditions(settings, base)
     _warn_outside(loaded, energy)
     with (
         ShowerWriter(
@@ -131,25 +133,31 @@ def generate(
     return Path(out)
 
 
-def _conditions(settings: GenerateSettings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _conditions(settings: GenerateSettings, base: str | Path | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Energies in MeV and angles in rad."""
     if settings.conditions is not None:
-        return _copied(settings.conditions, settings)
+        return _copied(settings.conditions, settings, base)
     if settings.unseen_by is not None:
         message = "--unseen-by leaves rows of --conditions out; give --conditions too"
         raise ConfigError(message)
     n = settings.showers or 1000
     rng = np.random.default_rng(settings.seed)
     low, high = parse_range(settings.energy)
-    if low <= 0:
-        raise ConfigError(f"--energy {settings.energy}: energies must be above zero (they are in GeV)")
+    if not 0 < low <= high <= _HIGHEST_GEV:
+        raise ConfigError(f"--energy {settings.energy}: energies must lie above 0 and up to {_HIGHEST_GEV:g} GeV")
+    for name, text, least in (("theta", settings.theta, 0.0), ("phi", settings.phi, -2 * math.pi)):
+        most = math.pi if name == "theta" else 2 * math.pi
+        if not least <= parse_range(text)[0] <= parse_range(text)[1] <= most:
+            raise ConfigError(f"--{name} {text}: must lie between {least:g} and {most:.4g} rad (degrees?)")
     energy = 1e3 * np.exp(rng.uniform(math.log(low), math.log(high), n))
     return energy, rng.uniform(*parse_range(settings.theta), n), rng.uniform(*parse_range(settings.phi), n)
 
 
-def _copied(path: str, settings: GenerateSettings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _copied(
+    path: str, settings: GenerateSettings, base: str | Path | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     with open_showers(path) as file:
-        rows = np.arange(len(file)) if settings.unseen_by is None else unseen_rows(path, settings.unseen_by)
+        rows = np.arange(len(file)) if settings.unseen_by is None else unseen_rows(path, settings.unseen_by, base=base)
         n = settings.showers or len(rows)
         if n > len(rows):
             left = "unseen rows" if settings.unseen_by else "rows"

@@ -164,12 +164,7 @@ def load_model(path: PathLike, *, base: PathLike | None = None, detector: Detect
             raise DetectorError(f"{path} is a base; say for which detector with --detector (a task, file or toml)")
         return zero_shot(found, detector)
     config = AdaptedConfig.build(checked_kind(folder, "adapted"), source=str(folder / "config.json"))
-    of = resolve_base(base if base is not None else config.base)
-    if of.hash != config.base_hash:
-        raise BaseMismatchError(
-            f"{folder}: was adapted from base '{config.base}' with hash {config.base_hash[:12]}, but {of.path} has "
-            f"{of.hash[:12]}; give the right one with --base or adapt again"
-        )
+    of = _base_of(folder, config, base)
     described = Detector.from_attributes(config.detector, Grid(*config.grid), "detector")
     if described is None:
         raise ModelFolderError(f"{folder}/config.json: describes no detector; adapt again")
@@ -183,6 +178,19 @@ def load_model(path: PathLike, *, base: PathLike | None = None, detector: Detect
     except (KeyError, ValueError) as error:
         raise ModelFolderError(f"{folder}/normaliser.safetensors: not complete ({error}); adapt again") from None
     return ShowerModel(of, described, normaliser, generators, _shots(folder))
+
+
+def _base_of(folder: Path, config: AdaptedConfig, base: PathLike | None) -> Base:
+    try:
+        of = resolve_base(base if base is not None else config.base)
+    except UnknownNameError as error:
+        raise ModelFolderError(f"{folder}: its base is not found: {error}; say where it lies with --base") from None
+    if of.hash != config.base_hash:
+        raise BaseMismatchError(
+            f"{folder}: was adapted from base '{config.base}' with hash {config.base_hash[:12]}, but {of.path} has "
+            f"{of.hash[:12]}; give the right one with --base or adapt again"
+        )
+    return of
 
 
 def _adopt(generator: ShowerGenerator, tensors: Mapping[str, Tensor], source: Path) -> None:
@@ -203,7 +211,7 @@ def _shots(folder: Path) -> np.ndarray:
     return np.asarray(tensors["hashes"].numpy())
 
 
-def seen_hashes(path: PathLike) -> np.ndarray:
+def seen_hashes(path: PathLike, *, base: PathLike | None = None) -> np.ndarray:
     """Content hashes of every shower that a model has seen: an adapted model's shots and its base's training showers.
 
     Raises:
@@ -212,5 +220,5 @@ def seen_hashes(path: PathLike) -> np.ndarray:
     folder = Path(path)
     if (folder / "config.json").is_file() and checked_kind(folder, "base", "adapted")["kind"] == "adapted":
         config = AdaptedConfig.build(checked_kind(folder, "adapted"), source=str(folder / "config.json"))
-        return np.concatenate([_shots(folder), resolve_base(config.base).seen])
+        return np.concatenate([_shots(folder), _base_of(folder, config, base).seen])
     return resolve_base(path).seen

@@ -167,7 +167,7 @@ def test_a_truncated_file_gives_one_sentence(tmp_path: Path, share: float) -> No
 
 
 def test_missing_tensors_are_told(tmp_path: Path) -> None:
-    with pytest.raises(ModelFolderError, match="missing; is .* a metacalo model folder"):
+    with pytest.raises(ModelFolderError, match=r"missing; is .* a metacalo model folder"):
         load_tensors(tmp_path / "x.safetensors")
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from metacalo.config import Settings
@@ -30,6 +30,13 @@ class DiffusionSettings(Settings):
     sampler: SamplerName = "heun"
     steps: int = Field(default=8, ge=1)
     energy_weight: float = Field(default=1.0, ge=0, description="loss weight of the layer energies and of the total")
+
+    @model_validator(mode="after")
+    def _noise_needs_ddpm(self) -> Self:
+        if self.prediction == "noise" and self.sampler != "ddpm":
+            message = "prediction = 'noise' says nothing of the data where sampling starts; use sampler = 'ddpm'"
+            raise ValueError(message)
+        return self
 
 
 CALODIT = DiffusionSettings(

@@ -169,4 +169,8 @@ def _draw(logits: Float[Tensor, "n k"], sampling: Sampling, generator: torch.Gen
         logits = logits.masked_fill((before >= sampling.top_p).gather(1, order.argsort(1)), -torch.inf)
     uniform = torch.rand(len(logits), 1, generator=generator).to(logits.device)
     cumulative = logits.softmax(1).cumsum(1)
-    return torch.searchsorted(cumulative, uniform * cumulative[:, -1:]).squeeze(1).clamp_max(logits.shape[1] - 1)
+    return (
+        torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
+        .squeeze(1)
+        .clamp_max(logits.shape[1] - 1)
+    )

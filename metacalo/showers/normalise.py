@@ -43,6 +43,7 @@ LOG_LAYER_KNOTS = np.linspace(np.log(0.1), np.log(8e3), 9)
 PRIOR_SHOWERS = {"total": 10.0, "layer": 5.0, "voxel": 2.0}
 """Showers that the prior counts for in each row: found on held-out detectors at 50 to 400 shots."""
 
+_ROUNDING = 1e-4  # the smallest cell of the sample must not fall below its own threshold on the way back
 _TINY = 1e-9  # MeV: keeps the shares of empty showers and layers at zero
 
 
@@ -159,7 +160,7 @@ class Normaliser:
         shares = _with_a_hit(shares, excess)
         shares = shares / shares.sum((1, 3), keepdim=True).clamp_min(_TINY)
         showers = (shares * layers[:, None, :, None]).permute(0, 1, 3, 2)
-        showers = torch.where(showers < self.threshold, torch.zeros_like(showers), showers)
+        showers = torch.where(showers < self.threshold * (1 - _ROUNDING), torch.zeros_like(showers), showers)
         kept = showers.sum((1, 2, 3), keepdim=True)
         return showers * torch.where(kept > 0, total[:, None, None, None] / kept.clamp_min(_TINY), 0.0)
 

@@ -12,7 +12,6 @@ The flow dx/da = v keeps the standard score, so that noise z arrives at m + s z.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -50,7 +49,8 @@ def test_the_velocity_by_monte_carlo() -> None:
 
 @pytest.mark.parametrize("sampler", ALL)
 def test_a_gaussian_is_recovered(sampler: SamplerName) -> None:
-    result = sample(velocity, noise(), sampler, 200, seeded(2))
+    # ancestral sampling leaves out the spread of the data given x, which costs a variance of order 1 / steps
+    result = sample(velocity, noise(), sampler, 1000 if sampler == "ddpm" else 100, seeded(2))
     assert float(result.mean()) == pytest.approx(MEAN, abs=0.015)
     assert float(result.std()) == pytest.approx(SIGMA, rel=0.02)
     scores = (result - result.mean()) / result.std()
@@ -88,9 +88,7 @@ def test_known_data_is_reached_exactly(sampler: SamplerName, steps: int) -> None
     torch.testing.assert_close(sample(exact, z, sampler, steps, seeded()), point.expand(5, 2))
 
 
-@pytest.mark.parametrize(
-    ("sampler", "evaluations"), [("ddpm", 6), ("ddim", 6), ("euler", 6), ("heun", 11), ("ab2", 6)]
-)
+@pytest.mark.parametrize(("sampler", "evaluations"), [("ddpm", 6), ("ddim", 6), ("euler", 6), ("heun", 11), ("ab2", 6)])
 def test_number_of_evaluations_and_their_angles(sampler: SamplerName, evaluations: int) -> None:
     angles = []
 
@@ -113,23 +111,22 @@ def test_only_ancestral_sampling_draws(sampler: SamplerName) -> None:
     assert torch.equal(run(1), run(2)) == (sampler in DETERMINISTIC)
 
 
-def ancestral_variance(steps: int) -> Callable[[float], float]:
-    """Variance of DDPM after each step for data N(0, 1), where the estimate of the data is sin(a) x."""
-    step = math.pi / 2 / steps
-
-    def at(variance: float) -> float:
-        for i in range(steps):
-            a, b = i * step, (i + 1) * step
-            ratio = math.sin(a) / math.sin(b)
-            added = math.cos(a) ** 2 - ratio**2 * math.cos(b) ** 2
-            gain = (ratio * math.cos(b) ** 2 + math.sin(b) * added * math.sin(a)) / math.cos(a) ** 2
-            variance = gain**2 * variance + math.cos(b) ** 2 / math.cos(a) ** 2 * added
-        return variance
-
-    return at
+def ancestral_deviation(steps: int) -> float:
+    """Standard deviation after DDPM's steps x -> c x + k E[data | x] + noise, all of them linear in x."""
+    step, variance = math.pi / 2 / steps, 1.0
+    for i in range(steps):
+        a, b = i * step, (i + 1) * step
+        ratio = math.sin(a) / math.sin(b)
+        added = math.cos(a) ** 2 - ratio**2 * math.cos(b) ** 2
+        slope = math.sin(a) * SIGMA**2 / (math.sin(a) ** 2 * SIGMA**2 + math.cos(a) ** 2)  # of E[data | x]
+        gain = (ratio * math.cos(b) ** 2 + math.sin(b) * added * slope) / math.cos(a) ** 2
+        variance = gain**2 * variance + math.cos(b) ** 2 / math.cos(a) ** 2 * added
+    return math.sqrt(variance)
 
 
-@pytest.mark.parametrize("steps", [2, 10])
-def test_ancestral_sampling_of_unit_normals_has_the_variance_of_its_posterior(steps: int) -> None:
-    result = sample(lambda x, _: torch.zeros_like(x), noise(), "ddpm", steps, seeded(3))
-    assert float(result.var()) == pytest.approx(ancestral_variance(steps)(1.0), rel=0.04)
+@pytest.mark.parametrize("steps", [2, 10, 50])
+def test_ancestral_sampling_has_the_variance_of_its_posterior(steps: int) -> None:
+    result = sample(velocity, noise(), "ddpm", steps, seeded(3))
+    expected = ancestral_deviation(steps)
+    assert expected < 0.95 * SIGMA
+    assert float(result.std()) == pytest.approx(expected, rel=0.02)

@@ -20,7 +20,7 @@ def test_linear_has_logit_normal_times() -> None:
     """On the straight path t x + (1 - t) noise, tan(a) = t / (1 - t), so that ln tan(a) = logit(t) is N(0, 1)."""
     angles = draw_angles("linear", N, seeded()).double().numpy()
     assert stats.kstest(angles, lambda a: stats.norm.cdf(np.log(np.tan(a)))).pvalue > 1e-3
-    assert 0 < angles.min()
+    assert angles.min() > 0
     assert angles.max() < math.pi / 2
 
 

@@ -1,0 +1,205 @@
+"""Adaptation: what it writes, what it may not touch, and that it needs to be told nothing but the detector."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from metacalo.adapt import AdaptSettings, adapt, summary_table
+from metacalo.base import load_half
+from metacalo.checkpoint import load_tensors, tensor_hash
+from metacalo.errors import DetectorError
+from metacalo.model import load_model, seen_hashes
+from metacalo.showers import data_folder, open_showers
+
+GENERATORS = ("ar", "diffusion")
+
+
+def quick(base, **changes) -> AdaptSettings:
+    """Three steps of one generator on 30 shots, nothing compared."""
+    few = {"shots": 30, "steps": 3, "check_every": 1, "generator": "diffusion", "compared_showers": 0}
+    return AdaptSettings(base=str(base.path), **{**few, **changes})
+
+
+def adapters(folder: Path, name: str = "diffusion") -> dict[str, torch.Tensor]:
+    return load_tensors(folder / f"adapters-{name}.safetensors")[0]
+
+
+def test_folder_has_all_parts(adapted):
+    parts = {path.name for path in adapted.out.iterdir()}
+    assert parts == {
+        "config.json",
+        "metrics.json",
+        "profiles.png",
+        "normaliser.safetensors",
+        "shots.safetensors",
+        "adapters-ar.safetensors",
+        "adapters-diffusion.safetensors",
+    }
+    assert (adapted.out / "profiles.png").read_bytes().startswith(b"\x89PNG")
+    assert list(adapted.out.parent.iterdir()) == [adapted.out]
+    assert sum(path.stat().st_size for path in adapted.out.iterdir()) < 2e6
+
+
+def test_metrics(adapted, base):
+    metrics = json.loads((adapted.out / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics == adapted.metrics
+    assert metrics["base"] == {"name": "base-no-pblar", "hash": base.hash}
+    assert metrics["detector"] == "PbLAr"
+    assert metrics["command"] == "metacalo adapt --shots 60"
+    assert metrics["settings"]["shots"] == metrics["shots"]["number"] == 60
+    assert metrics["shots"]["seen_in_pretraining"] == 0
+    assert set(metrics["generators"]) == set(GENERATORS)
+    assert metrics["seconds"]["total"] > sum(run["seconds"] for run in metrics["generators"].values()) > 0
+    for name, run in metrics["generators"].items():
+        assert run["steps"] == 6
+        assert run["best_step"] in {0, 2, 4, 6}
+        assert run["held_back_loss"]["after"] <= run["held_back_loss"]["before"]
+        assert (run["held_back_loss"]["after"] < run["held_back_loss"]["before"]) == (run["best_step"] > 0)
+        trainable, total = run["parameters"]["trainable"], run["parameters"]["total"]
+        assert trainable == sum(tensor.numel() for tensor in adapters(adapted.out, name).values())
+        assert 0 < trainable < 0.2 * total
+
+
+def test_both_generators_are_compared_before_and_after(adapted):
+    fidelity = adapted.metrics["fidelity"]
+    labels = {f"{when} ({name})" for when in ("before", "after") for name in GENERATORS}
+    assert set(fidelity["response"]) == {"Geant4", *labels}
+    assert (fidelity["reference_showers"], fidelity["generated_showers"]) == (40, 20)
+    assert fidelity["response"]["Geant4"]["mean"] == pytest.approx(1, abs=0.05)
+    for label in labels:
+        for metric in ("mean_w1", "fpd"):
+            assert np.isfinite([fidelity[label][metric]["value"], fidelity[label][metric]["floor"]]).all()
+        assert fidelity[label]["mean_w1"]["value"] > 0
+    table = summary_table(adapted.metrics)
+    assert [column.header for column in table.columns][1:-1] == list(fidelity["response"])[1:]
+
+
+def test_the_recorded_shots_are_rows_of_the_file(adapted, sample):
+    told = adapted.metrics["shots"]
+    assert len(set(told["rows"])) == 60
+    with open_showers(sample) as file:
+        hashes = np.sort(file.hashes(np.array(told["rows"])))
+        others = file.hashes(np.setdiff1d(np.arange(len(file)), told["rows"]))
+    assert hashlib.sha256(hashes.tobytes()).hexdigest() == told["hash"]
+    np.testing.assert_array_equal(load_tensors(adapted.out / "shots.safetensors")[0]["hashes"].numpy(), hashes)
+    seen = seen_hashes(adapted.out)
+    assert np.isin(hashes, seen).all()
+    assert not np.isin(others, seen).any()
+
+
+@pytest.mark.parametrize("when", ["in memory", "loaded"])
+def test_the_tokenizer_is_the_base_s_bit_for_bit(adapted, base, when):
+    model = adapted.model if when == "in memory" else load_model(adapted.out)
+    frozen = model.generator("ar").frozen()
+    assert {name.split(".")[1] for name in frozen} >= {"encoder", "decoder", "quantizer"}
+    shipped = {f"tokenizer.{name}": t for name, t in load_half(base.path / "tokenizer.safetensors").items()}
+    assert tensor_hash(frozen) == tensor_hash(shipped)
+    assert tensor_hash(frozen) == adapted.metrics["generators"]["ar"]["frozen_hash"]
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_only_the_adaptable_parameters_move(adapted, base, name):
+    before, after = base.generator(name).state_dict(), adapted.model.generator(name).state_dict()
+    assert list(before) == list(after)
+    moved = {key for key in before if not torch.equal(before[key], after[key])}
+    assert moved <= set(adapted.model.generator(name).adaptable())
+    assert bool(moved) == (adapted.metrics["generators"][name]["best_step"] > 0)
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_a_loaded_model_generates_the_same_showers(adapted, pblar, name):
+    conditions = pblar.energy[:6], pblar.theta[:6], pblar.phi[:6]
+    loaded = load_model(adapted.out)
+    assert loaded.detector == adapted.model.detector
+    ours, theirs = (
+        np.concatenate([part.showers for part in model.generate(name, *conditions, seed=4, batch_size=3)])
+        for model in (adapted.model, loaded)
+    )
+    np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_the_seed_decides_the_result(tmp_path, sample, base, name):
+    seeds = {"a": 5, "b": 5, "c": 6}
+    results = {out: adapt(sample, tmp_path / out, quick(base, seed=s, generator=name)) for out, s in seeds.items()}
+    a, b, c = (adapters(tmp_path / out, name) for out in "abc")
+    assert tensor_hash(a) == tensor_hash(b)
+    rows = {out: result.metrics["shots"]["rows"] for out, result in results.items()}
+    assert rows["a"] == rows["b"] != rows["c"]
+    normalisers = [(tmp_path / out / "normaliser.safetensors").read_bytes() for out in "abc"]
+    assert normalisers[0] == normalisers[1] != normalisers[2]
+    if results["c"].metrics["generators"][name]["best_step"] > 0:
+        assert tensor_hash(a) != tensor_hash(c)
+
+
+def test_no_steps_leave_the_generator_as_it_was(tmp_path, sample, base):
+    result = adapt(sample, tmp_path / "x", quick(base, steps=0))
+    run = result.metrics["generators"]["diffusion"]
+    assert (run["steps"], run["best_step"]) == (0, 0)
+    assert run["held_back_loss"]["before"] == run["held_back_loss"]["after"]
+    shipped = base.generator("diffusion").adaptable()
+    assert tensor_hash(adapters(tmp_path / "x")) == tensor_hash(
+        {name: tensor.to(adapters(tmp_path / "x")[name].dtype) for name, tensor in shipped.items()}
+    )
+    assert result.metrics["fidelity"] == {}
+    assert summary_table(result.metrics).row_count == 0
+
+
+def test_adaptation_stops_when_the_held_back_loss_does(tmp_path, sample, base):
+    settings = quick(base, steps=30, learning_rate=10.0, patience=2)
+    run = adapt(sample, tmp_path / "x", settings).metrics["generators"]["diffusion"]
+    assert run["steps"] == run["best_step"] + 2
+    assert run["held_back_loss"]["after"] <= run["held_back_loss"]["before"]
+
+
+def test_a_detector_described_by_options(tmp_path, pblar, base, plain, command):
+    path, out = plain(tmp_path / "new.h5", pblar[:30]), tmp_path / "model"
+    told = ("--absorber", "Pb:2.0", "--active", "lAr:4.0")
+    config = tmp_path / "quick.toml"
+    config.write_text('generator = "diffusion"\ncompared_showers = 20\nsteps = 50\n', encoding="utf-8")
+    options = ("--base", base.path, "--shots", 30, "--steps", 2, "--config", config, *told)
+    ran = command("adapt", "--detector", path, "--out", out, *options)
+    assert (ran.code, ran.err) == (0, "")
+    assert "30 shots, base base-no-pblar" in ran.out
+    assert "E_total / E_inc" in ran.out
+    assert f"model {out}" in ran.out
+    detector = load_model(out).detector
+    assert (detector.absorber, detector.active, detector.period_mm) == ("Pb", "lAr", 6.0)
+    np.testing.assert_allclose(detector.descriptors(), pblar.detector.descriptors(), atol=0.02)
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["settings"]["steps"] == 2
+    assert metrics["command"].startswith(f"metacalo adapt --detector {path} ")
+    with pytest.raises(DetectorError, match=r"new\.h5: nothing tells the detector; describe it by --absorber"):
+        adapt(path, tmp_path / "y", quick(base))
+
+
+def test_a_detector_described_by_a_toml(tmp_path, pblar, base, plain, command):
+    path, out, description = plain(tmp_path / "new.h5", pblar[:30]), tmp_path / "model", tmp_path / "mine.toml"
+    text = (data_folder("tasks") / "pblar" / "detector.toml").read_text(encoding="utf-8")
+    description.write_text(text.replace('name = "PbLAr"', 'name = "mine"'), encoding="utf-8")
+    config = tmp_path / "quick.toml"
+    config.write_text('generator = "diffusion"\ncompared_showers = 0\n', encoding="utf-8")
+    options = ("--base", base.path, "--shots", 20, "--steps", 1, "--config", config, "--description", description)
+    ran = command("adapt", "--detector", path, "--out", out, "--quiet", *options)
+    assert (ran.code, ran.out, ran.err) == (0, "", "")
+    detector = load_model(out).detector
+    assert (detector.name, detector.layers, detector.grid) == ("mine", pblar.detector.layers, pblar.detector.grid)
+
+
+def test_raw_deposits_are_generated_as_raw_deposits(tmp_path, pblar, base, plain):
+    raw = plain(tmp_path / "raw.h5", pblar, factor=0.19)
+    settings = quick(base, shots=60, compared_showers=20)
+    result = adapt(raw, tmp_path / "model", settings, described=pblar.detector)
+    assert result.metrics["fidelity"]["response"]["Geant4"]["mean"] == pytest.approx(0.19, rel=0.05)
+    parts = result.model.generate("diffusion", pblar.energy, pblar.theta, pblar.phi)
+    generated = np.concatenate([part.showers for part in parts]).sum((1, 2, 3)) / pblar.energy
+    wanted = 0.19 * pblar.showers.sum((1, 2, 3)) / pblar.energy
+    assert generated.mean() == pytest.approx(wanted.mean(), rel=0.05)
+    before = result.metrics["fidelity"]["response"]["before (diffusion)"]["mean"]
+    assert before == pytest.approx(wanted.mean(), rel=0.1)

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from metacalo.generators.base import Batch
+from metacalo.generators.diffusion import CALODIT, Diffusion
+from metacalo.generators.samplers import SamplerName
+from metacalo.generators.schedules import draw_angles
+from tests.small import (
+    CONDITIONS,
+    GRID,
+    disturb,
+    draw_batch,
+    draw_latents,
+    seeded,
+    small_diffusion,
+    take_steps,
+)
+
+PREDICTIONS = ("v", "data", "noise")
+
+
+@pytest.mark.parametrize("angle", [0.02, 0.3, 0.8, 1.3, 1.55])
+def test_predictions_of_data_and_of_noise_give_the_same_velocity(angle: float) -> None:
+    data, noise = torch.randn(2, 50, generator=seeded())
+    x = math.sin(angle) * data + math.cos(angle) * noise
+    v = math.cos(angle) * data - math.sin(angle) * noise
+    for prediction, predicted in zip(PREDICTIONS, (v, data, noise), strict=True):
+        model = small_diffusion(prediction=prediction)
+        torch.testing.assert_close(model._velocity(x, predicted, angle), v, atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("angle", [0.0, math.pi / 2])
+def test_the_velocity_is_finite_at_the_ends(prediction: str, angle: float) -> None:
+    x = torch.randn(50, generator=seeded())
+    assert small_diffusion(prediction=prediction)._velocity(x, torch.zeros(50), angle).abs().max() < 1e3
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("weight", [0.0, 2.5])
+def test_the_loss_of_an_untrained_model_by_hand(schedule: str, prediction: str, weight: float) -> None:
+    """Its prediction is zero, so that the loss is the mean square of the target."""
+    model = small_diffusion(schedule=schedule, prediction=prediction, energy_weight=weight)
+    batch, generator = draw_batch(4), seeded(8)
+    angle = draw_angles(schedule, 4, generator)
+    squares = []
+    for name, size in (("total", ()), ("layers", (6,)), ("voxels", GRID)):
+        data = getattr(batch.latents, name)
+        noise = torch.randn(4, *size, generator=generator)
+        a = angle.reshape(-1, *[1] * len(size))
+        target = {"v": a.cos() * data - a.sin() * noise, "data": data, "noise": noise}[prediction]
+        squares.append(target.square().mean())
+    expected = squares[2] + weight * (squares[0] + squares[1])
+    torch.testing.assert_close(model.loss(batch, seeded(8)), expected)
+
+
+@pytest.mark.parametrize("sampler", ["euler", "heun", "ab2"])
+def test_an_untrained_velocity_samples_independent_normals(sampler: SamplerName) -> None:
+    model = small_diffusion(sampler=sampler, steps=3)
+    latents = model.sample(draw_batch(40).conditions, seeded(3))
+    noise = torch.randn(40, 1 + 6 + 72, generator=seeded(3))
+    assert torch.equal(latents.total, noise[:, 0])
+    assert torch.equal(latents.layers, noise[:, 1:7])
+    assert torch.equal(latents.voxels, noise[:, 7:].reshape(40, *GRID))
+
+
+def test_sampler_and_steps_can_be_chosen() -> None:
+    model = small_diffusion()
+    disturb(model)
+    conditions = draw_batch(2).conditions
+    reference = model.sample(conditions, seeded()).voxels
+    model.steps = 3
+    fewer = model.sample(conditions, seeded()).voxels
+    model.sampler = "ddpm"
+    drawn = model.sample(conditions, seeded()).voxels
+    assert not torch.equal(reference, fewer)
+    assert not torch.equal(fewer, drawn)
+
+
+def test_correlations_of_cells_are_learnt() -> None:
+    """The cells of a layer share half of their variance, so that the mean of a layer has a variance above one half."""
+    model, conditions = small_diffusion(), torch.zeros(300, CONDITIONS)
+    before = model.sample(conditions, seeded()).voxels
+    model.train()
+    optimizer = torch.optim.Adam(model.trainable().values(), lr=5e-3)
+    for step in range(200):
+        optimizer.zero_grad()
+        model.loss(Batch(draw_latents(48, seed=step), conditions[:48]), seeded(step)).backward()
+        optimizer.step()
+    after = model.eval().sample(conditions, seeded()).voxels
+    data = draw_latents(300).voxels
+    for voxels, shared in ((before, 1 / 12), (data, 0.5 + 0.5 / 12), (after, 0.5 + 0.5 / 12)):
+        assert float(voxels.mean((1, 2)).var()) == pytest.approx(shared, rel=0.25)
+        assert float(voxels.var()) == pytest.approx(1, rel=0.15)
+
+
+def test_the_published_configuration_trains() -> None:
+    """CaloDiT: 400 steps, cosine schedule, width 144, 8 heads, patches 3 x 2 x 3, 2 + 2 blocks."""
+    grid = (9, 16, 45)
+    torch.manual_seed(0)
+    model = Diffusion(CALODIT, grid, 22)
+    assert model.dit.patching.n_tokens == 3 * 8 * 15
+    assert len(model.dit.blocks) == 4
+    losses = take_steps(model, draw_batch(1, grid=grid, conditions=22), 2)
+    assert losses[1] < losses[0]
+
+
+def test_the_published_sampler_runs() -> None:
+    model = Diffusion(CALODIT, (3, 2, 3), CONDITIONS)
+    assert (model.sampler, model.steps) == ("ddpm", 400)
+    latents = model.sample(draw_batch(1).conditions, seeded())
+    assert latents.voxels.shape == (1, 3, 2, 3)
+    assert all(torch.isfinite(values).all() for values in (latents.total, latents.layers, latents.voxels))

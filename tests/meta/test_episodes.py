@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metacalo.generators.base import Batch
+from metacalo.meta.episodes import EpisodeSampler, TaskStream, is_reserved
+from metacalo.showers.conditions import encode_conditions
+from tests.small import seeded
+
+MakeStream = Callable[..., TaskStream]
+
+
+def equal(a: Batch, b: Batch) -> bool:
+    return torch.equal(a.conditions, b.conditions) and torch.equal(a.latents.voxels, b.latents.voxels)
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=30), st.integers(0, 12))
+def test_reserved_rows_follow_from_the_content_alone(hashes: list[int], one_in: int) -> None:
+    rows = np.array(hashes, dtype=np.int64)
+    reserved = is_reserved(rows, one_in)
+    expected = [one_in > 0 and value % 2**64 % one_in == 0 for value in hashes]
+    assert reserved.tolist() == expected
+
+
+def test_one_in_ten_is_reserved() -> None:
+    hashes = np.random.default_rng(0).integers(-(2**63), 2**63 - 1, 20_000)
+    assert is_reserved(hashes, 10).mean() == pytest.approx(0.1, abs=0.01)
+    assert is_reserved(hashes, 1).all()
+
+
+class TestTaskStream:
+    def rows_of(self, stream: TaskStream, batch: Batch, n: int) -> list[int]:
+        """Which rows of the task were drawn: their energies are all different."""
+        with stream.task.open() as file:
+            energy = file.energy[:n]
+        known = encode_conditions(energy, energy * 0, energy * 0, np.zeros(0))[:, 0]
+        return [int((known - value).abs().argmin()) for value in batch.conditions[:, 0]]
+
+    @pytest.mark.parametrize(("n", "capacity"), [(10, 4), (9, 3), (5, 5), (7, 100)])
+    def test_windows_go_round_over_all_rows(self, stream: MakeStream, n: int, capacity: int) -> None:
+        source, generator = stream("siw", n, capacity), seeded()
+        n_windows = -(-n // capacity)
+        seen: set[int] = set()
+        for draw in range(15 * n_windows):
+            rows = self.rows_of(source, source.draw(capacity, generator), n)
+            window = draw % n_windows
+            assert set(rows) <= set(range(window * capacity, min(n, (window + 1) * capacity)))
+            seen |= set(rows)
+        assert seen == set(range(n))
+        assert source.drawn == 15 * n_windows * capacity
+        assert len(source) == n
+
+    def test_a_window_serves_as_many_draws_as_it_holds(self, stream: MakeStream) -> None:
+        source, generator = stream("siw", 8, 4), seeded()
+        windows = [{row // 4 for row in self.rows_of(source, source.draw(2, generator), 8)} for _ in range(8)]
+        assert windows == [{0}, {0}, {1}, {1}, {0}, {0}, {1}, {1}]
+
+    @pytest.mark.xfail(reason="draws larger than `capacity` step over windows")
+    def test_large_draws_skip_no_window(self, stream: MakeStream) -> None:
+        source, generator = stream("siw", 8, 4), seeded()
+        seen = {row for _ in range(20) for row in self.rows_of(source, source.draw(8, generator), 8)}
+        assert seen == set(range(8))
+
+    def test_draws_follow_from_the_generator_and_the_count(self, stream: MakeStream) -> None:
+        first, second = stream("siw", 10, 4), stream("siw", 10, 4)
+        for seed in range(3):
+            first.draw(4, seeded(seed))
+        second.drawn = 12
+        assert equal(first.draw(3, seeded(9)), second.draw(3, seeded(9)))
+
+    def test_zeros_are_drawn_anew(self, stream: MakeStream) -> None:
+        source = stream("siw", 5)
+        source.draw(1, seeded())
+        rows = torch.arange(5)
+        one, two = (source._pool.batch(rows, seeded(seed), reflect=False).latents.voxels for seed in (1, 2))
+        with source.task.open() as file:
+            hit = torch.from_numpy(file.load(slice(0, 5)).showers > 0)
+        assert torch.equal(one[hit], two[hit])
+        assert (one[~hit] != two[~hit]).float().mean() > 0.999
+        assert torch.isfinite(one).all()
+
+
+class TestEpisodeSampler:
+    def make(self, stream: MakeStream, seed: int = 0) -> EpisodeSampler:
+        return EpisodeSampler([stream("siw", 36, 10), stream("pbwo4", 4)], seeded(seed))
+
+    def test_tasks_are_drawn_by_the_root_of_their_size(self, stream: MakeStream) -> None:
+        sampler = self.make(stream)
+        assert sampler.weights() == {"siw": pytest.approx(0.75), "pbwo4": pytest.approx(0.25)}
+        descriptors = [source.task.detector.descriptors() for source in (stream("siw"), stream("pbwo4"))]
+        batch = sampler.mixed_batch(2000)
+        counts = [int((batch.conditions[:, 11:] == torch.from_numpy(each)).all(1).sum()) for each in descriptors]
+        assert sum(counts) == len(batch) == 2000
+        assert counts[0] == pytest.approx(1500, abs=4 * (2000 * 0.75 * 0.25) ** 0.5)
+
+    def test_an_episode_is_of_one_task(self, stream: MakeStream) -> None:
+        sampler = self.make(stream)
+        episodes = sampler.episodes(12, inner_steps=3, support=5, query=6)
+        assert {episode.task for episode in episodes} == {"siw", "pbwo4"}
+        for episode in episodes:
+            assert [len(batch) for batch in episode.support] == [5, 5, 5]
+            assert len(episode.query) == 6
+            descriptors = torch.cat([batch.conditions[:, 11:] for batch in (*episode.support, episode.query)])
+            assert len(descriptors.unique(dim=0)) == 1
+            moved = episode.to("cpu")
+            assert equal(moved.query, episode.query)
+            assert moved.task == episode.task
+
+    def test_a_restored_state_draws_the_same(self, stream: MakeStream) -> None:
+        sampler = self.make(stream)
+        sampler.mixed_batch(16)
+        sampler.episodes(2, inner_steps=1, support=4, query=4)
+        state = {name: tensor.clone() for name, tensor in sampler.state().items()}
+        expected = [sampler.mixed_batch(16), *(e.query for e in sampler.episodes(3, inner_steps=2, support=4, query=4))]
+        other = self.make(stream, seed=5)
+        other.restore(state)
+        again = [other.mixed_batch(16), *(e.query for e in other.episodes(3, inner_steps=2, support=4, query=4))]
+        assert all(equal(a, b) for a, b in zip(expected, again, strict=True))
+        assert {name: tensor.tolist() for name, tensor in other.state().items()} == {
+            name: tensor.tolist() for name, tensor in sampler.state().items()
+        }
+
+    def test_support_and_query_are_drawn_apart(self, stream: MakeStream) -> None:
+        (episode,) = self.make(stream).episodes(1, inner_steps=2, support=6, query=6)
+        assert not equal(episode.support[0], episode.support[1])
+        assert not equal(episode.support[0], episode.query)

@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from metacalo.base import Base, resolve_base
+from metacalo.checkpoint import load_json, tensor_hash
+from metacalo.errors import ConfigError, MetacaloError, ModelFolderError, OutputError, UnknownNameError
+from metacalo.meta.episodes import is_reserved
+from metacalo.meta.outer_loop import OuterLoop
+from metacalo.pretrain import PretrainSettings, pretrain
+from metacalo.showers import data_folder, discover_tasks, open_showers, write_showers
+from metacalo.showers.conditions import encode_conditions
+from tests.small import seeded
+
+STAGE = {"steps": 54, "batch": 6, "warmup": 5}
+SMALL = {
+    "name": "small",
+    "minutes_between_states": 0.0,
+    "tokenizer": {
+        "patch": (9, 16, 15), "width": 12, "blocks": 1, "heads": 2, "quantizer": {"size": 8, "depth": 2, "code_width": 4}
+    },
+    "prior": {"width": 12, "blocks": 1, "heads": 2, "rank": 1, "embedding": 2, "bins": 8},
+    "diffusion": {"dit": {"patch": (9, 16, 15), "width": 12, "blocks": 1, "heads": 2, "rank": 1, "embedding": 2}},
+    "train_tokenizer": STAGE,
+    "train_ar": STAGE,
+    "train_diffusion": STAGE,
+    "meta": {"start": 0.9, "tasks": 2, "inner_steps": 1, "support": 2, "query": 2},
+}  # fmt: skip
+
+
+class StopHereError(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with sixty showers of SiW and of PbWO4 each."""
+    folder = tmp_path_factory.mktemp("tasks")
+    for name in ("siw", "pbwo4"):
+        shipped = data_folder("tasks") / name
+        with open_showers(shipped / "showers.h5") as file:
+            write_showers(folder / name / "showers.h5", file.load(slice(0, 60)))
+        shutil.copy(shipped / "detector.toml", folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def settings(tasks: Path) -> Callable[..., PretrainSettings]:
+    def make(**changes: Any) -> PretrainSettings:
+        return PretrainSettings.build({"tasks": (str(tasks),), **SMALL, **changes})
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def base(settings: Callable[..., PretrainSettings], tmp_path_factory: pytest.TempPathFactory) -> Base:
+    """A base that was trained without interruption."""
+    out = tmp_path_factory.mktemp("bases") / "small"
+    assert pretrain(settings(), out, command="metacalo pretrain") == out
+    return Base.load(out)
+
+
+def test_the_folder_is_complete(base: Base, tasks: Path) -> None:
+    names = {"config.json", "training.json"} | {
+        f"{stem}.safetensors" for stem in ("tokenizer", "ar", "diffusion", "hyperprior", "seen")
+    }
+    assert {file.name for file in base.path.iterdir()} == names
+    assert list(base.path.parent.iterdir()) == [base.path]  # no work folder, no temporary files
+    config = base.config
+    assert (config.name, config.command, config.grid) == ("small", "metacalo pretrain", (9, 16, 45))
+    assert config.pretrain == PretrainSettings.build({"tasks": (str(tasks),), **SMALL}).model_dump(mode="json")
+    training = load_json(base.path / "training.json")
+    assert {stage: len(record["losses"]) for stage, record in training.items()} == {
+        "tokenizer": 1, "ar": 1, "diffusion": 1
+    }  # fmt: skip
+    assert all(1 <= value <= 8 for value in training["tokenizer"]["perplexity"])
+
+
+def test_showers_that_were_trained_on_are_recorded(base: Base, tasks: Path) -> None:
+    found = discover_tasks(tasks)
+    hashes = {}
+    for name, task in found.items():
+        with task.open() as file:
+            hashes[name] = file.hashes()
+    kept = {name: values[~is_reserved(values, 10)] for name, values in hashes.items()}
+    assert base.config.trained_on == {name: len(values) for name, values in kept.items()}
+    assert base.seen.tolist() == sorted(np.concatenate(list(kept.values())).tolist())
+    assert 0 < len(base.seen) < 120
+
+
+def test_a_base_loads_to_the_same_weights_every_time(base: Base) -> None:
+    again = Base.load(base.path)
+    assert again.hash == base.hash
+    assert resolve_base(base.path).hash == base.hash
+    for name in ("ar", "diffusion"):
+        first, second = base.generator(name), again.generator(name)
+        assert tensor_hash(first.state_dict()) == tensor_hash(second.state_dict())
+        assert not first.training
+    assert tensor_hash(base.generator("ar").frozen()) == tensor_hash(
+        {f"tokenizer.{name}": tensor for name, tensor in base.weights["tokenizer"].items()}
+    )
+
+
+@pytest.mark.parametrize("name", ["ar", "diffusion"])
+def test_its_generators_make_showers_of_a_detector_it_has_not_seen(base: Base, name: str) -> None:
+    detector = discover_tasks()["scipb"].detector
+    energy = np.array([2e3, 5e4])
+    conditions = encode_conditions(energy, np.full(2, 1.3), np.zeros(2), detector.descriptors())
+    latents = base.generator(name).sample(conditions, seeded())
+    normaliser = base.hyperprior.predict(torch.from_numpy(detector.descriptors()))
+    showers = normaliser.inverse(latents, torch.from_numpy(energy).float())
+    assert showers.shape == (2, 9, 16, 45)
+    assert torch.isfinite(showers).all()
+    response = showers.sum((1, 2, 3)).numpy() / energy
+    assert ((response > 0.5) & (response < 1.5)).all()
+
+
+def test_an_unknown_generator(base: Base) -> None:
+    with pytest.raises(UnknownNameError, match=r"unknown generator 'difusion' .*did you mean 'diffusion'\?$"):
+        base.generator("difusion")
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, stage: str, step: int) -> None:
+    advance = OuterLoop._advance
+
+    def stopping(self: OuterLoop) -> torch.Tensor:
+        if (self.name, self.step) == (stage, step):
+            raise StopHereError
+        return advance(self)
+
+    monkeypatch.setattr(OuterLoop, "_advance", stopping)
+
+
+@pytest.mark.parametrize(("stage", "step"), [("tokenizer", 52), ("ar", 20), ("diffusion", 53)])
+def test_a_resumed_run_gives_the_same_base(
+    settings: Callable[..., PretrainSettings],
+    base: Base,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+    step: int,
+) -> None:
+    out = tmp_path / "small"
+    with monkeypatch.context() as patch:
+        interrupt(patch, stage, step)
+        with pytest.raises(StopHereError):
+            pretrain(settings(), out)
+    assert not out.exists()
+    with pytest.raises(OutputError, match="an unfinished run is here; give --resume"):
+        pretrain(settings(), out)
+    with pytest.raises(ConfigError, match="had other settings; resume with the same ones"):
+        pretrain(settings(seed=2), out, resume=True)
+    assert pretrain(settings(), out, resume=True) == out
+    assert Base.load(out).hash == base.hash
+    assert load_json(out / "training.json")["diffusion"] == load_json(base.path / "training.json")["diffusion"]
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_stages_one_by_one_give_the_same_base(
+    settings: Callable[..., PretrainSettings], base: Base, tmp_path: Path
+) -> None:
+    out = tmp_path / "small"
+    with pytest.raises(ModelFolderError, match="the stage 'ar' needs a finished 'tokenizer'"):
+        pretrain(settings(), out, stages=["ar"])
+    assert pretrain(settings(), out, stages=["diffusion"]) is None
+    assert pretrain(settings(), out, stages=["tokenizer"]) is None
+    assert pretrain(settings(), out, stages=["ar"]) == out
+    assert Base.load(out).hash == base.hash
+
+
+def test_another_seed_gives_another_base_and_a_holdout_is_left_out(
+    settings: Callable[..., PretrainSettings], base: Base, tmp_path: Path
+) -> None:
+    short = {"train_tokenizer": {"steps": 1}, "train_ar": {"steps": 0}, "train_diffusion": {"steps": 0}}
+    one = pretrain(settings(holdout=("SiW",), **short), tmp_path / "one")
+    two = pretrain(settings(holdout=("siw",), seed=2, **short), tmp_path / "two")
+    assert one is not None
+    assert two is not None
+    assert set(Base.load(one).config.trained_on) == {"pbwo4"}
+    assert Base.load(one).config.holdout == ("SiW",)
+    assert Base.load(one).hash != Base.load(two).hash != base.hash
+
+
+def test_going_on_from_a_base_takes_its_tokenizer_over(
+    settings: Callable[..., PretrainSettings], base: Base, tmp_path: Path
+) -> None:
+    out = pretrain(
+        settings(initial=str(base.path), train_ar={"steps": 0}, train_diffusion={"steps": 2}), tmp_path / "more"
+    )
+    assert out is not None
+    more = Base.load(out)
+    assert tensor_hash(more.weights["tokenizer"]) == tensor_hash(base.weights["tokenizer"])
+    assert tensor_hash(more.weights["ar"]) == tensor_hash(base.weights["ar"])  # no step was taken
+    assert tensor_hash(more.weights["diffusion"]) != tensor_hash(base.weights["diffusion"])
+
+
+@pytest.mark.xfail(reason="sizes of the settings are written, those of the initial base are trained")
+def test_going_on_with_other_sizes_is_refused_or_gives_a_base_that_loads(
+    settings: Callable[..., PretrainSettings], base: Base, tmp_path: Path
+) -> None:
+    wider = {"prior": {**SMALL["prior"], "width": 24}, "train_ar": {"steps": 0}, "train_diffusion": {"steps": 0}}
+    try:
+        out = pretrain(settings(initial=str(base.path), **wider), tmp_path / "more")
+    except MetacaloError:
+        return
+    assert out is not None
+    Base.load(out).generator("ar")
+
+
+def test_an_existing_base_is_not_touched_without_force(
+    settings: Callable[..., PretrainSettings], base: Base, tmp_path: Path
+) -> None:
+    out = tmp_path / "small"
+    shutil.copytree(base.path, out)
+    with pytest.raises(OutputError, match="exists already; give --force"):
+        pretrain(settings(), out)
+    assert list(tmp_path.iterdir()) == [out]
+    short = {"train_tokenizer": {"steps": 1}, "train_ar": {"steps": 0}, "train_diffusion": {"steps": 0}}
+    assert pretrain(settings(**short), out, force=True) == out
+    assert Base.load(out).hash != base.hash
+
+
+def test_an_unknown_stage(settings: Callable[..., PretrainSettings], tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match=r"^unknown stage 'tokeniser' .*did you mean 'tokenizer'\?$"):
+        pretrain(settings(), tmp_path / "x", stages=["tokeniser"])  # type: ignore[list-item]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_could_not_start_is_not_in_the_way(settings: Callable[..., PretrainSettings], tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'siw'"):
+        pretrain(settings(holdout=("siww",)), tmp_path / "x", stages=["tokenizer"])
+    short = settings(holdout=("siw",), train_tokenizer={"steps": 1})
+    assert pretrain(short, tmp_path / "x", stages=["tokenizer"]) is None
+
+
+def test_all_tasks_held_out(settings: Callable[..., PretrainSettings], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no task is left to train on"):
+        pretrain(settings(holdout=("siw", "pbwo4")), tmp_path / "x")
+
+
+@pytest.mark.parametrize("device", ["tpu", "mps", "cuda:99", "cpu:x", ""])
+def test_a_device_that_is_not_there(device: str) -> None:
+    with pytest.raises(ConfigError, match=r"'device' = .* is not valid: this machine has no such device; use 'cpu'$"):
+        PretrainSettings.build({"device": device})
+
+
+def test_a_damaged_base(base: Base, tmp_path: Path) -> None:
+    for name in ("config.json", "ar.safetensors", "hyperprior.safetensors", "seen.safetensors"):
+        copy = tmp_path / name
+        shutil.copytree(base.path, copy)
+        (copy / name).write_bytes((base.path / name).read_bytes()[:-40])
+        with pytest.raises(ModelFolderError, match=name):
+            Base.load(copy)
+        (copy / name).unlink()
+        with pytest.raises(ModelFolderError, match=f"{name}: missing"):
+            Base.load(copy)
+    with pytest.raises(ModelFolderError, match="there is no such base folder"):
+        Base.load(tmp_path / "none")
+    with pytest.raises(UnknownNameError, match="unknown base 'none'"):
+        resolve_base("none")
