@@ -97,7 +97,9 @@ def adapt(
     result = run(detector, out, settings, described=described, force=force, command=_command())
     if not quiet:
         _print(summary_table(result.metrics))
-        _say(f"model {result.out}   picture {result.out / 'profiles.png'}   {result.metrics['seconds']['total']:.1f} s")
+        picture = result.out / "profiles.png"
+        drawn = f"   picture {picture}" if picture.exists() else ""
+        _say(f"model {result.out}{drawn}   {result.metrics['seconds']['total']:.1f} s")
 
 
 @app.command()

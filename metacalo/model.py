@@ -13,7 +13,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from metacalo.base import Base, checked_kind, load_half, resolve_base, save_half
+from metacalo.base import Base, checked_kind, resolve_base
 from metacalo.checkpoint import load_tensors, save_json, save_tensors
 from metacalo.config import Settings
 from metacalo.errors import BaseMismatchError, DetectorError, ModelFolderError, UnknownNameError
@@ -140,7 +140,8 @@ def save_model(folder: Path, model: ShowerModel, adapt: Mapping[str, Any], versi
     save_tensors(folder / "normaliser.safetensors", model.normaliser.tensors())
     save_tensors(folder / "shots.safetensors", {"hashes": torch.from_numpy(np.sort(model.shots))})
     for name, generator in model.generators.items():
-        save_half(folder / f"adapters-{name}.safetensors", generator.adaptable())
+        # whole precision: rounding flips codes, and the model read back would not make the same showers
+        save_tensors(folder / f"adapters-{name}.safetensors", generator.adaptable())
 
 
 def load_model(path: PathLike, *, base: PathLike | None = None, detector: Detector | None = None) -> ShowerModel:
@@ -171,7 +172,7 @@ def load_model(path: PathLike, *, base: PathLike | None = None, detector: Detect
     generators = {}
     for name in config.generators:
         generators[name] = of.generator(name)
-        _adopt(generators[name], load_half(folder / f"adapters-{name}.safetensors"), folder / f"adapters-{name}")
+        _adopt(generators[name], load_tensors(folder / f"adapters-{name}.safetensors")[0], folder / f"adapters-{name}")
     tensors, _ = load_tensors(folder / "normaliser.safetensors")
     try:
         normaliser = Normaliser.from_tensors(tensors)

@@ -119,7 +119,8 @@ class TaskStream:
             with self.task.open() as file:
                 self._pool = ShowerPool(file.load(rows), self._normaliser, self.task.detector)
             self._window = window
-        self.drawn += n
+        # not past the end of the window: a large draw must not step over the next one
+        self.drawn = min(self.drawn + n, (self.drawn // self._capacity + 1) * self._capacity)
         return self._pool.draw(n, generator)
 
 

@@ -1,0 +1,55 @@
+"""`metacalo evaluate` on generated showers: figures, picture, table, and honest reference showers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from metacalo.generate import GenerateSettings, generate
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory, adapted, sample):
+    """Showers at the conditions of the 60 that are no shots."""
+    settings = GenerateSettings(conditions=str(sample), unseen_by=str(adapted.out))
+    return generate(adapted.out, tmp_path_factory.mktemp("generated") / "showers.h5", settings)
+
+
+def test_figures_picture_and_table(command, generated, sample, adapted, tmp_path):
+    out = tmp_path / "evaluation"
+    told = ("--generated", generated, "--reference", sample, "--out", out, "--unseen-by", adapted.out)
+    ran = command("evaluate", *told, "--no-classifiers", "--seed", 3)
+    assert ran.code == 0
+    assert sorted(path.name for path in out.iterdir()) == ["metrics.json", "profiles.png"]
+    assert (out / "profiles.png").read_bytes().startswith(b"\x89PNG")
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["showers"] == {"generated": 60, "reference": 60, "floor": [30, 30], "left_out": 60}
+    assert metrics["low_level_auc"] is metrics["high_level_auc"] is None
+    assert metrics["mean_w1"]["value"] > 0 < metrics["mean_w1"]["floor"]
+    assert metrics["response"]["reference"]["mean"] == pytest.approx(1, abs=0.05)
+    assert metrics["settings"]["seed"] == 3
+    assert metrics["command"].startswith("metacalo evaluate --generated ")
+    for words in ("60 generated against 60 reference showers", "mean W1", "Frechet", "response, mean", "Geant4 floor"):
+        assert words in ran.out
+    assert "AUC" not in ran.out
+    assert f"{metrics['mean_w1']['value']:.3f}" in ran.out
+    warnings = ran.err.splitlines()
+    assert warnings == [f"warning: {text}" for text in metrics["warnings"]]
+    assert "warning: only 60 generated showers: the figures are rough" in warnings
+
+
+def test_without_unseen_by_all_showers_are_the_reference(command, generated, sample, tmp_path):
+    told = ("--generated", generated, "--reference", sample, "--out", tmp_path / "x")
+    ran = command("evaluate", *told, "--no-classifiers", "--quiet")
+    assert (ran.code, ran.out) == (0, "")
+    metrics = json.loads((tmp_path / "x" / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["showers"]["reference"] == 120
+    assert metrics["showers"]["left_out"] == 0
+
+
+def test_geant4_against_itself_is_noticed(command, sample, tmp_path):
+    told = ("--generated", sample, "--reference", sample, "--out", tmp_path / "x")
+    ran = command("evaluate", *told, "--no-classifiers")
+    assert ran.code == 0
+    assert "warning: 120 showers are in both samples: the comparison flatters the generator\n" in ran.err
