@@ -6,33 +6,32 @@ import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
-from rich.table import Table
 from torch import nn
 
 import metacalo
 from metacalo.base import GENERATORS, resolve_base
 from metacalo.checkpoint import atomic_folder, require_free, save_json, tensor_hash
+from metacalo.comparison import compare_models
 from metacalo.config import Device, Seed, Settings
 from metacalo.errors import MetacaloError, ShowerFileError, UnknownNameError
-from metacalo.evaluate.metrics import Estimate, cuts, fpd, standardise, wasserstein1
-from metacalo.evaluate.observables import Observables, observables
-from metacalo.evaluate.plots import profile_figure
 from metacalo.generators.base import Batch, ShowerGenerator, bf16
 from metacalo.meta.episodes import ShowerPool
 from metacalo.model import ShowerModel, save_model, zero_shot
-from metacalo.progress import track
+from metacalo.parallel import side_by_side
+from metacalo.progress import Track, bars
 from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import ShowerFile, Showers
 from metacalo.showers.normalise import fit_normaliser
 from metacalo.showers.tasks import resolve_task
 
-__all__ = ["AdaptResult", "AdaptSettings", "adapt", "adapt_generator", "adapted_model", "summary_table"]
+__all__ = ["AdaptResult", "AdaptSettings", "adapt", "adapt_generator", "adapted_model"]
 
 
 class AdaptSettings(Settings):
@@ -123,7 +122,17 @@ def adapt(
         "generators": runs,
     }
     with atomic_folder(out, force=force) as folder:
-        metrics["fidelity"] = _compare(before, model, reference, len(rows), settings, folder)
+        if reference is not None:
+            metrics["fidelity"] = compare_models(
+                before,
+                model,
+                reference,
+                settings.compared_showers,
+                folder / "profiles.png",
+                seed=settings.seed,
+                device=settings.device,
+                autocast=settings.autocast,
+            )
         metrics["seconds"] = {"total": time.perf_counter() - started}
         metrics["settings"] = settings.model_dump(mode="json")
         metrics["command"] = command
@@ -140,10 +149,16 @@ def adapted_model(
     prior = before.base.hyperprior.predict(torch.from_numpy(before.detector.descriptors()), scale=fitted.scale)
     normaliser = fitted.shrunk_towards(prior)
     pool = ShowerPool(shots, normaliser, before.detector)
-    generators, runs = {}, {}
-    for name in settings.generators:
-        generators[name] = before.base.generator(name)
-        runs[name] = adapt_generator(generators[name], pool, settings)
+    generators = {name: before.base.generator(name) for name in settings.generators}
+    with bars() as add:
+        records = side_by_side(
+            [
+                partial(adapt_generator, generator, pool, settings, bar=add(f"adapt {name}", settings.steps))
+                for name, generator in generators.items()
+            ],
+            settings.device,
+        )
+    runs = dict(zip(generators, records, strict=True))
     return ShowerModel(before.base, before.detector, normaliser, generators, shots.hashes()), runs
 
 
@@ -152,6 +167,7 @@ def adapt_generator(
     pool: ShowerPool,
     settings: AdaptSettings,
     parameters: Mapping[str, nn.Parameter] | None = None,
+    bar: Track | None = None,
 ) -> dict[str, Any]:
     """Moves the adaptable parameters to the showers of `pool`, in place, and returns the record of the run.
 
@@ -162,6 +178,7 @@ def adapt_generator(
         pool: the shots.
         settings: see `AdaptSettings`.
         parameters: those to move instead, for example all of `generator.trainable()`.
+        bar: shows the losses.
 
     Raises:
         MetacaloError: a frozen tensor changed.
@@ -181,25 +198,25 @@ def adapt_generator(
     best_loss = first_loss = _validate(generator, validation, settings)
     best = {name: parameter.detach().clone() for name, parameter in adaptable.items()}
     best_step, step, worse = 0, 0, 0
-    with track(f"adapt {generator.name}", settings.steps) as bar:
-        while step < settings.steps and worse < settings.patience:
-            generator.train()
-            rows = kept[torch.randint(len(kept), (settings.batch,), generator=draw)]
-            batch = pool.batch(rows, draw).to(settings.device)
-            for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * min(1.0, (step + 1) / 10) * (1 - 0.9 * step / settings.steps)
-            with bf16(settings.device, settings.autocast):
-                loss = generator.loss(batch, draw)
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            optimizer.step()
-            step += 1
-            if step % settings.check_every == 0 or step == settings.steps:
-                current = _validate(generator, validation, settings)
-                worse = 0 if current < best_loss else worse + 1
-                if current < best_loss:
-                    best_loss, best_step = current, step
-                    best = {name: parameter.detach().clone() for name, parameter in adaptable.items()}
+    while step < settings.steps and worse < settings.patience:
+        generator.train()
+        rows = kept[torch.randint(len(kept), (settings.batch,), generator=draw)]
+        batch = pool.batch(rows, draw).to(settings.device)
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate * min(1.0, (step + 1) / 10) * (1 - 0.9 * step / settings.steps)
+        with bf16(settings.device, settings.autocast):
+            loss = generator.loss(batch, draw)
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        optimizer.step()
+        step += 1
+        if step % settings.check_every == 0 or step == settings.steps:
+            current = _validate(generator, validation, settings)
+            worse = 0 if current < best_loss else worse + 1
+            if current < best_loss:
+                best_loss, best_step = current, step
+                best = {name: parameter.detach().clone() for name, parameter in adaptable.items()}
+        if bar is not None:
             bar.advance(1, loss=float(loss.detach()), held_back=best_loss)
     with torch.no_grad():
         for name, parameter in adaptable.items():
@@ -229,7 +246,7 @@ def _validate(generator: ShowerGenerator, batches: list[Batch], settings: AdaptS
     """Mean loss over the held-back shots with the same noise every time, so that two checks can be compared."""
     generator.eval()
     noise = torch.Generator().manual_seed(settings.seed + 2)
-    repeats = 3
+    repeats = 2
     with bf16(settings.device, settings.autocast):
         weighted = [float(generator.loss(b, noise)) * len(b) for _ in range(repeats) for b in batches]
     return sum(weighted) / (repeats * sum(len(batch) for batch in batches))
@@ -258,85 +275,3 @@ def _convention_scale(shots: Showers) -> float:
     """1 where deposits were divided by the sampling fraction, else their mean part of the incident energy."""
     response = float(np.mean(shots.showers.sum((1, 2, 3), dtype=np.float64) / shots.energy))
     return 1.0 if response > 0.5 else response
-
-
-def _compare(
-    before: ShowerModel,
-    after: ShowerModel,
-    reference: Showers | None,
-    n_shots: int,
-    settings: AdaptSettings,
-    folder: Path,
-) -> dict[str, Any]:
-    """Distances to Geant4 before and after, each generator, with the Geant4 floor; draws `profiles.png`."""
-    if reference is None:
-        return {}
-    n = min(len(reference), settings.compared_showers)
-    conditions = reference[np.arange(n)]
-    drawn = {"Geant4": reference}
-    for label, model in (("before", before), ("after", after)):
-        for name in after.generators:
-            drawn[f"{label} ({name})"] = _generate_like(model, name, conditions, settings)
-    seen = {label: observables(s.showers, s.energy) for label, s in drawn.items()}
-    figures = {label: _distances(seen["Geant4"], other) for label, other in seen.items() if label != "Geant4"}
-    profile_figure(drawn, folder / "profiles.png", f"{after.detector.name}, {n_shots} shots")
-    return {"reference_showers": len(reference), "generated_showers": n, "response": _responses(seen), **figures}
-
-
-def _generate_like(model: ShowerModel, name: str, conditions: Showers, settings: AdaptSettings) -> Showers:
-    parts = model.generate(
-        name,
-        conditions.energy,
-        conditions.theta,
-        conditions.phi,
-        seed=settings.seed,
-        device=settings.device,
-        autocast=settings.autocast,
-    )
-    showers = np.concatenate([part.showers for part in parts])
-    return Showers(showers, conditions.energy, conditions.theta, conditions.phi, model.detector)
-
-
-def _responses(seen: Mapping[str, Observables]) -> dict[str, dict[str, float]]:
-    return {label: {"mean": float(o.response.mean()), "width": float(o.response.std())} for label, o in seen.items()}
-
-
-def _distances(reference: Observables, sample: Observables) -> dict[str, Any]:
-    """Mean W1 of the standardised observables and FPD, with what Geant4 itself has at the same numbers of showers."""
-    wanted, got = standardise(reference.features()[0], sample.features()[0])
-    found, floor = [], []
-    for cut in cuts(len(wanted), len(got)):
-        found.append(wasserstein1(wanted[cut.first], got[cut.generated]).mean())
-        floor.append(wasserstein1(wanted[cut.first], wanted[cut.second]).mean())
-    distance: Estimate = fpd(wanted, got)
-    half = len(wanted) // 2
-    itself = fpd(wanted[:half], wanted[half:])
-    return {
-        "mean_w1": {"value": float(np.mean(found)), "floor": float(np.mean(floor))},
-        "fpd": {"value": distance.value, "error": distance.error, "floor": itself.value},
-    }
-
-
-def summary_table(metrics: Mapping[str, Any]) -> Table:
-    """What changed, for a physicist: one column per generator before and after, Geant4 at the end."""
-    fidelity = metrics["fidelity"]
-    labels = [label for label in fidelity.get("response", {}) if label != "Geant4"]
-    table = Table(title=f"{metrics['detector']}: {metrics['shots']['number']} shots, base {metrics['base']['name']}")
-    table.add_column("against Geant4")
-    for label in labels:
-        table.add_column(label, justify="right")
-    table.add_column("Geant4", justify="right")
-    if labels:
-        response = fidelity["response"]
-        for row, key in (("E_total / E_inc, mean", "mean"), ("E_total / E_inc, width", "width")):
-            table.add_row(row, *(f"{response[label][key]:.4f}" for label in (*labels, "Geant4")))
-        for row, key in (("mean Wasserstein-1 (standardised)", "mean_w1"), ("Frechet distance (FPD)", "fpd")):
-            floor = fidelity[labels[0]][key]["floor"]
-            table.add_row(row, *(f"{fidelity[label][key]['value']:.3f}" for label in labels), f"{floor:.3f}")
-    runs = metrics["generators"]
-    table.caption = "; ".join(
-        f"{name}: {run['steps']} steps in {run['seconds']:.1f} s, "
-        f"{run['parameters']['trainable']:,} of {run['parameters']['total']:,} parameters"
-        for name, run in runs.items()
-    )
-    return table

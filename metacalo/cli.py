@@ -87,8 +87,9 @@ def adapt(
     quiet: Quiet = False,
 ) -> None:
     """Adapt a base to the showers of a new detector."""
-    from metacalo.adapt import AdaptSettings, summary_table
+    from metacalo.adapt import AdaptSettings
     from metacalo.adapt import adapt as run
+    from metacalo.comparison import summary_table
 
     settings = AdaptSettings.resolve(
         config, base=base, shots=shots, generator=generator, steps=steps, seed=seed, device=device

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-__all__ = ["Track", "track"]
+__all__ = ["Track", "bars", "track"]
 
 
 class Track:
     """One bar: `advance` moves it, keyword figures (a loss, a rate) are shown beside it."""
 
-    def __init__(self, progress: Progress, description: str, total: int, completed: int = 0) -> None:
+    def __init__(self, progress: Progress, description: str, total: int) -> None:
         self._progress = progress
-        self._task = progress.add_task(description, total=total, completed=completed, figures="")
+        self._task = progress.add_task(description, total=total, figures="")
 
     def advance(self, steps: int = 1, **figures: float) -> None:
         """Moves the bar by `steps` and shows `figures`, for example `loss=0.41`."""
@@ -28,8 +28,11 @@ class Track:
 
 
 @contextmanager
-def track(description: str, total: int, *, completed: int = 0, quiet: bool = False) -> Iterator[Track]:
-    """A bar with time elapsed and time left on standard error; nothing is drawn when that is no terminal."""
+def bars(*, quiet: bool = False) -> Iterator[Callable[[str, int], Track]]:
+    """Yields a function (description, total) to a new bar: several of them for work that goes on side by side.
+
+    Bars have time elapsed and time left and go to standard error; nothing is drawn when that is no terminal.
+    """
     console = Console(stderr=True)
     progress = Progress(
         TextColumn("{task.description}"),
@@ -42,4 +45,13 @@ def track(description: str, total: int, *, completed: int = 0, quiet: bool = Fal
         disable=quiet or not console.is_terminal,
     )
     with progress:
-        yield Track(progress, description, total, completed)
+        yield lambda description, total: Track(progress, description, total)
+
+
+@contextmanager
+def track(description: str, total: int, *, completed: int = 0, quiet: bool = False) -> Iterator[Track]:
+    """One bar, of which `completed` steps are done already."""
+    with bars(quiet=quiet) as add:
+        bar = add(description, total)
+        bar.advance(completed)
+        yield bar

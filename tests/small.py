@@ -56,6 +56,8 @@ def small_autoregressive(**prior: Any) -> Autoregressive:
 
 def small_diffusion(*, dit: dict[str, Any] | None = None, **settings: Any) -> Diffusion:
     sizes = {"patch": PATCH, "width": 24, "blocks": 2, "heads": 2, "rank": 1, "embedding": 4, **(dit or {})}
+    if settings.get("prediction") == "noise":  # which no other sampler can use
+        settings.setdefault("sampler", "ddpm")
     torch.manual_seed(3)
     return Diffusion(DiffusionSettings(dit=DiTSettings(**sizes), **settings), GRID, CONDITIONS)
 

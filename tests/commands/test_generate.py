@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from metacalo.generate import EnergyRangeWarning, GenerateSettings, generate
-from metacalo.showers import data_folder, open_showers
+from metacalo.showers import data_folder, open_showers, resolve_task
 
 GENERATORS = ("ar", "diffusion")
 
@@ -57,7 +57,7 @@ def test_showers_are_like_those_of_the_detector(adapted, generated, pblar, sampl
     assert np.isfinite(voxels).all()
     assert (voxels >= 0).all()
     hit = voxels > 0
-    assert voxels[hit].min() >= adapted.model.normaliser.threshold * (1 - 1e-5)
+    assert voxels[hit].min() >= adapted.model.normaliser.threshold * (1 - 2e-4)
     assert 0.02 < hit.mean() < 0.9
     assert voxels.sum((1, 2, 3)).min() > 0
     response = voxels.sum((1, 2, 3), dtype=np.float64) / showers.energy
@@ -159,11 +159,14 @@ def test_a_base_at_zero_shots(generated, base, pblar, sample, told, name):
 
 
 def test_zero_shots_follow_the_detector(generated, base):
-    options = ("--energy", 50, "--showers", 20)
-    first, second = (
-        generated(*options, "--detector", name, model=base.config.name, out=f"{name}.h5") for name in ("siw", "pbwo4")
-    )
-    depth = np.arange(45)
-    centres = [float((s.showers.sum((0, 1, 2)) @ depth) / s.showers.sum()) for s in (first, second)]
-    assert first.detector.absorber == "W"
-    assert centres[0] != pytest.approx(centres[1], rel=0.02)
+    """Each detector's showers, none of which was a shot, are nearer to its own Geant4 showers than to the other's."""
+    maps, wanted = {}, {}
+    for name in ("siw", "pbwo4"):
+        task = resolve_task(name)
+        options = ("--detector", name, "--conditions", task.path, "--showers", 60)
+        showers = generated(*options, model=base.config.name, out=f"{name}.h5").showers.sum((0, 2))
+        with task.open() as file:
+            geant4 = file.read(slice(0, 60)).sum((0, 2))
+        maps[name], wanted[name] = showers / showers.sum(), geant4 / geant4.sum()
+    for own, other in (("siw", "pbwo4"), ("pbwo4", "siw")):
+        assert np.abs(maps[own] - wanted[own]).sum() < np.abs(maps[own] - wanted[other]).sum()

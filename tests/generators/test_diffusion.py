@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
+from metacalo.errors import ConfigError
 from metacalo.generators.base import Batch
-from metacalo.generators.diffusion import CALODIT, Diffusion
+from metacalo.generators.diffusion import CALODIT, Diffusion, DiffusionSettings
 from metacalo.generators.samplers import SamplerName
 from metacalo.generators.schedules import draw_angles
 from tests.small import (
@@ -31,6 +32,14 @@ def test_predictions_of_data_and_of_noise_give_the_same_velocity(angle: float) -
     for prediction, predicted in zip(PREDICTIONS, (v, data, noise), strict=True):
         model = small_diffusion(prediction=prediction)
         torch.testing.assert_close(model._velocity(x, predicted, angle), v, atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "euler", "heun", "ab2"])
+def test_noise_cannot_be_predicted_for_deterministic_samplers(sampler: str) -> None:
+    """At the first angle v = (x - noise) / sin(a), so that any error of the network explodes."""
+    with pytest.raises(ConfigError, match="prediction = 'noise' .* use sampler = 'ddpm'"):
+        DiffusionSettings.build({"prediction": "noise", "sampler": sampler})
+    assert DiffusionSettings.build({"prediction": "noise", "sampler": "ddpm"}).prediction == "noise"
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)

@@ -61,7 +61,6 @@ class TestTaskStream:
         windows = [{row // 4 for row in self.rows_of(source, source.draw(2, generator), 8)} for _ in range(8)]
         assert windows == [{0}, {0}, {1}, {1}, {0}, {0}, {1}, {1}]
 
-    @pytest.mark.xfail(reason="draws larger than `capacity` step over windows")
     def test_large_draws_skip_no_window(self, stream: MakeStream) -> None:
         source, generator = stream("siw", 8, 4), seeded()
         seen = {row for _ in range(20) for row in self.rows_of(source, source.draw(8, generator), 8)}

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from metacalo.errors import ModelFolderError
 from metacalo.generators.base import Batch
 from metacalo.meta.algorithms import resolve_algorithm
 from metacalo.meta.engines import HigherEngine
-from metacalo.meta.episodes import EpisodeSampler
+from metacalo.meta.episodes import EpisodeSampler, TaskStream
 from metacalo.meta.outer_loop import OuterLoop, StageSettings
 from tests.small import draw_batch, seeded, small_autoregressive, small_diffusion, small_tokenizer
 
@@ -23,14 +24,12 @@ class StopHereError(Exception):
     pass
 
 
-class DrawnStream:
-    """Stands in for a `TaskStream`: showers drawn from normals."""
-
-    class task:  # noqa: N801
-        name = "drawn"
+class DrawnStream(TaskStream):
+    """Showers drawn from normals in place of those of a task."""
 
     def __init__(self) -> None:
         self.drawn = 0
+        self.task = SimpleNamespace(name="drawn")
 
     def __len__(self) -> int:
         return 100
@@ -57,7 +56,7 @@ class Run:
         }
         self.model = make[self.kind]()
         torch.manual_seed(4)
-        self.sampler = EpisodeSampler([DrawnStream(), DrawnStream()], seeded(1))  # type: ignore[list-item]
+        self.sampler = EpisodeSampler([DrawnStream(), DrawnStream()], seeded(1))
         self.noise = seeded(2)
         parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         settings = StageSettings(steps=self.steps, batch=4, warmup=10, learning_rate=3e-3, average=0.9)
@@ -146,7 +145,7 @@ def walk(tmp_path: Path, average: float, steps: int = 30, **settings: float) -> 
         return loss
 
     stage = StageSettings(steps=steps, average=average, warmup=0, learning_rate=0.01, **settings)
-    sampler = EpisodeSampler([DrawnStream()], seeded())  # type: ignore[list-item]
+    sampler = EpisodeSampler([DrawnStream()], seeded())
     parameters = dict(model.named_parameters())
     OuterLoop("x", model, parameters, sampler, seeded(), step, stage, tmp_path / "x", 1e9).run(resume=False)
     assert not model.training
