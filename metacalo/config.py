@@ -18,10 +18,12 @@ __all__ = ["Device", "Seed", "Settings"]
 
 def _existing_device(device: str) -> str:
     try:
-        torch.empty(0, device=device)
+        usable = torch.empty(0, device=device).device.type != "meta"
     except (RuntimeError, AssertionError):
+        usable = False
+    if not usable:
         message = "this machine has no such device; use 'cpu'"
-        raise ValueError(message) from None
+        raise ValueError(message)
     return device
 
 

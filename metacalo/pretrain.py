@@ -60,7 +60,9 @@ class PretrainSettings(Settings):
     name: str = "base"
     tasks: tuple[str, ...] = Field(default=(), description="folders of tasks; by default those that ship")
     holdout: tuple[str, ...] = Field(default=(), description="tasks left out, with all of the same materials")
-    initial: str | None = Field(default=None, description="base to go on from: its tokenizer is taken over as it is")
+    initial: str | None = Field(
+        default=None, description="base to go on from: its sizes and its tokenizer are taken over as they are"
+    )
     seed: Seed = 1
     device: Device = "cpu"
     autocast: bool = Field(default=True, description="bfloat16 matrix products")
@@ -117,7 +119,7 @@ def pretrain(
     _open_work(work, settings, resume=resume, stages=stages)
     data = _prepare(settings)
     initial = resolve_base(settings.initial) if settings.initial else None
-    config = _config(settings, data, command)
+    config = _config(settings, data, initial, command)
     for stage in get_args(Stage):
         if stage in stages and not _finished(work, stage):
             _run_stage(stage, settings, config, data, initial, work, resume=resume)
@@ -135,7 +137,8 @@ def pretrain(
 
 def _open_work(work: Path, settings: PretrainSettings, *, resume: bool, stages: Sequence[Stage]) -> None:
     record = work / "settings.json"
-    if not record.exists():
+    begun = any((work / f"{stage}{end}").exists() for stage in get_args(Stage) for end in (".state", ".json"))
+    if not record.exists() or not begun:  # a run that failed before its first state is not in the way
         work.mkdir(parents=True, exist_ok=True)
         save_json(record, settings.model_dump(mode="json"))
         return
@@ -153,6 +156,8 @@ def _finished(work: Path, stage: str) -> bool:
 def _prepare(settings: PretrainSettings) -> _Data:
     """Training rows and normaliser of every task, and the hyperprior over them."""
     tasks = training_tasks(discover_tasks(*settings.tasks), settings.holdout)
+    if not tasks:
+        raise ConfigError("no task is left to train on; hold out fewer or give more by --tasks")
     grids = {task.detector.grid.shape for task in tasks}
     if len(grids) != 1:
         raise ConfigError(f"the tasks have different grids ({', '.join(map(str, sorted(grids)))}); train one base each")
@@ -180,7 +185,13 @@ def _fit(showers: Showers) -> Normaliser:
     return fit_normaliser(showers.showers, showers.energy.astype(np.float64))
 
 
-def _config(settings: PretrainSettings, data: _Data, command: str) -> BaseConfig:
+def _config(settings: PretrainSettings, data: _Data, initial: Base | None, command: str) -> BaseConfig:
+    sizes = settings if initial is None else initial.config
+    if initial is not None and (initial.config.grid, initial.config.descriptors) != (data.grid, DESCRIPTORS):
+        raise ConfigError(
+            f"base '{initial.config.name}' is for a grid of {initial.config.grid} cells and its own descriptors, the "
+            f"tasks have {data.grid}; start without --initial"
+        )
     return BaseConfig(
         name=settings.name,
         version=metacalo.__version__,
@@ -188,9 +199,9 @@ def _config(settings: PretrainSettings, data: _Data, command: str) -> BaseConfig
         condition_size=condition_size(len(DESCRIPTORS)),
         descriptors=DESCRIPTORS,
         energy_range_MeV=TRAINED_ENERGY_MEV,
-        tokenizer=settings.tokenizer,
-        prior=settings.prior,
-        diffusion=settings.diffusion,
+        tokenizer=sizes.tokenizer,
+        prior=sizes.prior,
+        diffusion=sizes.diffusion,
         generators=("ar", "diffusion"),
         trained_on=data.counts,
         holdout=settings.holdout,
@@ -235,6 +246,8 @@ def _train_tokenizer(
     *,
     resume: bool,
 ) -> tuple[dict[str, Tensor], dict[str, object]]:
+    if settings.train_tokenizer.steps == 0:
+        raise ConfigError("train_tokenizer.steps = 0 leaves the codebooks empty; train it or give --initial")
     model = VQVAE(config.tokenizer, config.grid).to(settings.device)
     used: list[Tensor] = []
 

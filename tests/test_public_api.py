@@ -17,13 +17,14 @@ from metacalo.pretrain import PretrainSettings
 from metacalo.showers import Detector, data_folder, open_showers
 
 LAYERS = (
-    {"metacalo", "errors", "typing", "config", "progress", "checkpoint"},
+    {"metacalo", "errors", "typing", "config", "progress", "checkpoint", "parallel"},
     {"showers"},
     {"models"},
     {"generators"},
     {"meta", "evaluate"},
     {"base"},
     {"model"},
+    {"comparison"},
     {"adapt", "generate", "pretrain"},
     {"cli"},
 )

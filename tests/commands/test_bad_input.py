@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+
+from metacalo.checkpoint import load_tensors, save_tensors
+from metacalo.model import ShowerModel
 
 SHOTS = 30
 
@@ -263,6 +267,27 @@ def test_a_part_of_another_kind(refused, model, part):
     path, other = model / f"{part}.safetensors", "shots" if part != "shots" else "normaliser"
     path.write_bytes((model / f"{other}.safetensors").read_bytes())
     assert str(path) in refused("generate", "--model", model, "--showers", 1)
+
+
+@pytest.mark.parametrize("name", ["ar", "diffusion"])
+def test_weights_that_are_not_finite(refused, model, name):
+    path = model / f"adapters-{name}.safetensors"
+    save_tensors(path, {key: tensor * float("nan") for key, tensor in load_tensors(path)[0].items()})
+    sentence = refused("generate", "--model", model, "--generator", name, "--showers", 2, "--batch-size", 1)
+    assert str(model) in sentence
+
+
+def test_a_failure_half_way_leaves_nothing(refused, adapted, monkeypatch):
+    whole = ShowerModel.generate
+
+    def spoilt_at_the_end(self, *arguments, **options):
+        parts = list(whole(self, *arguments, **options))
+        yield from parts[:-1]
+        yield replace(parts[-1], showers=parts[-1].showers * np.float32(np.nan))
+
+    monkeypatch.setattr(ShowerModel, "generate", spoilt_at_the_end)
+    sentence = refused("generate", "--model", adapted.out, "--showers", 3, "--batch-size", 1)
+    assert f"{adapted.out}: generated a shower that is not finite" in sentence
 
 
 CONFIGS = {

@@ -94,11 +94,13 @@ def test_calochallenge_format_holds_the_same_showers(generated, pblar, tmp_path)
 
 @pytest.mark.parametrize("name", GENERATORS)
 def test_the_seed_decides_the_showers(generated, name):
-    options = ("--generator", name, "--energy", 20, "--showers", 4)
+    options = ("--generator", name, "--energy", "5:50", "--showers", 4)
     first = generated(*options, "--seed", 3, out="a.h5")
     again = generated(*options, "--seed", 3, out="b.h5")
     other = generated(*options, "--seed", 4, out="c.h5")
+    np.testing.assert_array_equal(first.energy, again.energy)
     np.testing.assert_array_equal(first.showers, again.showers)
+    assert not np.isin(first.energy, other.energy).any()
     assert not (first.hashes()[:, None] == other.hashes()).any()
     assert len(np.unique(first.hashes())) == 4
 

@@ -37,7 +37,7 @@ def test_predictions_of_data_and_of_noise_give_the_same_velocity(angle: float) -
 @pytest.mark.parametrize("sampler", ["ddim", "euler", "heun", "ab2"])
 def test_noise_cannot_be_predicted_for_deterministic_samplers(sampler: str) -> None:
     """At the first angle v = (x - noise) / sin(a), so that any error of the network explodes."""
-    with pytest.raises(ConfigError, match="prediction = 'noise' .* use sampler = 'ddpm'"):
+    with pytest.raises(ConfigError, match=r"prediction = 'noise' .* use sampler = 'ddpm'"):
         DiffusionSettings.build({"prediction": "noise", "sampler": sampler})
     assert DiffusionSettings.build({"prediction": "noise", "sampler": "ddpm"}).prediction == "noise"
 

@@ -1,7 +1,7 @@
 """Samplers on a Gaussian, for which everything is known.
 
-Data N(m, s^2) and x_a = sin(a) data + cos(a) noise give x_a ~ N(sin(a) m, q(a)) with q = sin^2(a) s^2 + cos^2(a), and by
-regression of the jointly normal (data, noise) on x_a
+Data N(m, s^2) and x_a = sin(a) data + cos(a) noise give x_a ~ N(sin(a) m, q(a)) with q = sin^2(a) s^2 + cos^2(a), and
+by regression of the jointly normal (data, noise) on x_a
 
     E[data | x]  = m + sin(a) s^2 / q (x - sin(a) m),    E[noise | x] = cos(a) / q (x - sin(a) m)
     v(x, a)      = cos(a) E[data | x] - sin(a) E[noise | x] = cos(a) m + sin(a) cos(a) (s^2 - 1) / q (x - sin(a) m).

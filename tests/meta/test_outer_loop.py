@@ -50,7 +50,7 @@ class Run:
 
     def __post_init__(self) -> None:
         make = {
-            "tokenizer": small_tokenizer,
+            "tokenizer": lambda: small_tokenizer(size=64),  # so many codes that dead ones are revived at random
             "ar": lambda: small_autoregressive(blocks=1, width=12),
             "diffusion": lambda: small_diffusion(dit={"blocks": 1, "width": 12}),
         }

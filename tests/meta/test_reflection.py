@@ -95,7 +95,9 @@ def test_a_pool_mirrors_theta_with_the_shower(stream: Callable[..., TaskStream])
     found = []
     for i in range(40):
         original, drawn = plain.latents.voxels[i : i + 1], batch.latents.voxels[i]
-        images = [(y, x) for y in (False, True) for x in (False, True) if torch.equal(reflect(original, y=y, x=x)[0], drawn)]
+        images = [
+            (y, x) for y in (False, True) for x in (False, True) if torch.equal(reflect(original, y=y, x=x)[0], drawn)
+        ]
         assert len(images) == 1
         found += images
         sign = -1 if images[0][1] else 1

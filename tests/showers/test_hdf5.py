@@ -121,7 +121,7 @@ def test_a_member_of_a_family(tasks: dict[str, Task]) -> None:
         assert file.detector.family == ("Cu", "polystyrene")
 
 
-@pytest.mark.parametrize("rows", [[0], [700, 3, 3, 1999, 130, 127, 128], [-1, 0], slice(5, 300, 7), slice(0, 0)])
+@pytest.mark.parametrize("rows", [[0], [700, 3, 3, 1499, 130, 127, 128], [-1, 0], slice(5, 300, 7), slice(0, 0)])
 def test_any_rows_in_any_order(tasks: dict[str, Task], rows: list[int] | slice) -> None:
     with tasks["siw"].open() as file, h5py.File(tasks["siw"].path) as raw:
         wanted = np.arange(len(file))[rows]

@@ -28,10 +28,10 @@ def tables(draw: Callable) -> ConditionalMarginals:
     start = draw(st.lists(st.floats(-10, 5), min_size=3, max_size=3))
     t0 = draw(st.lists(st.floats(-4, 4), min_size=3, max_size=3))
     quantiles = torch.tensor(steps).reshape(1, 3, n_levels).cumsum(-1) + torch.tensor(start)[None, :, None]
-    return ConditionalMarginals(KNOTS, torch.tensor([t0]), quantiles, torch.ones(1, 3))
+    return ConditionalMarginals(KNOTS, torch.tensor([t0]), quantiles, torch.ones(1, 3), draw(st.booleans()))
 
 
-contexts = st.floats(-1, 3, width=32)
+contexts = st.floats(-2, 4, width=32)
 
 
 def apply(function: Callable, values: np.ndarray | list[float], x: float) -> torch.Tensor:
@@ -63,7 +63,8 @@ def test_normal_latents_have_the_wanted_zeros_and_spectrum(t0: float) -> None:
 @given(tables(), contexts, st.lists(st.floats(-5, 5, width=32), min_size=2, max_size=20))
 def test_energy_never_falls_with_the_latent(table: ConditionalMarginals, x: float, latents: list[float]) -> None:
     energy = apply(table.to_energy, sorted(latents), x)
-    assert (energy[1:] >= energy[:-1] * (1 - 1e-5)).all()
+    # where quantiles coincide a smallest slope keeps the map invertible, which the next level takes back
+    assert (energy[1:] >= energy[:-1] * (1 - 1e-3)).all()
     assert (energy >= 0).all()
 
 
@@ -80,8 +81,7 @@ def test_energies_survive_the_round_trip(table: ConditionalMarginals, x: float, 
     again = apply(table.to_energy, apply(table.to_latent, energy, x).nan_to_num(nan=-9.0), x)
     resolved = energy == 0
     # within a rounding of the threshold a hit may come back as a zero, and far out scores are clamped
-    t0 = float(np.interp(x, [0, 1, 2], table.t0[0].numpy()))
-    near = (torch.tensor(latents) - t0).abs() < 2e-2
+    near = table.excess(torch.tensor(latents)[None, None], torch.full((1, 1), x))[0, 0].abs() < 2e-2
     assert ((again / energy - 1).abs()[~resolved & ~near] < 2e-2).all()
     assert (again[resolved] == 0).all()
 
@@ -157,6 +157,15 @@ def test_outside_the_knots_tables_hold_or_go_on() -> None:
     torch.testing.assert_close(
         apply(further.to_energy, latent, 5.0), np.exp(3.0).astype(np.float32) * apply(further.to_energy, latent, 2.0)
     )
+
+
+def test_crossing_tables_are_made_to_ascend() -> None:
+    """Beyond the knots tables are continued linearly; a spread that shrinks with the context would turn negative."""
+    spread = torch.tensor([2.0, 1.0, 0.5])[:, None] * torch.from_numpy(SCORES).float()
+    table = ConditionalMarginals(KNOTS, torch.full((1, 3), -4.0), spread[None], torch.ones(1, 3), extrapolate=True)
+    energy = apply(table.to_energy, torch.linspace(-3, 3, 50), 6.0)
+    assert (energy[1:] >= energy[:-1] * (1 - 1e-3)).all()
+    assert energy.max() < 1.01 * energy.min()  # all quantiles have met
 
 
 def test_shrinking() -> None:

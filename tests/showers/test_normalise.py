@@ -96,6 +96,20 @@ def test_the_sum_of_a_decoded_shower_is_what_its_total_latent_says(
     assert (decoded[decoded > 0] > 0.9 * normaliser.threshold).all()
 
 
+def test_a_layer_without_a_hit_gives_its_energy_to_its_likeliest_cell(shots: Showers, normaliser: Normaliser) -> None:
+    energy = torch.full((1,), 2e4)
+    drawn = normal_latents(1, shots.showers.shape[1:])
+    usual = normaliser.inverse(drawn, energy)
+    z = int(usual[0].sum((0, 1)).argmax())
+    drawn.voxels[0, :, :, z] = -7.0
+    drawn.voxels[0, 0, 5, z] = -6.0  # r = 0 is hit most often: its threshold lies lowest
+    decoded = normaliser.inverse(drawn, energy)
+    expected = torch.zeros_like(decoded[0, :, :, z])
+    expected[0, 5] = usual[0, :, :, z].sum()
+    torch.testing.assert_close(decoded[0, :, :, z], expected, rtol=1e-2, atol=0)
+    torch.testing.assert_close(decoded.sum(), usual.sum(), rtol=1e-5, atol=0)
+
+
 def test_independent_latents_already_have_the_occupancy_and_the_profiles(
     shots: Showers, normaliser: Normaliser
 ) -> None:
