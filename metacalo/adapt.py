@@ -40,11 +40,11 @@ class AdaptSettings(Settings):
     base: str = "base"
     shots: int = Field(default=400, ge=2)
     generator: Literal["ar", "diffusion", "both"] = "both"
-    steps: int = Field(default=100, ge=0, description="optimiser steps per generator, at most")
+    steps: int = Field(default=40, ge=0, description="optimiser steps per generator, at most")
     batch: int = Field(default=32, ge=1)
-    learning_rate: float = Field(default=2e-3, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
     held_back: float = Field(default=0.15, gt=0, lt=1, description="share of the shots that early stopping watches")
-    patience: int = Field(default=3, ge=1, description="checks without progress after which adaptation stops")
+    patience: int = Field(default=2, ge=1, description="checks without progress after which adaptation stops")
     check_every: int = Field(default=10, ge=1, description="steps between two checks")
     seed: Seed = 1
     device: Device = "cpu"

@@ -150,16 +150,21 @@ def load_tensors(path: str | Path, device: str = "cpu") -> tuple[dict[str, torch
     """Tensors and metadata of a safetensors file.
 
     Raises:
-        ModelFolderError: the file is missing, truncated or of another format.
+        ModelFolderError: the file is missing, truncated, of another format, or holds values that are not finite.
     """
     path = Path(path)
     if not path.is_file():
         raise ModelFolderError(f"{path}: missing; is {path.parent} a metacalo model folder?")
     try:
         with safe_open(str(path), framework="pt", device=device) as handle:
-            return {name: handle.get_tensor(name) for name in handle.keys()}, dict(handle.metadata() or {})  # noqa: SIM118
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+            metadata = dict(handle.metadata() or {})
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelFolderError(f"{path}: not a readable safetensors file ({error}); make the model again") from None
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise ModelFolderError(f"{path}: tensor '{name}' holds values that are not finite; make the model again")
+    return tensors, metadata
 
 
 def tensor_hash(tensors: Mapping[str, torch.Tensor]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from metacalo.config import Device, Seed, Settings
-from metacalo.errors import ConfigError, MetacaloError, ShowerFileError
+from metacalo.errors import ConfigError, ShowerFileError
 from metacalo.model import ShowerModel, load_model, seen_hashes
 from metacalo.progress import track
 from metacalo.showers.detector import Detector
@@ -96,7 +96,7 @@ def generate(
     Raises:
         ConfigError: an energy is not above zero.
         ShowerFileError: the conditions file cannot be read or has too few rows.
-        MetacaloError: see `load_model`; also where a generated value is not finite.
+        MetacaloError: see `load_model` and `ShowerModel.generate`.
 
     Warns:
         EnergyRangeWarning: energies outside the range the base was trained on.
@@ -126,8 +126,6 @@ def generate(
             device=settings.device,
             autocast=settings.autocast,
         ):
-            if not np.isfinite(part.showers).all():
-                raise MetacaloError(f"{model}: generated a shower that is not finite; adapt again or use another base")
             writer.append(part)
             bar.advance(len(part))
     return Path(out)

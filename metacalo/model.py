@@ -16,7 +16,7 @@ from torch import Tensor
 from metacalo.base import Base, checked_kind, resolve_base
 from metacalo.checkpoint import load_tensors, save_json, save_tensors
 from metacalo.config import Settings
-from metacalo.errors import BaseMismatchError, DetectorError, ModelFolderError, UnknownNameError
+from metacalo.errors import BaseMismatchError, DetectorError, MetacaloError, ModelFolderError, UnknownNameError
 from metacalo.generators.base import ShowerGenerator, bf16
 from metacalo.showers.conditions import encode_conditions
 from metacalo.showers.detector import Detector
@@ -93,13 +93,17 @@ class ShowerModel:
         noise = torch.Generator().manual_seed(seed)
         descriptors = self.detector.descriptors()
         for start in range(0, len(energy), batch_size):
-            part = slice(start, start + batch_size)
-            conditions = encode_conditions(energy[part], theta[part], phi[part], descriptors).to(device)
+            rows = slice(start, start + batch_size)
+            conditions = encode_conditions(energy[rows], theta[rows], phi[rows], descriptors).to(device)
             with bf16(device, autocast):
                 latents = generator.sample(conditions, noise)
-            incident = torch.from_numpy(np.asarray(energy[part], dtype=np.float32)).to(device)
+            if not all(bool(part.isfinite().all()) for part in (latents.total, latents.layers, latents.voxels)):
+                raise MetacaloError(
+                    f"generator '{name}' gave a latent that is not finite; adapt again or change its base"
+                )
+            incident = torch.from_numpy(np.asarray(energy[rows], dtype=np.float32)).to(device)
             showers = normaliser.inverse(latents, incident).cpu().numpy()
-            told = [np.asarray(values[part], np.float32) for values in (energy, theta, phi)]
+            told = [np.asarray(values[rows], np.float32) for values in (energy, theta, phi)]
             yield Showers(showers, told[0], told[1], told[2], self.detector)
 
 

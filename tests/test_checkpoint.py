@@ -52,7 +52,7 @@ def test_a_file_keeps_its_old_content_when_the_body_raises(tmp_path: Path, error
     path = tmp_path / "result.txt"
     path.write_text("old")
     expected = OutputError if isinstance(error, OSError) else type(error)
-    with pytest.raises(expected), atomic_file(path) as temporary:  # noqa: PT012
+    with pytest.raises(expected), atomic_file(path) as temporary:
         temporary.write_text("half of the n")
         raise error
     assert path.read_text() == "old"
@@ -77,7 +77,7 @@ def test_a_folder_keeps_its_old_content_when_the_body_raises(tmp_path: Path) -> 
     path = tmp_path / "model"
     path.mkdir()
     (path / "a").write_text("old")
-    with pytest.raises(StopHereError), atomic_folder(path, force=True) as temporary:  # noqa: PT012
+    with pytest.raises(StopHereError), atomic_folder(path, force=True) as temporary:
         (temporary / "a").write_text("new")
         raise StopHereError
     assert (path / "a").read_text() == "old"
