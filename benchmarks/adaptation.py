@@ -17,6 +17,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from metacalo.evaluate import EvaluateSettings, compare
 from metacalo.generators.base import ShowerGenerator
 from metacalo.meta.episodes import ShowerPool
 from metacalo.model import ShowerModel, load_model, zero_shot
+from metacalo.parallel import side_by_side
 from metacalo.showers.hdf5 import Showers
 from metacalo.showers.marginals import ConditionalMarginals, fit_marginals
 from metacalo.showers.normalise import Normaliser, fit_normaliser
@@ -120,7 +122,7 @@ def generated(model: ShowerModel, name: str, conditions: Showers) -> tuple[Showe
 def fidelity(model: ShowerModel, name: str, reference: Showers, *, classifiers: bool) -> dict[str, Any]:
     """Distances of `GENERATED` showers to the reference, and the time they took."""
     sample, milliseconds = generated(model, name, reference[np.arange(GENERATED)])
-    figures = compare(sample, reference, EvaluateSettings(classifiers=classifiers))
+    figures = compare(sample, reference, EvaluateSettings(classifiers=classifiers, rotations=2))
     wanted = ("mean_w1", "fpd", "low_level_auc", "high_level_auc", "response")
     return {**{key: figures[key] for key in wanted}, "ms": milliseconds}
 
@@ -139,15 +141,22 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         reference = file.load(np.random.default_rng(3).permutation(unseen)[: arguments.reference])
     before = zero_shot(resolve_base(arguments.base), task.detector)
     settings = AdaptSettings(base=arguments.base, shots=arguments.shots)
+    tables = fit_normaliser(shots.showers, shots.energy.astype(np.float64))
+    rivals = [
+        (n, k, m) for n in adapted.generators for k, m in (("plain", plain_normaliser(shots)), ("tables", tables))
+    ]
+    # two at a time, each on its share of the cores, as the two generators were adapted
+    calls = [
+        partial(scratch, adapted, shots, name, normaliser, 10 * metrics["generators"][name]["seconds"], settings)
+        for name, _, normaliser in rivals
+    ]
+    trained = {(n, kind): model for (n, kind, _), model in zip(rivals, side_by_side(calls, "cpu"), strict=True)}
     for name in adapted.generators:
-        seconds = 10 * metrics["generators"][name]["seconds"]
         models = {"zero-shot": before, "adapted": adapted}
-        tables = fit_normaliser(shots.showers, shots.energy.astype(np.float64))
-        for label, normaliser in (("plain", plain_normaliser(shots)), ("tables", tables)):
-            models[f"from scratch ({label})"] = scratch(adapted, shots, name, normaliser, seconds, settings)
+        models |= {f"from scratch ({kind})": trained[name, kind] for kind in ("plain", "tables")}
         for label, model in models.items():
-            result[f"{name}, {label}"] = fidelity(model, name, reference, classifiers=arguments.classifiers)
-            figures = result[f"{name}, {label}"]
+            figures = fidelity(model, name, reference, classifiers=arguments.classifiers)
+            result[f"{name}, {label}"] = figures
             console.print(f"{name}, {label}: W1 {figures['mean_w1']['value']:.4f}, FPD {figures['fpd']['value']:.2f}")
     return result
 
