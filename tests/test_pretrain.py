@@ -24,6 +24,7 @@ STAGE = {"steps": 54, "batch": 6, "warmup": 5}
 SMALL = {
     "name": "small",
     "minutes_between_states": 0.0,
+    "capacity": 45,  # less than the showers of a task: windows are part of the state
     "tokenizer": {"patch": (9, 16, 15), "width": 12, "blocks": 1, "quantizer": {"size": 8, "code_width": 4}},
     "prior": {"width": 12, "blocks": 1, "heads": 2, "rank": 1, "embedding": 2, "bins": 8},
     "diffusion": {"dit": {"patch": (9, 16, 15), "width": 12, "blocks": 1, "heads": 2, "rank": 1, "embedding": 2}},
@@ -102,6 +103,7 @@ def test_a_base_loads_to_the_same_weights_every_time(base: Base) -> None:
         first, second = base.generator(name), again.generator(name)
         assert tensor_hash(first.state_dict()) == tensor_hash(second.state_dict())
         assert not first.training
+    assert not any(name.startswith("tokenizer") for name in base.weights["ar"])
     assert tensor_hash(base.generator("ar").frozen()) == tensor_hash(
         {f"tokenizer.{name}": tensor for name, tensor in base.weights["tokenizer"].items()}
     )
@@ -163,15 +165,24 @@ def test_a_resumed_run_gives_the_same_base(
 
 
 def test_stages_one_by_one_give_the_same_base(
-    settings: Callable[..., PretrainSettings], base: Base, tmp_path: Path
+    settings: Callable[..., PretrainSettings], base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "small"
     with pytest.raises(ModelFolderError, match="the stage 'ar' needs a finished 'tokenizer'"):
         pretrain(settings(), out, stages=["ar"])
     assert pretrain(settings(), out, stages=["diffusion"]) is None
     assert pretrain(settings(), out, stages=["tokenizer"]) is None
+    tokenizers: set[str] = set()
+    advance = OuterLoop._advance
+
+    def watched(self: OuterLoop) -> torch.Tensor:
+        tokenizers.add(tensor_hash(self.model.tokenizer.state_dict()))
+        return advance(self)
+
+    monkeypatch.setattr(OuterLoop, "_advance", watched)
     assert pretrain(settings(), out, stages=["ar"]) == out
     assert Base.load(out).hash == base.hash
+    assert tokenizers == {tensor_hash(base.weights["tokenizer"])}  # the prior learnt the codes that it will speak
 
 
 def test_another_seed_gives_another_base_and_a_holdout_is_left_out(

@@ -287,7 +287,7 @@ def test_a_failure_half_way_leaves_nothing(refused, adapted, monkeypatch):
 
     monkeypatch.setattr(ShowerModel, "generate", spoilt_at_the_end)
     sentence = refused("generate", "--model", adapted.out, "--showers", 3, "--batch-size", 1)
-    assert f"{adapted.out}: generated a shower that is not finite" in sentence
+    assert "non-finite" in sentence
 
 
 CONFIGS = {

@@ -161,7 +161,7 @@ def test_a_base_at_zero_shots(generated, base, pblar, sample, told, name):
 
 
 def test_zero_shots_follow_the_detector(generated, base):
-    """Each detector's showers, none of which was a shot, are nearer to its own Geant4 showers than to the other's."""
+    """Without a shot, two detectors' showers fit Geant4's of the same detectors better than crosswise."""
     maps, wanted = {}, {}
     for name in ("siw", "pbwo4"):
         task = resolve_task(name)
@@ -170,5 +170,5 @@ def test_zero_shots_follow_the_detector(generated, base):
         with task.open() as file:
             geant4 = file.read(slice(0, 60)).sum((0, 2))
         maps[name], wanted[name] = showers / showers.sum(), geant4 / geant4.sum()
-    for own, other in (("siw", "pbwo4"), ("pbwo4", "siw")):
-        assert np.abs(maps[own] - wanted[own]).sum() < np.abs(maps[own] - wanted[other]).sum()
+    off = {(made, real): np.abs(maps[made] - wanted[real]).sum() for made in maps for real in wanted}
+    assert off["siw", "siw"] + off["pbwo4", "pbwo4"] < 0.85 * (off["siw", "pbwo4"] + off["pbwo4", "siw"])

@@ -128,6 +128,9 @@ class GeneratorContract:
         adaptable = set(model.adaptable())
         assert {name for name in model.trainable() if name.endswith((".up", ".down", "embedding"))} <= adaptable
         assert sum(name.endswith(".embedding") for name in adaptable) == 1
+        small = {name for name in model.trainable() if name.rsplit(".", 1)[-1] in {"bias", "offsets"}}
+        assert small
+        assert small <= adaptable
         # matrices of weights stay as they are
         assert not any(name.endswith("weight") for name in adaptable)
 
