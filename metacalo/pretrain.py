@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 import metacalo
 from metacalo.base import Base, BaseConfig, build_generator, load_half, resolve_base, save_base, save_half
@@ -26,6 +26,7 @@ from metacalo.meta.episodes import EpisodeSampler, TaskStream, is_reserved
 from metacalo.meta.outer_loop import OuterLoop, StageSettings
 from metacalo.models.prior import PriorSettings
 from metacalo.models.quantizer import perplexity
+from metacalo.models.transformer import BlockStack
 from metacalo.models.vqvae import VQVAE, VQVAESettings
 from metacalo.progress import track
 from metacalo.showers.conditions import TRAINED_ENERGY_MEV, condition_size
@@ -66,6 +67,9 @@ class PretrainSettings(Settings):
     seed: Seed = 1
     device: Device = "cpu"
     autocast: bool = Field(default=True, description="bfloat16 matrix products")
+    gradient_checkpointing: bool = Field(
+        default=False, description="less memory for a third more time: pays where a large grid or batch does not fit"
+    )
     reserve_one_in: int = Field(default=10, ge=0, description="one shower in so many is never trained on; 0 = none")
     capacity: int = Field(default=4096, ge=1, description="showers of a task that are held in memory")
     minutes_between_states: float = Field(default=5.0, ge=0)
@@ -249,6 +253,7 @@ def _train_tokenizer(
     if settings.train_tokenizer.steps == 0:
         raise ConfigError("train_tokenizer.steps = 0 leaves the codebooks empty; train it or give --initial")
     model = VQVAE(config.tokenizer, config.grid).to(settings.device)
+    _set_checkpointing(model, settings)
     used: list[Tensor] = []
 
     def gradient_step(step: int) -> Tensor:
@@ -294,6 +299,7 @@ def _train_generator(
             raise ModelFolderError(f"{work}: the stage 'ar' needs a finished 'tokenizer'; run that stage first")
         model.tokenizer.load_state_dict(load_half(work / "tokenizer.safetensors"))
     model = model.to(settings.device)
+    _set_checkpointing(model, settings)
     stage_settings = settings.train_ar if stage == "ar" else settings.train_diffusion
     gradient_step = _GradientStep(model, settings, stage_settings, sampler, noise)
     trainable = model.trainable()
@@ -311,6 +317,12 @@ def _train_generator(
     losses = loop.run(resume=resume)
     frozen = model.frozen()
     return {n: t for n, t in model.state_dict().items() if n not in frozen}, {"losses": losses}
+
+
+def _set_checkpointing(model: nn.Module, settings: PretrainSettings) -> None:
+    for module in model.modules():
+        if isinstance(module, BlockStack):
+            module.checkpointing = settings.gradient_checkpointing
 
 
 @dataclass(frozen=True)

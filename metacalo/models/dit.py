@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from metacalo.config import Settings
 from metacalo.models.patches import Patching
 from metacalo.models.positions import sincos_3d
-from metacalo.models.transformer import Block, Modulation
+from metacalo.models.transformer import Block, BlockStack, Modulation
 from metacalo.showers.normalise import Latents
 from metacalo.typing import Conditions, Tokens
 
@@ -54,7 +54,7 @@ class DiT(nn.Module):
         self.condition = nn.Sequential(
             nn.Linear(condition_size + settings.embedding + _TIME_FEATURES, width), nn.SiLU(), nn.Linear(width, width)
         )
-        self.blocks = nn.ModuleList(Block(width, settings.heads, rank=settings.rank) for _ in range(settings.blocks))
+        self.blocks = BlockStack(Block(width, settings.heads, rank=settings.rank) for _ in range(settings.blocks))
         n_modulations = 1 if settings.modulation == "shared" else settings.blocks
         self.modulation = nn.Linear(width, 6 * width * n_modulations)
         self.offsets = nn.Parameter(torch.zeros(settings.blocks, 6 * width))
@@ -71,8 +71,7 @@ class DiT(nn.Module):
         embedding = self.embedding.expand(n, -1)
         c = self.condition(torch.cat([conditions, embedding, time_features(time)], dim=1))  # (n, width)
         x = self.read(self.patching.join(latents)) + self.positions
-        for block, modulation in zip(self.blocks, self._modulations(c), strict=True):
-            x = block(x, modulation)
+        x = self.blocks(x, self._modulations(c))
         shift, scale = self.final_modulation(torch.nn.functional.silu(c))[:, None].chunk(2, dim=-1)
         tokens: Tokens = self.write(self.norm(x) * (1 + scale) + shift)
         return self.patching.part(tokens.float())

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from metacalo.config import Settings
 from metacalo.models.patches import Patching
 from metacalo.models.positions import sincos_3d
-from metacalo.models.transformer import Block, KeyValueCache
+from metacalo.models.transformer import Block, BlockStack, KeyValueCache
 from metacalo.typing import Codes, Conditions, Tokens
 
 __all__ = ["Prior", "PriorSettings", "Sampling"]
@@ -72,7 +72,7 @@ class Prior(nn.Module):
         fixed = torch.zeros(self.n_positions, width)
         fixed[self.n_energies :] = sincos_3d(patching.counts, width)
         self.register_buffer("fixed_positions", fixed, persistent=False)
-        self.blocks = nn.ModuleList(
+        self.blocks = BlockStack(
             Block(width, settings.heads, causal=True, rank=settings.rank) for _ in range(settings.blocks)
         )
         self.norm = nn.RMSNorm(width)
@@ -109,9 +109,7 @@ class Prior(nn.Module):
         energies, indices = self._split(codes)
         before = torch.cat([self.energy_tokens(energies), self._patch_tokens(indices[:, :-1])], dim=1)
         x: Tokens = torch.cat([self._start(conditions), before], dim=1) + self._position(0, self.n_positions)
-        for block in self.blocks:
-            x = block(x)
-        x = self.norm(x)
+        x = self.norm(self.blocks(x))
         patches = x[:, self.n_energies :]
         logits = [self._code_logits(patches, indices, slot) for slot in range(self.depth)]
         return self.energy_head(x[:, : self.n_energies]), torch.stack(logits, dim=2)

@@ -5,16 +5,19 @@ Pre-norm with RMSNorm, query-key norm, SwiGLU: the parts that the best published
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from metacalo.errors import ConfigError
 from metacalo.models.adapters import LowRankLinear
 from metacalo.typing import Tokens
 
-__all__ = ["Attention", "Block", "KeyValueCache", "Modulation", "SwiGLU"]
+__all__ = ["Attention", "Block", "BlockStack", "KeyValueCache", "Modulation", "SwiGLU"]
 
 Modulation = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 """shift, scale and gate of the attention, then of the feed-forward; each (n, 1, width)."""
@@ -101,6 +104,29 @@ class Block(nn.Module):
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = modulation
         x = x + gate_a * self.attention(_modulate(_rms(x, self.attention_norm), shift_a, scale_a), cache)
         return x + gate_f * self.feedforward(_modulate(_rms(x, self.feedforward_norm), shift_f, scale_f))  # type: ignore[no-any-return]
+
+
+class BlockStack(nn.ModuleList):
+    """Blocks one after another.
+
+    Attributes:
+        checkpointing: keep only the input of each block in training and compute the rest again in the backward pass
+            (arXiv:1604.06174): less memory for a third more time.
+    """
+
+    def __init__(self, blocks: Iterable[Block]) -> None:
+        super().__init__(blocks)
+        self.checkpointing = False
+
+    def forward(self, x: Tokens, modulations: Sequence[Modulation] | None = None) -> Tokens:
+        """(n, token, width) to the same; `modulations` holds one for each block."""
+        for index, block in enumerate(self):
+            modulation = None if modulations is None else modulations[index]
+            if self.checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, modulation, use_reentrant=False)
+            else:
+                x = block(x, modulation)
+        return x
 
 
 def _rms(x: Tensor, norm: nn.RMSNorm) -> Tensor:

@@ -13,7 +13,7 @@ from metacalo.config import Settings
 from metacalo.models.patches import Patching
 from metacalo.models.positions import sincos_3d
 from metacalo.models.quantizer import QuantizerSettings, ResidualQuantizer
-from metacalo.models.transformer import Block
+from metacalo.models.transformer import Block, BlockStack
 from metacalo.typing import ShowerTensor, Tokens
 
 __all__ = ["VQVAE", "VQVAESettings"]
@@ -46,24 +46,20 @@ class VQVAE(nn.Module):
         width, n_cells = settings.width, self.patching.n_cells
         self.register_buffer("positions", sincos_3d(self.patching.counts, width), persistent=False)
         self.read = nn.Linear(n_cells, width)
-        self.encoder = nn.ModuleList(Block(width, settings.heads) for _ in range(settings.blocks))
+        self.encoder = BlockStack(Block(width, settings.heads) for _ in range(settings.blocks))
         self.to_code = nn.Sequential(nn.RMSNorm(width), nn.Linear(width, settings.quantizer.code_width))
         self.quantizer = ResidualQuantizer(settings.quantizer)
         self.from_code = nn.Linear(settings.quantizer.code_width, width)
-        self.decoder = nn.ModuleList(Block(width, settings.heads) for _ in range(settings.blocks))
+        self.decoder = BlockStack(Block(width, settings.heads) for _ in range(settings.blocks))
         self.write = nn.Sequential(nn.RMSNorm(width), nn.Linear(width, 2 * n_cells))
 
     def _encode(self, voxels: ShowerTensor) -> Float[Tensor, "n token code_width"]:
         x: Tokens = self.read(self.patching.split_cells(voxels)) + self.positions
-        for block in self.encoder:
-            x = block(x)
-        return self.to_code(x).float()  # type: ignore[no-any-return]
+        return self.to_code(self.encoder(x)).float()  # type: ignore[no-any-return]
 
     def _decode(self, vectors: Float[Tensor, "n token code_width"]) -> tuple[ShowerTensor, ShowerTensor]:
         x: Tokens = self.from_code(vectors) + self.positions
-        for block in self.decoder:
-            x = block(x)
-        mean, log_sigma = self.write(x).float().chunk(2, dim=-1)
+        mean, log_sigma = self.write(self.decoder(x)).float().chunk(2, dim=-1)
         return self.patching.merge_cells(mean), self.patching.merge_cells(log_sigma).clamp(*_LOG_SIGMA_LIMITS)
 
     def loss(self, voxels: ShowerTensor) -> tuple[Tensor, Int[Tensor, "n token depth"]]:
