@@ -30,7 +30,7 @@ class StopHereError(Exception):
 @pytest.fixture
 def tensors() -> dict[str, torch.Tensor]:
     return {
-        "single": torch.tensor([[1.0, -0.0, float("nan")], [2.0, 3.0, 4.0]]),
+        "single": torch.tensor([[1.0, -0.0, 1e-42], [2.0, 3.0, 4.0]]),
         "half": torch.arange(4).to(torch.bfloat16),
         "count": torch.tensor(7),
         "flags": torch.tensor([True, False]),
@@ -164,6 +164,13 @@ def test_a_truncated_file_gives_one_sentence(tmp_path: Path, share: float) -> No
         load_tensors(path)
     assert "\n" not in str(caught.value)
     assert str(caught.value).endswith("make the model again")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_values_that_are_not_finite_are_told(tmp_path: Path, value: float) -> None:
+    save_tensors(tmp_path / "x.safetensors", {"good": torch.zeros(3), "bad": torch.tensor([1.0, value])})
+    with pytest.raises(ModelFolderError, match="tensor 'bad' holds values that are not finite"):
+        load_tensors(tmp_path / "x.safetensors")
 
 
 def test_missing_tensors_are_told(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from metacalo.models.transformer import BlockStack
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # higher 0.2.1 imports names that torch has deprecated
     import higher
@@ -69,6 +71,8 @@ class HigherEngine:
                 differentiable,
             ),
         ):
+            if second_order:
+                _keep_activations(fast)
             for step in range(steps):
                 differentiable.step(inner_loss(fast, step))
             loss = query_loss(fast)
@@ -81,6 +85,13 @@ class HigherEngine:
             gradients = torch.autograd.grad(loss, wanted, allow_unused=True)
         found = {name: gradient for name, gradient in zip(names, gradients, strict=True) if gradient is not None}
         return loss.detach(), found
+
+
+def _keep_activations(model: nn.Module) -> None:
+    """Blocks that are computed again in the backward pass would use the last fast weights, not those of their step."""
+    for module in model.modules():
+        if isinstance(module, BlockStack):
+            module.checkpointing = False
 
 
 @contextmanager

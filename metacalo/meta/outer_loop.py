@@ -130,6 +130,8 @@ class OuterLoop:
         tensors |= {f"sampler/{name}": tensor for name, tensor in self.sampler.state().items()}
         tensors["noise"] = self.noise.get_state()
         tensors["global"] = torch.get_rng_state()  # the codebook's k-means and revival draw from it
+        if torch.cuda.is_available():
+            tensors["cuda"] = torch.cuda.get_rng_state()
         tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
         save_tensors(self.state_file, tensors, {"stage": self.name, "step": str(self.step)})
 
@@ -152,5 +154,7 @@ class OuterLoop:
         self.sampler.restore(part("sampler/"))
         self.noise.set_state(tensors["noise"])
         torch.set_rng_state(tensors["global"])
+        if "cuda" in tensors and torch.cuda.is_available():
+            torch.cuda.set_rng_state(tensors["cuda"])
         self.losses = tensors["losses"].tolist()
         self.step = int(metadata["step"])

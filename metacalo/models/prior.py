@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metacalo.config import Settings
+from metacalo.errors import ConfigError
 from metacalo.models.patches import Patching
 from metacalo.models.positions import sincos_3d
 from metacalo.models.transformer import Block, BlockStack, KeyValueCache
@@ -32,11 +33,19 @@ class PriorSettings(Settings):
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next index is drawn: temperature, then top-k, then top-p (nucleus); the defaults are the plain model."""
+    """How the next index is drawn: temperature, then top-k, then top-p (nucleus); the defaults are the plain model.
+
+    Raises:
+        ConfigError: a value that leaves nothing to draw from.
+    """
 
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or (self.top_k is not None and self.top_k < 1) or not 0 < self.top_p <= 1:
+            raise ConfigError(f"temperature >= 0, top_k >= 1 and 0 < top_p <= 1 are needed, got {self}")
 
 
 class Prior(nn.Module):

@@ -43,7 +43,7 @@ LOG_LAYER_KNOTS = np.linspace(np.log(0.1), np.log(8e3), 9)
 PRIOR_SHOWERS = {"total": 10.0, "layer": 5.0, "voxel": 2.0}
 """Showers that the prior counts for in each row: found on held-out detectors at 50 to 400 shots."""
 
-_ROUNDING = 1e-4  # the smallest cell of the sample must not fall below its own threshold on the way back
+_ROUNDING = 1e-3  # the smallest cell of the sample must not fall below its own threshold on the way back
 _TINY = 1e-9  # MeV: keeps the shares of empty showers and layers at zero
 
 

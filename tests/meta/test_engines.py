@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from metacalo.checkpoint import tensor_hash
 from metacalo.generators.base import Batch, ShowerGenerator
 from metacalo.meta.engines import Engine, HigherEngine
+from metacalo.models.transformer import BlockStack
 from metacalo.showers.normalise import Latents
 from tests.small import disturb, draw_batch, seeded, small_autoregressive, small_diffusion
 
@@ -189,3 +190,37 @@ def test_engines_agree_with_an_independent_implementation(
         assert gradient.dtype == torch.float64
     assert tensor_hash(model.state_dict()) == before
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    "second_order",
+    [True, False],
+)
+@pytest.mark.parametrize("make", [small_diffusion, small_autoregressive])
+def test_checkpointing_changes_no_meta_gradient(
+    engine: Engine, make: Callable[[], ShowerGenerator], second_order: bool
+) -> None:
+    batches = [draw_batch(4, seed) for seed in range(3)]
+    found = []
+    for checkpointing in (False, True):
+        model, noise = make(), seeded(4)
+        disturb(model)
+        for module in model.modules():
+            if isinstance(module, BlockStack):
+                module.checkpointing = checkpointing
+        _, gradients = engine.query_gradients(
+            model.train(),
+            list(model.adaptable()),
+            lambda fast, step, noise=noise: fast(batches[step], noise),
+            lambda fast, noise=noise: fast(batches[2], noise),
+            steps=2,
+            rate=0.5,
+            second_order=second_order,
+        )
+        found.append(gradients)
+        assert all(
+            module.checkpointing == checkpointing for module in model.modules() if isinstance(module, BlockStack)
+        )
+    plain, checkpointed = found
+    torch.testing.assert_close(checkpointed, plain, rtol=1e-4, atol=1e-6)

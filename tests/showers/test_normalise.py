@@ -59,7 +59,6 @@ def test_inverse_of_forward_is_the_shower(shots: Showers, normaliser: Normaliser
     torch.testing.assert_close(again.sum((1, 2)), showers.sum((1, 2)), rtol=1e-3, atol=0.05)
 
 
-@pytest.mark.xfail(reason="rounding takes the smallest cell of the sample below `threshold`", strict=True)
 def test_no_hit_of_the_sample_is_lost(shots: Showers, normaliser: Normaliser, latents: Latents) -> None:
     showers, energy = tensors_of(shots)
     assert ((normaliser.inverse(latents, energy) > 0) == (showers > 0)).all()
