@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -22,19 +21,15 @@ from metacalo.generators.base import ShowerGenerator, bf16
 from metacalo.generators.diffusion import DiffusionSettings
 from metacalo.meta.algorithms import AlgorithmName, resolve_algorithm
 from metacalo.meta.engines import HigherEngine
-from metacalo.meta.episodes import EpisodeSampler, TaskStream, is_reserved
+from metacalo.meta.episodes import EpisodeSampler
 from metacalo.meta.outer_loop import OuterLoop, StageSettings
+from metacalo.meta.training_data import TrainingData, training_data
 from metacalo.models.prior import PriorSettings
 from metacalo.models.quantizer import perplexity
 from metacalo.models.transformer import BlockStack
 from metacalo.models.vqvae import VQVAE, VQVAESettings
-from metacalo.progress import track
 from metacalo.showers.conditions import TRAINED_ENERGY_MEV, condition_size
 from metacalo.showers.detector import DESCRIPTORS
-from metacalo.showers.hdf5 import Showers
-from metacalo.showers.hyperprior import Hyperprior, fit_hyperprior
-from metacalo.showers.normalise import Normaliser, fit_normaliser
-from metacalo.showers.tasks import discover_tasks, training_tasks
 
 __all__ = ["MetaSettings", "PretrainSettings", "Stage", "pretrain"]
 
@@ -82,15 +77,6 @@ class PretrainSettings(Settings):
     meta: MetaSettings = MetaSettings()
 
 
-@dataclass(frozen=True)
-class _Data:
-    streams: list[TaskStream]
-    hyperprior: Hyperprior
-    seen: np.ndarray
-    counts: dict[str, int]
-    grid: tuple[int, int, int]
-
-
 def pretrain(
     settings: PretrainSettings,
     out: str | Path,
@@ -121,7 +107,9 @@ def pretrain(
         raise OutputError(f"{out}: exists already; give --force to replace it or another --out")
     work = out.with_name(out.name + ".work")
     _open_work(work, settings, resume=resume, stages=stages)
-    data = _prepare(settings)
+    data = training_data(
+        settings.tasks, settings.holdout, reserve_one_in=settings.reserve_one_in, capacity=settings.capacity
+    )
     initial = resolve_base(settings.initial) if settings.initial else None
     config = _config(settings, data, initial, command)
     for stage in get_args(Stage):
@@ -157,39 +145,7 @@ def _finished(work: Path, stage: str) -> bool:
     return (work / f"{stage}.json").exists()
 
 
-def _prepare(settings: PretrainSettings) -> _Data:
-    """Training rows and normaliser of every task, and the hyperprior over them."""
-    tasks = training_tasks(discover_tasks(*settings.tasks), settings.holdout)
-    if not tasks:
-        raise ConfigError("no task is left to train on; hold out fewer or give more by --tasks")
-    grids = {task.detector.grid.shape for task in tasks}
-    if len(grids) != 1:
-        raise ConfigError(f"the tasks have different grids ({', '.join(map(str, sorted(grids)))}); train one base each")
-    rows, seen, fitted = [], [], []
-    with track("normalisers", len(tasks)) as bar:
-        for task in tasks:
-            with task.open() as file:
-                hashes = file.hashes()
-                chosen = np.flatnonzero(~is_reserved(hashes, settings.reserve_one_in))
-                fitted.append(_fit(file.load(chosen[: settings.capacity])))
-            rows.append(chosen)
-            seen.append(hashes[chosen])
-            bar.advance()
-    descriptors = np.stack([task.detector.descriptors() for task in tasks])
-    hyperprior = fit_hyperprior(fitted, torch.from_numpy(descriptors))
-    streams = []
-    for task, training_rows, normaliser, vector in zip(tasks, rows, fitted, descriptors, strict=True):
-        prior = hyperprior.predict(torch.from_numpy(vector), scale=normaliser.scale)
-        streams.append(TaskStream(task, normaliser.shrunk_towards(prior), training_rows, settings.capacity))
-    counts = {task.name: len(training_rows) for task, training_rows in zip(tasks, rows, strict=True)}
-    return _Data(streams, hyperprior, np.concatenate(seen), counts, grids.pop())
-
-
-def _fit(showers: Showers) -> Normaliser:
-    return fit_normaliser(showers.showers, showers.energy.astype(np.float64))
-
-
-def _config(settings: PretrainSettings, data: _Data, initial: Base | None, command: str) -> BaseConfig:
+def _config(settings: PretrainSettings, data: TrainingData, initial: Base | None, command: str) -> BaseConfig:
     sizes = settings if initial is None else initial.config
     if initial is not None and (initial.config.grid, initial.config.descriptors) != (data.grid, DESCRIPTORS):
         raise ConfigError(
@@ -218,7 +174,7 @@ def _run_stage(
     stage: Stage,
     settings: PretrainSettings,
     config: BaseConfig,
-    data: _Data,
+    data: TrainingData,
     initial: Base | None,
     work: Path,
     *,

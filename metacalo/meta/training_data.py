@@ -1,0 +1,81 @@
+"""What pretraining draws from: training rows, normalisers and streams of every task, and the hyperprior over them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from metacalo.errors import ConfigError
+from metacalo.meta.episodes import TaskStream, is_reserved
+from metacalo.progress import track
+from metacalo.showers.hyperprior import Hyperprior, fit_hyperprior
+from metacalo.showers.normalise import fit_normaliser
+from metacalo.showers.tasks import discover_tasks, training_tasks
+from metacalo.typing import PathLike
+
+__all__ = ["TrainingData", "training_data"]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The tasks of a pretraining run.
+
+    Attributes:
+        streams: one for each task.
+        hyperprior: fitted over the tasks.
+        seen: content hashes of all training rows, int64.
+        counts: task to its number of training rows.
+        grid: cells of the mesh that all tasks share, (r, phi, z).
+    """
+
+    streams: list[TaskStream]
+    hyperprior: Hyperprior
+    seen: np.ndarray
+    counts: dict[str, int]
+    grid: tuple[int, int, int]
+
+
+def training_data(
+    folders: Sequence[PathLike], holdout: Sequence[str], *, reserve_one_in: int, capacity: int
+) -> TrainingData:
+    """Reads the tasks of `folders` (by default: those that ship) but those held out, and fits their normalisers.
+
+    Args:
+        folders: of tasks.
+        holdout: names of tasks left out, with all of the same pair of materials.
+        reserve_one_in: one shower in so many, by content hash, is kept out of training; 0 = none.
+        capacity: showers of a task that are held in memory, and that its normaliser is fitted on.
+
+    Raises:
+        ConfigError: no task is left, or their meshes differ.
+        UnknownNameError: a held-out task is not known.
+        ShowerFileError, DetectorError: a task cannot be read.
+    """
+    tasks = training_tasks(discover_tasks(*folders), holdout)
+    if not tasks:
+        raise ConfigError("no task is left to train on; hold out fewer or give more by --tasks")
+    grids = {task.detector.grid.shape for task in tasks}
+    if len(grids) != 1:
+        raise ConfigError(f"the tasks have different grids ({', '.join(map(str, sorted(grids)))}); train one base each")
+    rows, seen, fitted = [], [], []
+    with track("normalisers", len(tasks)) as bar:
+        for task in tasks:
+            with task.open() as file:
+                hashes = file.hashes()
+                chosen = np.flatnonzero(~is_reserved(hashes, reserve_one_in))
+                showers = file.load(chosen[:capacity])
+            fitted.append(fit_normaliser(showers.showers, showers.energy.astype(np.float64)))
+            rows.append(chosen)
+            seen.append(hashes[chosen])
+            bar.advance()
+    descriptors = np.stack([task.detector.descriptors() for task in tasks])
+    hyperprior = fit_hyperprior(fitted, torch.from_numpy(descriptors))
+    streams = []
+    for task, training_rows, normaliser, vector in zip(tasks, rows, fitted, descriptors, strict=True):
+        prior = hyperprior.predict(torch.from_numpy(vector), scale=normaliser.scale)
+        streams.append(TaskStream(task, normaliser.shrunk_towards(prior), training_rows, capacity))
+    counts = {task.name: len(training_rows) for task, training_rows in zip(tasks, rows, strict=True)}
+    return TrainingData(streams, hyperprior, np.concatenate(seen), counts, grids.pop())
