@@ -34,9 +34,3 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 clean:
 	rm -rf $(VENV) out
-
-# learn2learn 0.2.0 does not build by plain pip on Python 3.11 and later: its C was made by an old Cython
-.PHONY: learn2learn
-learn2learn: $(VENV)/.installed
-	$(VENV)/bin/pip install -q "Cython<3.1" "setuptools<81" wheel
-	$(VENV)/bin/pip install -q --no-deps --no-build-isolation learn2learn==0.2.0 -C--global-option=build_ext
