@@ -118,6 +118,10 @@ def generate(
     generator: Annotated[str | None, typer.Option("--generator", help="ar or diffusion.")] = None,
     format: Annotated[str | None, typer.Option("--format", help="par04 or calochallenge.")] = None,  # noqa: A002
     batch_size: Annotated[int | None, typer.Option("--batch-size")] = None,
+    temperature: Annotated[float | None, typer.Option("--temperature", help="ar: of the prior, 1 = itself.")] = None,
+    top_k: Annotated[int | None, typer.Option("--top-k", help="ar: among the likeliest indices only.")] = None,
+    top_p: Annotated[float | None, typer.Option("--top-p", help="ar: among the likeliest of this share only.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="diffusion: sampler steps.")] = None,
     base: Annotated[Path | None, typer.Option("--base", help="Where the model's base lies.")] = None,
     detector: Annotated[str | None, typer.Option("--detector", help="Detector of a base: task, file or toml.")] = None,
     config: Config = None,
@@ -141,6 +145,10 @@ def generate(
         generator=generator,
         format=format,
         batch_size=batch_size,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        steps=steps,
         seed=seed,
         device=device,
     )

@@ -12,7 +12,11 @@ from pydantic import Field, field_validator
 
 from metacalo.config import Device, Seed, Settings
 from metacalo.errors import ConfigError, ShowerFileError
+from metacalo.generators.autoregressive import Autoregressive
+from metacalo.generators.base import ShowerGenerator
+from metacalo.generators.diffusion import Diffusion
 from metacalo.model import ShowerModel, load_model, seen_hashes
+from metacalo.models.prior import Sampling
 from metacalo.progress import track
 from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import open_showers
@@ -42,6 +46,10 @@ class GenerateSettings(Settings):
     format: Literal["par04", "calochallenge"] = "par04"
     seed: Seed = 1
     batch_size: int = Field(default=100, ge=1)
+    temperature: float = Field(default=1.0, ge=0, description="of the ar prior; 1 = the model itself")
+    top_k: int | None = Field(default=None, ge=1, description="ar: draw among the likeliest indices only")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="ar: draw among the likeliest indices of this share only")
+    steps: int | None = Field(default=None, ge=1, description="diffusion: sampler steps; by default the base's")
     device: Device = "cpu"
     autocast: bool = True
 
@@ -103,6 +111,7 @@ def generate(
     """
     settings = settings or GenerateSettings()
     loaded = load_model(model, base=base, detector=detector)
+    _set_sampling(loaded.generator(settings.generator), settings)
     energy, theta, phi = _conditions(settings, base)
     _warn_outside(loaded, energy)
     with (
@@ -129,6 +138,13 @@ def generate(
             writer.append(part)
             bar.advance(len(part))
     return Path(out)
+
+
+def _set_sampling(generator: ShowerGenerator, settings: GenerateSettings) -> None:
+    if isinstance(generator, Autoregressive):
+        generator.sampling = Sampling(settings.temperature, settings.top_k, settings.top_p)
+    if isinstance(generator, Diffusion) and settings.steps is not None:
+        generator.steps = settings.steps
 
 
 def _conditions(settings: GenerateSettings, base: str | Path | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
