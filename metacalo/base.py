@@ -23,7 +23,19 @@ from metacalo.models.vqvae import VQVAE, VQVAESettings
 from metacalo.showers.hyperprior import Hyperprior
 from metacalo.showers.tasks import data_folder
 
-__all__ = ["FORMAT", "GENERATORS", "Base", "BaseConfig", "checked_kind", "load_half", "resolve_base", "save_half"]
+__all__ = [
+    "FORMAT",
+    "GENERATORS",
+    "Base",
+    "BaseConfig",
+    "build_generator",
+    "checked_kind",
+    "load_half",
+    "load_into",
+    "resolve_base",
+    "save_base",
+    "save_half",
+]
 
 FORMAT = 1
 GENERATORS = ("ar", "diffusion")

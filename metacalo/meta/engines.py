@@ -61,9 +61,9 @@ class HigherEngine:
         second_order: bool,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """See `Engine.query_gradients`."""
-        names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-        start = [dict(model.named_parameters())[name] for name in names]
-        optimizer = torch.optim.SGD([dict(model.named_parameters())[name] for name in adaptable], lr=rate)
+        start = dict(model.named_parameters())
+        names = [name for name, parameter in start.items() if parameter.requires_grad]
+        optimizer = torch.optim.SGD([start[name] for name in adaptable], lr=rate)
         with (
             _attention(second_order),
             higher.innerloop_ctx(model, optimizer, copy_initial_weights=False, track_higher_grads=second_order) as (
@@ -76,13 +76,9 @@ class HigherEngine:
             for step in range(steps):
                 differentiable.step(inner_loss(fast, step))
             loss = query_loss(fast)
-            if second_order:
-                wanted: Sequence[Tensor] = start
-            else:
-                position = {name: i for i, (name, _) in enumerate(model.named_parameters())}
-                adapted = list(fast.parameters())
-                wanted = [adapted[position[name]] for name in names]
-            gradients = torch.autograd.grad(loss, wanted, allow_unused=True)
+            # the functional copy lists its parameters in the model's order
+            at = start if second_order else dict(zip(start, fast.parameters(), strict=True))
+            gradients = torch.autograd.grad(loss, [at[name] for name in names], allow_unused=True)
         found = {name: gradient for name, gradient in zip(names, gradients, strict=True) if gradient is not None}
         return loss.detach(), found
 

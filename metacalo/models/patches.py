@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from einops import rearrange, reduce, repeat
-from torch import Tensor
 
 from metacalo.errors import ConfigError
 from metacalo.showers.normalise import Latents
@@ -83,11 +82,7 @@ class Patching:
         n_r, n_phi, _ = self.counts
         cells, layers, total = torch.split(tokens, [self.n_cells, self.patch[2], 1], dim=-1)
         return Latents(
-            _mean_all(total),
+            total.mean((1, 2)),
             reduce(layers, "n (z r phi) pz -> n (z pz)", "mean", r=n_r, phi=n_phi),
             self.merge_cells(cells),
         )
-
-
-def _mean_all(total: Tensor) -> Tensor:
-    return total.mean((1, 2))
