@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from metacalo.comparison import compare_models
 from metacalo.config import Device, Seed, Settings
 from metacalo.errors import MetacaloError, ShowerFileError, UnknownNameError
 from metacalo.generators.base import Batch, ShowerGenerator, bf16
+from metacalo.generators.frozen import FrozenLibrary
 from metacalo.meta.episodes import ShowerPool
 from metacalo.model import ShowerModel, save_model, zero_shot
 from metacalo.parallel import side_by_side
@@ -39,7 +40,9 @@ class AdaptSettings(Settings):
 
     base: str = "base"
     shots: int = Field(default=400, ge=2)
-    generator: Literal["ar", "diffusion", "both"] = "both"
+    generator: Literal["ar", "diffusion", "both", "frozen"] = Field(
+        default="both", description="both = ar and diffusion; frozen = a library of the shots, no network"
+    )
     steps: int = Field(default=40, ge=0, description="optimiser steps per generator, at most")
     batch: int = Field(default=32, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -55,8 +58,8 @@ class AdaptSettings(Settings):
 
     @property
     def generators(self) -> tuple[str, ...]:
-        """Names of the generators that are adapted."""
-        return GENERATORS if self.generator == "both" else (self.generator,)
+        """Names of the generators that are adapted; none where the shots become a library."""
+        return {"both": GENERATORS, "frozen": ()}.get(self.generator, (self.generator,))
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def adapt(
 
     Args:
         detector: a shower file, a task folder or the name of a task.
-        out: folder to write: adapters, normaliser, config.json, metrics.json, profiles.png.
+        out: folder to write: adapters or library, normaliser, config.json, metrics.json, profiles.png.
         settings: see `AdaptSettings`.
         described: takes the place of what the file says about its detector.
         force: replace an existing `out`.
@@ -144,7 +147,9 @@ def adapt(
 def adapted_model(
     before: ShowerModel, shots: Showers, settings: AdaptSettings
 ) -> tuple[ShowerModel, dict[str, dict[str, Any]]]:
-    """Normaliser and generators of `before` fitted to `shots`, and the record of each generator's run."""
+    """Normaliser and generators of `before` fitted to `shots`, or a library of them; with the record of each run."""
+    if settings.generator == "frozen":
+        return _with_library(before, shots)
     fitted = fit_normaliser(shots.showers, shots.energy.astype(np.float64))
     prior = before.base.hyperprior.predict(torch.from_numpy(before.detector.descriptors()), scale=fitted.scale)
     normaliser = fitted.shrunk_towards(prior)
@@ -160,6 +165,14 @@ def adapted_model(
         )
     runs = dict(zip(generators, records, strict=True))
     return ShowerModel(before.base, before.detector, normaliser, generators, shots.hashes()), runs
+
+
+def _with_library(before: ShowerModel, shots: Showers) -> tuple[ShowerModel, dict[str, dict[str, Any]]]:
+    started = time.perf_counter()
+    library = FrozenLibrary.from_shots(shots)
+    model = replace(before, generators={}, shots=shots.hashes(), libraries={"frozen": library})
+    record = {"showers": len(library), "threshold_MeV": library.threshold}
+    return model, {"frozen": {"seconds": time.perf_counter() - started, **record}}
 
 
 def adapt_generator(

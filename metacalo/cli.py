@@ -75,7 +75,7 @@ def adapt(
     out: Out = Path("out/adapted"),
     base: Annotated[str | None, typer.Option("--base", help="Name or folder of the base.")] = None,
     shots: Annotated[int | None, typer.Option("--shots", help="Showers to adapt on.")] = None,
-    generator: Annotated[str | None, typer.Option("--generator", help="ar, diffusion or both.")] = None,
+    generator: Annotated[str | None, typer.Option("--generator", help="ar, diffusion, both or frozen.")] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Optimiser steps per generator, at most.")] = None,
     config: Config = None,
     absorber: Absorber = None,
@@ -115,7 +115,7 @@ def generate(
     unseen_by: Annotated[
         str | None, typer.Option("--unseen-by", help="Leave out the rows this model has seen.")
     ] = None,
-    generator: Annotated[str | None, typer.Option("--generator", help="ar or diffusion.")] = None,
+    generator: Annotated[str | None, typer.Option("--generator", help="ar, diffusion or frozen.")] = None,
     format: Annotated[str | None, typer.Option("--format", help="par04 or calochallenge.")] = None,  # noqa: A002
     batch_size: Annotated[int | None, typer.Option("--batch-size")] = None,
     temperature: Annotated[float | None, typer.Option("--temperature", help="ar: of the prior, 1 = itself.")] = None,

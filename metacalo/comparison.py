@@ -1,4 +1,4 @@
-"""What adaptation changed: the base at zero shots and the adapted model, both against Geant4."""
+"""What adaptation changed: the base at zero shots and the adapted model (or a library), both against Geant4."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ def compare_models(
 ) -> dict[str, Any]:
     """Distances to Geant4 before and after adaptation, of each generator, with the Geant4 floor.
 
+    A library of shots has no before: it is compared as it is.
+
     Args:
         before: the base at zero shots.
         after: the adapted model.
@@ -45,15 +47,17 @@ def compare_models(
     """
     n = min(len(reference), showers)
     conditions = reference[np.arange(n)]
-    wanted = [(label, m, name) for label, m in (("before", before), ("after", after)) for name in after.generators]
+    models = {"before": before, "after": after}
+    wanted = {f"{when} ({name})": (m, name) for when, m in models.items() for name in after.generators}
+    wanted |= {f"{name} library": (after, name) for name in after.libraries}
     made = side_by_side(
         [
             partial(_generate_like, m, name, conditions, seed=seed, device=device, autocast=autocast)
-            for _, m, name in wanted
+            for m, name in wanted.values()
         ],
         device,
     )
-    drawn = {"Geant4": reference} | {f"{label} ({name})": s for (label, _, name), s in zip(wanted, made, strict=True)}
+    drawn = {"Geant4": reference} | dict(zip(wanted, made, strict=True))
     seen = {label: observables(s.showers, s.energy) for label, s in drawn.items()}
     figures = {label: _distances(seen["Geant4"], other) for label, other in seen.items() if label != "Geant4"}
     profile_figure(drawn, picture, f"{after.detector.name}, {len(after.shots)} shots")
@@ -97,7 +101,7 @@ def _distances(reference: Observables, sample: Observables) -> dict[str, Any]:
 
 
 def summary_table(metrics: Mapping[str, Any]) -> Table:
-    """What changed, for a physicist: one column per generator before and after, Geant4 at the end."""
+    """What changed, for a physicist: one column per generator before and after or per library, Geant4 at the end."""
     fidelity = metrics.get("fidelity", {})
     labels = [label for label in fidelity.get("response", {}) if label != "Geant4"]
     table = Table(title=f"{metrics['detector']}: {metrics['shots']['number']} shots, base {metrics['base']['name']}")
@@ -112,10 +116,12 @@ def summary_table(metrics: Mapping[str, Any]) -> Table:
         for row, key in (("mean Wasserstein-1 (standardised)", "mean_w1"), ("Frechet distance (FPD)", "fpd")):
             floor = fidelity[labels[0]][key]["floor"]
             table.add_row(row, *(f"{fidelity[label][key]['value']:.3f}" for label in labels), f"{floor:.3f}")
-    runs = metrics["generators"]
-    table.caption = "; ".join(
-        f"{name}: {run['steps']} steps in {run['seconds']:.1f} s, "
-        f"{run['parameters']['trainable']:,} of {run['parameters']['total']:,} parameters"
-        for name, run in runs.items()
-    )
+    table.caption = "; ".join(f"{name}: {_told(run)}" for name, run in metrics["generators"].items())
     return table
+
+
+def _told(run: Mapping[str, Any]) -> str:
+    if "steps" not in run:
+        return f"library of {run['showers']:,} showers"
+    trainable, total = run["parameters"]["trainable"], run["parameters"]["total"]
+    return f"{run['steps']} steps in {run['seconds']:.1f} s, {trainable:,} of {total:,} parameters"

@@ -13,7 +13,6 @@ from pydantic import Field, field_validator
 from metacalo.config import Device, Seed, Settings
 from metacalo.errors import ConfigError, ShowerFileError
 from metacalo.generators.autoregressive import Autoregressive
-from metacalo.generators.base import ShowerGenerator
 from metacalo.generators.diffusion import Diffusion
 from metacalo.model import ShowerModel, load_model, seen_hashes
 from metacalo.models.prior import Sampling
@@ -28,13 +27,13 @@ __all__ = ["EnergyRangeWarning", "GenerateSettings", "generate", "parse_range", 
 
 
 class EnergyRangeWarning(UserWarning):
-    """Showers were asked for at energies the base was not trained on."""
+    """Showers were asked for at energies the base was not trained on, or no shot of a library is near."""
 
 
 class GenerateSettings(Settings):
     """What to generate. Energies in GeV, angles in rad; `low:high` draws from a range."""
 
-    generator: Literal["ar", "diffusion"] = "diffusion"
+    generator: Literal["ar", "diffusion", "frozen"] = "diffusion"
     showers: int | None = Field(default=None, ge=1, description="how many; by default 1000, or all of `conditions`")
     energy: str = "1:100"
     theta: str = f"{math.pi / 2:.6f}"
@@ -107,13 +106,14 @@ def generate(
         MetacaloError: see `load_model` and `ShowerModel.generate`.
 
     Warns:
-        EnergyRangeWarning: energies outside the range the base was trained on.
+        EnergyRangeWarning: energies outside the range the base was trained on, or the shots of a library reach.
     """
     settings = settings or GenerateSettings()
     loaded = load_model(model, base=base, detector=detector)
-    _set_sampling(loaded.generator(settings.generator), settings)
+    loaded.require(settings.generator)
+    _set_sampling(loaded, settings)
     energy, theta, phi = _conditions(settings, base)
-    _warn_outside(loaded, energy)
+    _warn_outside(loaded, settings.generator, energy)
     with (
         ShowerWriter(
             out,
@@ -140,7 +140,8 @@ def generate(
     return Path(out)
 
 
-def _set_sampling(generator: ShowerGenerator, settings: GenerateSettings) -> None:
+def _set_sampling(model: ShowerModel, settings: GenerateSettings) -> None:
+    generator = model.generators.get(settings.generator)
     if isinstance(generator, Autoregressive):
         generator.sampling = Sampling(settings.temperature, settings.top_k, settings.top_p)
     if isinstance(generator, Diffusion) and settings.steps is not None:
@@ -182,13 +183,15 @@ def _copied(
         return file.energy[rows], file.theta[rows], file.phi[rows]
 
 
-def _warn_outside(model: ShowerModel, energy: np.ndarray) -> None:
-    low, high = model.base.config.energy_range_MeV
+def _warn_outside(model: ShowerModel, name: str, energy: np.ndarray) -> None:
+    low, high, told = *model.base.config.energy_range_MeV, "the base was trained on"
+    if name in model.libraries:
+        low, high, told = *model.libraries[name].energy_range, "the shots of the library reach"
     outside = int(((energy < 0.99 * low) | (energy > 1.01 * high)).sum())
     if outside:
         warnings.warn(
-            f"{outside} of {len(energy)} showers have energies outside {low / 1e3:g} to {high / 1e3:g} GeV, the range "
-            "the base was trained on; compare them with Geant4 before use",
+            f"{outside} of {len(energy)} showers have energies outside {low / 1e3:.4g} to {high / 1e3:.4g} GeV, the "
+            f"range {told}; compare them with Geant4 before use",
             EnergyRangeWarning,
             stacklevel=3,
         )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -16,16 +16,27 @@ from torch import Tensor
 from metacalo.base import Base, checked_kind, resolve_base
 from metacalo.checkpoint import load_tensors, save_json, save_tensors
 from metacalo.config import Settings
-from metacalo.errors import BaseMismatchError, DetectorError, MetacaloError, ModelFolderError, UnknownNameError
+from metacalo.errors import (
+    BaseMismatchError,
+    DetectorError,
+    MetacaloError,
+    ModelFolderError,
+    ShowerFileError,
+    UnknownNameError,
+)
 from metacalo.generators.base import ShowerGenerator, bf16
+from metacalo.generators.frozen import FrozenLibrary
 from metacalo.showers.conditions import encode_conditions
 from metacalo.showers.detector import Detector
 from metacalo.showers.grid import Grid
 from metacalo.showers.hdf5 import Showers
 from metacalo.showers.normalise import Normaliser
-from metacalo.typing import PathLike
+from metacalo.typing import PathLike, ShowerArray
 
-__all__ = ["AdaptedConfig", "ShowerModel", "load_model", "save_model", "seen_hashes", "zero_shot"]
+__all__ = ["AdaptedConfig", "Sampler", "ShowerModel", "load_model", "save_model", "seen_hashes", "zero_shot"]
+
+Sampler = Callable[[np.ndarray, np.ndarray, np.ndarray, torch.Generator], ShowerArray]
+"""Showers in MeV, float32 (n, R, PHI, Z), for energies in MeV, theta and phi in rad, each (n,)."""
 
 
 class AdaptedConfig(Settings):
@@ -39,6 +50,7 @@ class AdaptedConfig(Settings):
     detector: dict[str, Any] = Field(description="attributes from which the detector is made again")
     grid: tuple[int, int, int]
     generators: tuple[str, ...]
+    libraries: tuple[Annotated[str, Field(pattern="^frozen$")], ...] = ()
     adapt: dict[str, Any] = Field(description="resolved settings of the run")
     command: str
 
@@ -53,6 +65,7 @@ class ShowerModel:
         normaliser: between MeV and latents.
         generators: name to generator.
         shots: content hashes of the showers it was adapted on, int64; empty at zero shots.
+        libraries: name to library of shots, which needs neither base nor normaliser.
     """
 
     base: Base
@@ -60,6 +73,13 @@ class ShowerModel:
     normaliser: Normaliser
     generators: Mapping[str, ShowerGenerator]
     shots: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    libraries: Mapping[str, FrozenLibrary] = field(default_factory=dict)
+
+    def require(self, name: str) -> None:
+        """Raises `UnknownNameError` where nothing of that name makes showers: asked before long work."""
+        known = (*self.generators, *self.libraries)
+        if name not in known:
+            raise UnknownNameError("generator", name, known)
 
     def generator(self, name: str) -> ShowerGenerator:
         """The generator of that name.
@@ -70,6 +90,32 @@ class ShowerModel:
         if name not in self.generators:
             raise UnknownNameError("generator", name, self.generators)
         return self.generators[name]
+
+    def sampler(self, name: str, *, device: str = "cpu", autocast: bool = True) -> Sampler:
+        """What makes the showers of that name: a generator behind its normaliser, or a library.
+
+        Raises:
+            UnknownNameError: the model has none.
+        """
+        self.require(name)
+        if name in self.libraries:
+            sample = self.libraries[name].sample
+            return lambda energy, theta, _phi, noise: sample(energy, theta, noise)
+        generator, normaliser = self.generator(name).to(device).eval(), self.normaliser.to(device)
+        descriptors = self.detector.descriptors()
+
+        def decoded(energy: np.ndarray, theta: np.ndarray, phi: np.ndarray, noise: torch.Generator) -> ShowerArray:
+            conditions = encode_conditions(energy, theta, phi, descriptors).to(device)
+            with bf16(device, autocast):
+                latents = generator.sample(conditions, noise)
+            if not all(bool(part.isfinite().all()) for part in (latents.total, latents.layers, latents.voxels)):
+                raise MetacaloError(
+                    f"generator '{name}' gave a latent that is not finite; adapt again or change its base"
+                )
+            incident = torch.from_numpy(np.asarray(energy, dtype=np.float32)).to(device)
+            return normaliser.inverse(latents, incident).cpu().numpy()
+
+        return decoded
 
     @torch.no_grad()
     def generate(
@@ -88,21 +134,11 @@ class ShowerModel:
 
         The same seed and batch size give the same showers on the same machine.
         """
-        generator = self.generator(name).to(device).eval()
-        normaliser = self.normaliser.to(device)
+        sample = self.sampler(name, device=device, autocast=autocast)
         noise = torch.Generator().manual_seed(seed)
-        descriptors = self.detector.descriptors()
         for start in range(0, len(energy), batch_size):
             rows = slice(start, start + batch_size)
-            conditions = encode_conditions(energy[rows], theta[rows], phi[rows], descriptors).to(device)
-            with bf16(device, autocast):
-                latents = generator.sample(conditions, noise)
-            if not all(bool(part.isfinite().all()) for part in (latents.total, latents.layers, latents.voxels)):
-                raise MetacaloError(
-                    f"generator '{name}' gave a latent that is not finite; adapt again or change its base"
-                )
-            incident = torch.from_numpy(np.asarray(energy[rows], dtype=np.float32)).to(device)
-            showers = normaliser.inverse(latents, incident).cpu().numpy()
+            showers = sample(energy[rows], theta[rows], phi[rows], noise)
             told = [np.asarray(values[rows], np.float32) for values in (energy, theta, phi)]
             yield Showers(showers, told[0], told[1], told[2], self.detector)
 
@@ -137,6 +173,7 @@ def save_model(folder: Path, model: ShowerModel, adapt: Mapping[str, Any], versi
         detector=model.detector.to_attributes(),
         grid=model.detector.grid.shape,
         generators=tuple(model.generators),
+        libraries=tuple(model.libraries),
         adapt=dict(adapt),
         command=command,
     )
@@ -146,6 +183,8 @@ def save_model(folder: Path, model: ShowerModel, adapt: Mapping[str, Any], versi
     for name, generator in model.generators.items():
         # whole precision: rounding flips codes, and the model read back would not make the same showers
         save_tensors(folder / f"adapters-{name}.safetensors", generator.adaptable())
+    for name, library in model.libraries.items():
+        save_tensors(folder / f"{name}.safetensors", library.tensors())
 
 
 def load_model(path: PathLike, *, base: PathLike | None = None, detector: Detector | None = None) -> ShowerModel:
@@ -182,7 +221,8 @@ def load_model(path: PathLike, *, base: PathLike | None = None, detector: Detect
         normaliser = Normaliser.from_tensors(tensors)
     except (KeyError, ValueError) as error:
         raise ModelFolderError(f"{folder}/normaliser.safetensors: not complete ({error}); adapt again") from None
-    return ShowerModel(of, described, normaliser, generators, _shots(folder))
+    libraries = {name: _library(folder / f"{name}.safetensors", config.grid) for name in config.libraries}
+    return ShowerModel(of, described, normaliser, generators, _shots(folder), libraries)
 
 
 def _base_of(folder: Path, config: AdaptedConfig, base: PathLike | None) -> Base:
@@ -207,6 +247,16 @@ def _adopt(generator: ShowerGenerator, tensors: Mapping[str, Tensor], source: Pa
     with torch.no_grad():
         for name, parameter in adaptable.items():
             parameter.copy_(tensors[name])
+
+
+def _library(path: Path, grid: tuple[int, int, int]) -> FrozenLibrary:
+    try:
+        library = FrozenLibrary.from_tensors(load_tensors(path)[0])
+    except (KeyError, ValueError, ShowerFileError) as error:
+        raise ModelFolderError(f"{path}: not a complete library ({error}); adapt again") from None
+    if library.showers.shape[1:] != grid:
+        raise ModelFolderError(f"{path}: holds showers on another mesh than config.json tells; adapt again")
+    return library
 
 
 def _shots(folder: Path) -> np.ndarray:
