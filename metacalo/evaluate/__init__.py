@@ -1,11 +1,13 @@
-"""Fidelity of generated showers: observables, distances, classifiers, reports and pictures."""
+"""Fidelity of generated showers: observables, distances, diversity, classifiers, reports and pictures."""
 
 from __future__ import annotations
 
-from metacalo.evaluate.metrics import fpd, separation_power, wasserstein1
+from metacalo.evaluate.fluctuations import response_by_energy
+from metacalo.evaluate.metrics import fpd, kpd, separation_power, wasserstein1
 from metacalo.evaluate.observables import Observables
 from metacalo.evaluate.plots import profile_figure
-from metacalo.evaluate.report import EvaluateSettings, compare, evaluate_files, table
+from metacalo.evaluate.report import EvaluateSettings, compare, evaluate_files
+from metacalo.evaluate.tables import table
 
 __all__ = [
     "EvaluateSettings",
@@ -13,7 +15,9 @@ __all__ = [
     "compare",
     "evaluate_files",
     "fpd",
+    "kpd",
     "profile_figure",
+    "response_by_energy",
     "separation_power",
     "table",
     "wasserstein1",

@@ -20,6 +20,7 @@ __all__ = [
     "cuts",
     "fpd",
     "frechet_distance",
+    "kpd",
     "profile_difference",
     "separation_power",
     "standardise",
@@ -29,6 +30,7 @@ __all__ = [
 Array = NDArray[np.float64]
 _FEWEST = 16  # showers that a covariance is fitted to
 _CLIP = 5.0  # standard deviations
+_BLOCK = 1024  # rows of a kernel matrix
 
 
 class Estimate(NamedTuple):
@@ -167,6 +169,60 @@ def _intercept(x: Array, y: Array) -> Estimate:
     residual = y - design @ np.array([intercept, slope])
     covariance = np.linalg.inv(design.T @ design) * (residual @ residual) / max(len(x) - 2, 1)
     return Estimate(float(intercept), float(np.sqrt(covariance[0, 0])))
+
+
+def kpd(reference: Array, sample: Array, *, seed: int = 0, resamples: int = 50) -> Estimate:
+    """Kernel physics distance (arXiv:2211.10295) of standardised features, and its error.
+
+    The unbiased estimate of the squared maximum mean discrepancy (Gretton et al. 2012, eq. 3) with the kernel
+    k(x, y) = (x.y / F + 1)^4: means of k over pairs within the reference and within the sample, less twice the
+    mean over pairs of the two. Its expectation is 0 for equal distributions, so it may be negative.
+
+    JetNet takes the median over batches drawn with replacement from 50,000 showers. With hundreds of showers that
+    has a bias: a shower drawn twice makes a pair with itself. Here the value is that of all showers, and the error the
+    deviation from it of random halves of both samples (half-sampling, McCarthy 1969). That is the standard error where
+    the distributions differ, and 1.7 times as much where they are equal. Features are clipped as in `fpd`.
+
+    Args:
+        reference: (N, F), standardised.
+        sample: (M, F), on the same scale.
+        seed: of the halves.
+        resamples: number of halves.
+
+    Returns:
+        The distance, without units; NaN for fewer than 16 showers in either sample.
+    """
+    if min(len(reference), len(sample)) < _FEWEST:
+        return Estimate(float("nan"), float("nan"))
+    rng = np.random.default_rng(seed)
+    x, y = np.clip(reference, -_CLIP, _CLIP), np.clip(sample, -_CLIP, _CLIP)
+    in_x, in_y = (_halves(len(rows), resamples, rng) for rows in (x, y))
+    found = _mean_kernel(x, in_x) + _mean_kernel(y, in_y) - 2.0 * _mean_kernel(x, in_x, y, in_y)
+    return Estimate(float(found[0]), float(np.sqrt(np.mean((found[1:] - found[0]) ** 2))))
+
+
+def _halves(n: int, resamples: int, rng: np.random.Generator) -> Array:
+    """Which of n showers are in: all of them, then one half after the other, (n, 1 + resamples)."""
+    inside = np.zeros((n, 1 + resamples))
+    inside[:, 0] = 1.0
+    for column in range(1, 1 + resamples):
+        inside[rng.permutation(n)[: n // 2], column] = 1.0
+    return inside
+
+
+def _mean_kernel(x: Array, in_x: Array, y: Array | None = None, in_y: Array | None = None) -> Array:
+    """Mean of k over the pairs of every subset, (S,): of rows of `x` and `y`, or of different rows of `x`."""
+    other, in_other = (x, in_x) if y is None or in_y is None else (y, in_y)
+    total = np.zeros(in_x.shape[1])
+    for start in range(0, len(x), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        kernel = (x[rows] @ other.T / x.shape[1] + 1.0) ** 2
+        total += np.einsum("ns,ns->s", in_x[rows], np.square(kernel, out=kernel) @ in_other)
+    size, other_size = in_x.sum(axis=0), in_other.sum(axis=0)
+    if y is not None:
+        return np.asarray(total / (size * other_size))
+    itself = (np.einsum("nf,nf->n", x, x) / x.shape[1] + 1.0) ** 4
+    return np.asarray((total - itself @ in_x) / (size * (size - 1)))
 
 
 def profile_difference(reference: Array, sample: Array) -> tuple[Array, float]:

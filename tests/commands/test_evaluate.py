@@ -26,11 +26,22 @@ def test_figures_picture_and_table(command, generated, sample, adapted, tmp_path
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["showers"] == {"generated": 60, "reference": 60, "floor": [30, 30], "left_out": 60}
     assert metrics["low_level_auc"] is metrics["high_level_auc"] is None
+    assert metrics["copies"]["shots"] == 60
+    assert metrics["diversity"]["generated"]["showers"] == 60
     assert metrics["mean_w1"]["value"] > 0 < metrics["mean_w1"]["floor"]
     assert metrics["response"]["reference"]["mean"] == pytest.approx(1, abs=0.05)
     assert metrics["settings"]["seed"] == 3
     assert metrics["command"].startswith("metacalo evaluate --generated ")
-    for words in ("60 generated against 60 reference showers", "mean W1", "Frechet", "response, mean", "Geant4 floor"):
+    for words in (
+        "60 generated against 60 reference showers",
+        "mean W1",
+        "Frechet",
+        "kernel physics distance",
+        "distinct showers",
+        "share too near to a shot",
+        "response, mean",
+        "Geant4 floor",
+    ):
         assert words in ran.out
     assert "AUC" not in ran.out
     assert f"{metrics['mean_w1']['value']:.3f}" in ran.out
@@ -46,6 +57,7 @@ def test_without_unseen_by_all_showers_are_the_reference(command, generated, sam
     metrics = json.loads((tmp_path / "x" / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["showers"]["reference"] == 120
     assert metrics["showers"]["left_out"] == 0
+    assert metrics["copies"] is None
 
 
 def test_geant4_against_itself_is_noticed(command, sample, tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from metacalo.showers import Showers, data_folder, open_showers
+from tests.evaluate.library import library
 
 SAMPLE = data_folder("tasks") / "pblar" / "showers.h5"
 
@@ -20,6 +21,12 @@ def geant4() -> Showers:
 @pytest.fixture(scope="session")
 def halves(geant4) -> tuple[Showers, Showers]:
     return geant4.select(np.arange(0, 800, 2)), geant4.select(np.arange(1, 800, 2))
+
+
+@pytest.fixture(scope="session")
+def frozen(halves) -> Showers:
+    """400 showers of a library of 50, all of them from the first half."""
+    return library(halves[0].select(np.arange(50)), 400)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from math import comb
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,10 +10,12 @@ from hypothesis.extra import numpy as hnp
 from scipy.linalg import sqrtm
 from scipy.stats import wasserstein_distance
 
+import metacalo.evaluate.metrics as module
 from metacalo.evaluate.metrics import (
     cuts,
     fpd,
     frechet_distance,
+    kpd,
     profile_difference,
     separation_power,
     standardise,
@@ -103,6 +107,55 @@ def test_fpd_is_not_decided_by_one_far_shower():
     first, second = rng.normal(0, 1, (2, 500, 3))
     second[0] = 1e6
     assert fpd(first, second).value < 0.2
+
+
+def test_kpd_is_its_formula(monkeypatch):
+    rng = np.random.default_rng(7)
+    first, second = rng.normal(0, 1, (21, 3)), rng.normal(0.3, 1.2, (17, 3))
+
+    def kernel(x, y):
+        return (sum(a * b for a, b in zip(x, y, strict=True)) / 3 + 1) ** 4
+
+    within = [
+        sum(kernel(x, y) for i, x in enumerate(z) for j, y in enumerate(z) if i != j) / (len(z) * (len(z) - 1))
+        for z in (first, second)
+    ]
+    across = sum(kernel(x, y) for x in first for y in second) / (len(first) * len(second))
+    assert kpd(first, second).value == pytest.approx(sum(within) - 2 * across, rel=1e-12)
+    monkeypatch.setattr(module, "_BLOCK", 5)
+    assert kpd(first, second).value == pytest.approx(sum(within) - 2 * across, rel=1e-12)
+
+
+def test_kpd_of_one_distribution_is_zero_on_average():
+    rng = np.random.default_rng(8)
+    found = np.array([kpd(rng.normal(0, 1, (50, 2)), rng.normal(0, 1, (40, 2)), resamples=20) for _ in range(400)])
+    values, errors = found.T
+    assert abs(values.mean()) < 3 * values.std() / 20
+    assert 0.3 < (values < 0).mean() < 0.8
+    assert 1.0 < np.sqrt((errors**2).mean()) / values.std() < 2.5  # the docstring says 1.7
+
+
+def test_kpd_of_shifted_gaussians_is_the_distance_of_their_moments():
+    # In one dimension (x y + 1)^4 = sum_j C(4, j) x^j y^j, and so MMD^2 = sum_j C(4, j) (E x^j - E y^j)^2.
+    shift = 0.5
+    moments = [shift, shift**2 + 1, shift**3 + 3 * shift, shift**4 + 6 * shift**2 + 3]
+    expected = sum(comb(4, j + 1) * (a - b) ** 2 for j, (a, b) in enumerate(zip(moments, [0, 1, 0, 3], strict=True)))
+    rng = np.random.default_rng(9)
+    found = np.array([kpd(rng.normal(0, 1, (400, 1)), rng.normal(shift, 1, (300, 1))) for _ in range(60)])
+    values, errors = found.T
+    assert values.mean() == pytest.approx(expected, abs=3 * values.std() / np.sqrt(60))
+    assert errors.mean() == pytest.approx(values.std(), rel=0.3)
+
+
+def test_kpd_is_fixed_by_its_seed_and_unknown_for_few_showers():
+    first, second = np.random.default_rng(10).normal(0, 1, (2, 30, 4))
+    assert kpd(first, second) == kpd(first, second)
+    assert kpd(first, second, seed=1).value == pytest.approx(kpd(first, second).value)
+    assert kpd(first, second, seed=1).error != kpd(first, second).error
+    assert np.isnan(kpd(first[:15], second).value)
+    far, clipped = second.copy(), second.copy()
+    far[0], clipped[0] = 1e6, 5.0  # one late shower decides nothing
+    assert kpd(first, far) == kpd(first, clipped)
 
 
 def test_profile_difference():

@@ -36,7 +36,11 @@ def test_geant4_against_itself_lies_at_its_floor(halves):
     metrics = compare(halves[1], halves[0], FAST)
     assert metrics["mean_w1"]["value"] == pytest.approx(metrics["mean_w1"]["floor"], rel=0.4)
     assert metrics["fpd"]["value"] < 5 * max(metrics["fpd"]["error"], metrics["fpd"]["floor"], 0.5)
-    assert metrics["low_level_auc"] is None
+    assert abs(metrics["kpd"]["value"]) < 3 * metrics["kpd"]["error"]
+    assert metrics["layer_correlation"]["value"] == pytest.approx(metrics["layer_correlation"]["floor"], rel=0.5)
+    assert metrics["diversity"]["nearest"]["value"] == pytest.approx(1, abs=0.05)
+    assert metrics["diversity"]["generated"]["distinct"] > 390 < metrics["diversity"]["reference"]["distinct"]
+    assert metrics["low_level_auc"] is metrics["copies"] is None
     assert metrics["showers"] == {"generated": 400, "reference": 400, "floor": [200, 200]}
     assert metrics["warnings"] == []
     assert set(metrics["groups"]) == GROUPS
@@ -56,6 +60,42 @@ def test_a_wrong_response_is_seen_in_the_response_and_not_in_the_shape(halves, t
     assert metrics["high_level_auc"]["value"] > 0.8
     assert metrics["high_level_auc"]["floor"] == pytest.approx(0.5, abs=0.2)
     json.dumps(metrics, allow_nan=False)
+
+
+def test_a_library_is_not_diverse_and_copies_its_shots(halves, frozen):
+    metrics = compare(frozen, halves[1], FAST, shots=halves[0].select(np.arange(50)))
+    assert metrics["diversity"]["generated"]["showers"] == 400
+    assert metrics["diversity"]["generated"]["distinct"] <= 50
+    assert metrics["diversity"]["nearest"]["value"] < 0.05 < 0.9 < metrics["diversity"]["nearest"]["floor"]
+    assert metrics["copies"]["shots"] == 50
+    assert metrics["copies"]["share"]["value"] == 1
+    assert metrics["copies"]["share"]["floor"] == pytest.approx(4 / 401)
+    assert metrics["copies"]["ratio"]["value"] < 0.05 < 0.9 < metrics["copies"]["ratio"]["floor"]
+    json.dumps(metrics, allow_nan=False)
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(table(metrics))
+    told = {line.split("│")[1].strip(): line for line in capture.get().splitlines() if line.count("│") == 4}
+    assert f"{metrics['diversity']['generated']['distinct']} of 400" in told["distinct showers"]
+    assert "1.000" in told["share too near to a shot"]
+
+
+def test_response_is_told_in_bins_of_energy_and_empty_ones_are_none(halves):
+    high = halves[1].select(np.flatnonzero(halves[1].energy > 8000))
+    metrics = compare(high, halves[0], FAST)
+    binned = metrics["response_by_energy"]
+    assert len(binned["edges"]) == 6
+    assert sum(binned["reference"]["showers"]) == 400
+    assert binned["generated"]["showers"][0] == 0
+    assert binned["generated"]["mean"][0] is binned["generated"]["width_error"][0] is None
+    means, errors = binned["generated"]["mean"], binned["generated"]["mean_error"]
+    assert means[-1] == pytest.approx(binned["reference"]["mean"][-1], abs=5 * errors[-1])
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(table(metrics))
+    edges = [f"{edge / 1000:.3g}" for edge in binned["edges"]]
+    assert f"mean, width at {edges[0]} - {edges[1]} GeV" in capture.get()
+    assert f"{means[-1]:.4f} ± {errors[-1]:.4f}, {binned['generated']['width'][-1]:.4f}" in capture.get()
 
 
 def test_what_spoils_a_comparison_is_told(halves):
@@ -105,6 +145,8 @@ def test_files_become_a_folder_of_metrics_and_a_picture(files, tmp_path, halves)
     assert metrics["showers"] == {"generated": 400, "reference": 250, "floor": [125, 125], "left_out": 150}
     assert metrics["files"] == {"generated": str(files[0]), "reference": str(files[1])}
     assert metrics["settings"]["splits"] == 2
+    assert metrics["copies"]["shots"] == 150
+    assert metrics["copies"]["share"]["value"] < 0.1
     assert metrics["command"] == "metacalo evaluate a b"
     with pytest.raises(OutputError, match="exists already"):
         evaluate_files(*files, out, settings=FAST)
