@@ -5,8 +5,9 @@
 Reference showers are never shots, nor seen in pretraining. From scratch means the same network with fresh weights (the
 frozen tokenizer is given to it), all parameters trained on the same shots with the same early stopping for ten times
 the wall time that adaptation took. It is shown with two preprocessings, both fitted on the shots alone: the usual one,
-one transform for all cells whatever their place and the shower's energy ("plain"), and metacalo's tables for each ring
-and layer ("tables"), which already make every single-cell spectrum right without any network.
+one transform for all layers, one for all rings and one for all cells whatever their place and the shower's energy
+("plain"), and metacalo's tables for each layer and ring ("tables"), which already make every single-cell spectrum right
+without any network. Neither has the hyperprior or the correlations that detectors share, which come with a base.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,12 +36,16 @@ from metacalo.generators.base import ShowerGenerator
 from metacalo.meta.episodes import ShowerPool
 from metacalo.model import ShowerModel, load_model, zero_shot
 from metacalo.parallel import side_by_side
+from metacalo.showers.drift import Drift
 from metacalo.showers.hdf5 import Showers
-from metacalo.showers.marginals import ConditionalMarginals, fit_marginals
-from metacalo.showers.normalise import Normaliser, fit_normaliser
+from metacalo.showers.marginals import ConditionalMarginals
+from metacalo.showers.normalise import STAGES, Normaliser, fit_normaliser
+from metacalo.showers.response import fit_response
+from metacalo.showers.tabulate import fit_marginals
 from metacalo.showers.tasks import Task, resolve_task
 
 GENERATED = 1000
+POOLED = 200_000  # values drawn for the plain transforms
 
 
 def main_job(task: Task, base: str, shots: int, out: Path) -> dict[str, float]:
@@ -54,34 +60,30 @@ def main_job(task: Task, base: str, shots: int, out: Path) -> dict[str, float]:
     return {"seconds": time.perf_counter() - started, "GiB": usage.ru_maxrss / 2**20}
 
 
-def plain_normaliser(shots: Showers) -> Normaliser:
-    """One quantile transform for all voxels, one for all layers, one for the response: place and energy unknown to it.
+def plain_normaliser(tables: Normaliser, shots: Showers) -> Normaliser:
+    """`tables` of `shots` with one transform for each kind of value: place and energy are unknown to it.
 
-    A little better than the usual logarithm, shift and scale, which it contains.
+    Layers, rings, hit counts and cells still follow one from the other, so that energies are conserved. A table of
+    quantiles contains logarithm, shift and scale as a special case.
     """
-    tables = fit_normaliser(shots.showers, shots.energy.astype(np.float64))
-    layers = shots.showers.sum((1, 2))
-    total = layers.sum(1)
+    at_one_energy, across = np.full(len(shots), 1e4), np.full(len(shots), np.pi / 2)
+    response = shots.showers.sum((1, 2, 3), dtype=np.float64) / shots.energy / tables.scale
+    parts: dict[str, Any] = {stage: _pooled(getattr(tables, stage)) for stage in STAGES}
+    total = fit_response(response, at_one_energy, across)
+    return replace(tables, total=total, drift=Drift.none(tables.drift.mean.shape[1]), **parts)
 
-    def pooled(values: np.ndarray, like: ConditionalMarginals) -> ConditionalMarginals:
-        n = len(values)
-        one = fit_marginals(values.reshape(n, 1, -1), np.zeros((n, 1)), np.array([0.0, 1.0]), [[(0, 1.0)]])
-        t0, quantiles = one.t0[:, :1], one.log_quantiles[:, :1]
-        return ConditionalMarginals(
-            like.knots,
-            t0.expand_as(like.t0),
-            quantiles.expand_as(like.log_quantiles),
-            like.weight,
-            extrapolate=False,
-        )
 
-    return Normaliser(
-        pooled(total / shots.energy / tables.scale, tables.total),
-        pooled(layers / total[:, None], tables.layer),
-        pooled(shots.showers / np.maximum(layers, 1e-9)[:, None, None], tables.voxel),
-        tables.scale,
-        tables.threshold,
-    )
+def _pooled(tables: ConditionalMarginals) -> ConditionalMarginals:
+    """The same table for all sites and contexts: that of values drawn from all, by the number behind each."""
+    noise = torch.Generator().manual_seed(0)
+    n_knots, every_row = len(tables.knots), replace(tables, planes=torch.zeros(1))
+    row = torch.multinomial(tables.weight.flatten(), POOLED, replacement=True, generator=noise)
+    site, knot = row // n_knots, row % n_knots
+    latent = torch.randn(POOLED, 1, 1, generator=noise)
+    value = every_row.to_value(latent, tables.knots[knot][:, None], site[:, None]).flatten().numpy()
+    one = fit_marginals([(value, np.zeros(POOLED))], np.array([0.0, 1.0]))
+    columns = one.columns()[:, :1].expand_as(tables.columns())
+    return ConditionalMarginals.from_columns(tables.knots, columns, tables.weight, planes=tables.planes)
 
 
 def scratch(
@@ -141,10 +143,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         reference = file.load(np.random.default_rng(3).permutation(unseen)[: arguments.reference])
     before = zero_shot(resolve_base(arguments.base), task.detector)
     settings = AdaptSettings(base=arguments.base, shots=arguments.shots)
-    tables = fit_normaliser(shots.showers, shots.energy.astype(np.float64))
-    rivals = [
-        (n, k, m) for n in adapted.generators for k, m in (("plain", plain_normaliser(shots)), ("tables", tables))
-    ]
+    tables = fit_normaliser(shots.showers, shots.energy, shots.theta)
+    kinds = {"plain": plain_normaliser(tables, shots), "tables": tables}
+    rivals = [(name, kind, normaliser) for name in adapted.generators for kind, normaliser in kinds.items()]
     # two at a time, each on its share of the cores, as the two generators were adapted
     calls = [
         partial(scratch, adapted, shots, name, normaliser, 10 * metrics["generators"][name]["seconds"], settings)
@@ -153,7 +154,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     trained = {(n, kind): model for (n, kind, _), model in zip(rivals, side_by_side(calls, "cpu"), strict=True)}
     for name in adapted.generators:
         models = {"zero-shot": before, "adapted": adapted}
-        models |= {f"from scratch ({kind})": trained[name, kind] for kind in ("plain", "tables")}
+        models |= {f"from scratch ({kind})": trained[name, kind] for kind in kinds}
         for label, model in models.items():
             figures = fidelity(model, name, reference, classifiers=arguments.classifiers)
             result[f"{name}, {label}"] = figures

@@ -1,9 +1,10 @@
 """Measures a base on the showers it never saw and writes its CARD.md.
 
-    python -m benchmarks.card --base base-no-pblar --adaptation out/adaptation/adaptation.json
+    python -m benchmarks.card --base base --fidelity out/fid/table.json --adaptation out/adaptation/adaptation.json
 
-The first table is made here: the base at zero shots (normaliser predicted from the detector's descriptors), against
-the showers of each task that were kept out of pretraining. The second is what `benchmarks.adaptation` measured.
+The tables are those of `benchmarks.fidelity` (run it with all tasks) and of `benchmarks.adaptation`. Without the first,
+one is made here: the base at zero shots (normaliser predicted from the detector's descriptors), against the showers of
+each task that were kept out of pretraining.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks.adaptation import generated
+from benchmarks.fidelity_table import markdown
 from metacalo.base import Base, resolve_base
 from metacalo.checkpoint import atomic_file, load_json
 from metacalo.evaluate import EvaluateSettings, compare
@@ -77,14 +79,39 @@ def _valued(entry: dict[str, float] | None) -> str:
     return "-" if entry is None else f"{entry['value']:.3f} ({entry['floor']:.3f})"
 
 
-def card(base: Base, rows: list[str], adaptation: dict[str, Any] | None) -> str:
-    """The text of CARD.md."""
+def fidelity_lines(base: Base, path: Path) -> list[str]:
+    """The tables of `benchmarks.fidelity`, if they are of these weights."""
+    result = load_json(path)
+    first = next(iter(result["bases"].values()))
+    if first["hash"] != base.hash:
+        raise SystemExit(
+            f"{path}: holds no figures of '{base.config.name}' with hash {base.hash[:12]}; measure it anew"
+        )
+    return markdown(result, level=2)
+
+
+def zero_shot_lines(base: Base, folder: str | None) -> list[str]:
+    """The table at zero shots, measured here."""
+    return [
+        "## Zero shots, showers kept out of pretraining",
+        "",
+        f"`python -m benchmarks.card --base {base.config.name}`. In brackets: Geant4 against itself with as many "
+        "showers, or Geant4's own value.",
+        "",
+        "| task | generator | Geant4 showers | mean W1 | FPD | E_total/E_inc | its width | ms/shower |",
+        "|---|---|---|---|---|---|---|---|",
+        *zero_shot_rows(base, folder),
+    ]
+
+
+def card(base: Base, tables: list[str], adaptation: dict[str, Any] | None) -> str:
+    """The text of CARD.md: what the base is, lines of `tables`, and the table of `benchmarks.adaptation`."""
     config, training = base.config, load_json(base.path / "training.json")
     settings = config.pretrain
     total = sum(config.trained_on.values())
     named = [f"{name} {config.trained_on[name]:,}" for name in TASKS if name in config.trained_on]
     family = {name: n for name, n in config.trained_on.items() if name.startswith("family/")}
-    losses = {stage: training[stage].get("losses") for stage in ("tokenizer", "ar", "diffusion")}
+    losses = {stage: record.get("losses") for stage, record in training.items()}
     told = [f"{stage} {values[-1]:.4f}" for stage, values in losses.items() if values]
     size = sum(file.stat().st_size for file in base.path.glob("*.safetensors")) / 1e6
     lines = [
@@ -105,14 +132,7 @@ def card(base: Base, rows: list[str], adaptation: dict[str, Any] | None) -> str:
         f"- **Last training losses**: {', '.join(told)}.",
         f"- **Hash**: `{base.hash}`",
         "",
-        "## Zero shots, showers kept out of pretraining",
-        "",
-        f"`python -m benchmarks.card --base {config.name}`. In brackets: Geant4 against itself with as many showers, "
-        "or Geant4's own value.",
-        "",
-        "| task | generator | Geant4 showers | mean W1 | FPD | E_total/E_inc | its width | ms/shower |",
-        "|---|---|---|---|---|---|---|---|",
-        *rows,
+        *tables,
     ]
     if adaptation is not None:
         job = adaptation["main job"]
@@ -135,11 +155,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default="base")
     parser.add_argument("--tasks", default=None, help="folder of the tasks; by default those that ship")
+    parser.add_argument("--fidelity", type=Path, default=None, help="table.json of benchmarks.fidelity")
     parser.add_argument("--adaptation", type=Path, default=None, help="adaptation.json of benchmarks.adaptation")
     arguments = parser.parse_args()
     base = resolve_base(arguments.base)
     adaptation = load_json(arguments.adaptation) if arguments.adaptation else None
-    text = card(base, zero_shot_rows(base, arguments.tasks), adaptation)
+    fidelity = arguments.fidelity
+    tables = zero_shot_lines(base, arguments.tasks) if fidelity is None else fidelity_lines(base, fidelity)
+    text = card(base, tables, adaptation)
     with atomic_file(base.path / "CARD.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     Console().print(f"{base.path / 'CARD.md'} written")

@@ -29,7 +29,6 @@ from metacalo.parallel import side_by_side
 from metacalo.progress import Track, bars
 from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import ShowerFile, Showers
-from metacalo.showers.normalise import fit_normaliser
 from metacalo.showers.tasks import resolve_task
 
 __all__ = ["AdaptResult", "AdaptSettings", "adapt", "adapt_generator", "adapted_model"]
@@ -150,9 +149,7 @@ def adapted_model(
     """Normaliser and generators of `before` fitted to `shots`, or a library of them; with the record of each run."""
     if settings.generator == "frozen":
         return _with_library(before, shots)
-    fitted = fit_normaliser(shots.showers, shots.energy.astype(np.float64))
-    prior = before.base.hyperprior.predict(torch.from_numpy(before.detector.descriptors()), scale=fitted.scale)
-    normaliser = fitted.shrunk_towards(prior)
+    normaliser = before.base.preprocessing.fit(shots, prior=before.normaliser)
     pool = ShowerPool(shots, normaliser, before.detector)
     generators = {name: before.base.generator(name) for name in settings.generators}
     with bars() as add:

@@ -20,7 +20,7 @@ from metacalo.generators.base import ShowerGenerator
 from metacalo.generators.diffusion import Diffusion, DiffusionSettings
 from metacalo.models.prior import PriorSettings
 from metacalo.models.vqvae import VQVAE, VQVAESettings
-from metacalo.showers.hyperprior import Hyperprior
+from metacalo.showers.preprocessing import PREPROCESSING, DetectorPrior, Preprocessing, PreprocessingName
 from metacalo.showers.tasks import data_folder
 
 __all__ = [
@@ -37,14 +37,14 @@ __all__ = [
     "save_half",
 ]
 
-FORMAT = 1
+FORMAT = 2
 GENERATORS = ("ar", "diffusion")
 
 
 class BaseConfig(Settings):
     """What a base is and where it came from; `config.json` in its folder."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     kind: Literal["base"] = "base"
     name: str
     version: str = Field(description="metacalo that made it")
@@ -52,6 +52,7 @@ class BaseConfig(Settings):
     condition_size: int
     descriptors: tuple[str, ...]
     energy_range_MeV: tuple[float, float]  # noqa: N815
+    preprocessing: PreprocessingName = "tables"
     tokenizer: VQVAESettings
     prior: PriorSettings
     diffusion: DiffusionSettings
@@ -78,7 +79,7 @@ class Base:
     path: Path
     config: BaseConfig
     hash: str
-    hyperprior: Hyperprior
+    hyperprior: DetectorPrior
     seen: np.ndarray
     weights: Mapping[str, dict[str, Tensor]]
 
@@ -100,10 +101,15 @@ class Base:
         digest = tensor_hash({f"{s}/{n}": t for s in stems if s != "seen" for n, t in weights[s].items()})
         seen = weights.pop("seen")["hashes"].numpy()
         try:
-            hyperprior = Hyperprior.from_tensors(weights.pop("hyperprior"))
+            hyperprior = PREPROCESSING[config.preprocessing].load_prior(weights.pop("hyperprior"))
         except KeyError as error:
             raise ModelFolderError(f"{path}/hyperprior.safetensors: no tensor {error}; make the base again") from None
         return cls(path, config, digest, hyperprior, seen, weights)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The way from showers to latents that its generators were trained on."""
+        return PREPROCESSING[self.config.preprocessing]
 
     def generator(self, name: str) -> ShowerGenerator:
         """The pre-trained generator of that name, in evaluation mode.
@@ -151,9 +157,12 @@ def checked_kind(path: Path, *kinds: str) -> dict[str, Any]:
     values = load_json(path / "config.json")
     if values.get("kind") not in kinds:
         raise ModelFolderError(f"{path}: is a folder of kind '{values.get('kind')}', '{kinds[0]}' was expected")
-    if values.get("format") != FORMAT:
+    written = values.get("format")
+    if isinstance(written, int) and written < FORMAT:
+        raise ModelFolderError(f"{path}: was written by an older metacalo (format {written}); pretrain or adapt again")
+    if written != FORMAT:
         raise ModelFolderError(
-            f"{path}: has format {values.get('format')}, this metacalo reads {FORMAT}; use the version that made it"
+            f"{path}: has format {written}, this metacalo reads {FORMAT}; use the version that made it"
         )
     return values
 
@@ -171,7 +180,7 @@ def load_half(path: Path) -> dict[str, Tensor]:
 def save_base(
     folder: Path,
     config: BaseConfig,
-    hyperprior: Hyperprior,
+    hyperprior: DetectorPrior,
     seen: np.ndarray,
     weights: Mapping[str, Mapping[str, Tensor]],
 ) -> None:

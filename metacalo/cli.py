@@ -43,19 +43,21 @@ def pretrain(
     holdout: Annotated[list[str] | None, typer.Option("--holdout", help="Task to leave out, with its family.")] = None,
     initial: Annotated[str | None, typer.Option("--initial", help="Base to go on from.")] = None,
     stage: Annotated[
-        list[str] | None, typer.Option("--stage", help="Only this stage: tokenizer, ar, diffusion.")
+        list[str] | None, typer.Option("--stage", help="Only this stage: tokenizer, ar, diffusion, distil.")
     ] = None,
+    preset: Annotated[str | None, typer.Option("--preset", help="Published configuration: calodit.")] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the base.")] = None,
     seed: Seed = None,
     device: Device = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     force: Force = False,
 ) -> None:
-    """Meta-train a base across detectors: tokenizer, autoregressive prior, diffusion transformer."""
-    from metacalo.pretrain import PretrainSettings
+    """Meta-train a base across detectors: tokenizer, autoregressive prior, diffusion transformer, distillation."""
+    from metacalo.presets import resolve_recipe
     from metacalo.pretrain import pretrain as run
 
-    settings = PretrainSettings.resolve(
+    settings = resolve_recipe(
+        preset,
         config,
         tasks=_tuple(tasks),
         holdout=_tuple(holdout),
@@ -64,8 +66,8 @@ def pretrain(
         seed=seed,
         device=device,
     )
-    stages: dict[str, Any] = {"stages": tuple(stage)} if stage else {}
-    written = run(settings, out, **stages, force=force, resume=resume, command=_command())
+    stages: Any = tuple(stage) if stage else None
+    written = run(settings, out, stages=stages, force=force, resume=resume, command=_command())
     _say(f"base written to {written}" if written else f"stages finished; run the others to complete {out}")
 
 
@@ -122,6 +124,9 @@ def generate(
     top_k: Annotated[int | None, typer.Option("--top-k", help="ar: among the likeliest indices only.")] = None,
     top_p: Annotated[float | None, typer.Option("--top-p", help="ar: among the likeliest of this share only.")] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="diffusion: sampler steps.")] = None,
+    sampler: Annotated[
+        str | None, typer.Option("--sampler", help="diffusion: heun, euler, ab2, ddim, ddpm or shortcut.")
+    ] = None,
     base: Annotated[Path | None, typer.Option("--base", help="Where the model's base lies.")] = None,
     detector: Annotated[str | None, typer.Option("--detector", help="Detector of a base: task, file or toml.")] = None,
     config: Config = None,
@@ -149,6 +154,7 @@ def generate(
         top_k=top_k,
         top_p=top_p,
         steps=steps,
+        sampler=sampler,
         seed=seed,
         device=device,
     )

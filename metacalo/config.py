@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -63,8 +64,8 @@ class Settings(BaseModel):
             raise ConfigError(f"{source}: {_one_sentence(cls, error)}") from None
 
     @classmethod
-    def from_toml(cls, path: str | Path, **overrides: Any) -> Self:
-        """Reads a TOML file; `overrides` that are not None win over the file.
+    def from_toml(cls, path: str | Path, *, onto: Mapping[str, Any] | None = None, **overrides: Any) -> Self:
+        """Reads a TOML file; `overrides` that are not None win over the file, and the file over the values `onto`.
 
         Raises:
             ConfigError: the file is missing, is no TOML, or holds a wrong key or value.
@@ -76,15 +77,26 @@ class Settings(BaseModel):
             raise ConfigError(f"{path}: there is no such settings file") from None
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(f"{path}: not a readable TOML file ({error})") from None
+        values = _laid_over(onto or {}, values)
         values.update({key: value for key, value in overrides.items() if value is not None})
         return cls.build(values, source=str(path))
 
     @classmethod
-    def resolve(cls, path: str | Path | None, **overrides: Any) -> Self:
-        """Settings from an optional TOML file and command-line overrides (None = not given)."""
+    def resolve(cls, path: str | Path | None, *, onto: Mapping[str, Any] | None = None, **overrides: Any) -> Self:
+        """Settings from an optional TOML file and command-line overrides (None = not given); see `from_toml`."""
         if path is not None:
-            return cls.from_toml(path, **overrides)
-        return cls.build({key: value for key, value in overrides.items() if value is not None})
+            return cls.from_toml(path, onto=onto, **overrides)
+        return cls.build({**(onto or {}), **{key: value for key, value in overrides.items() if value is not None}})
+
+
+def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of `above`, and of `below` where `above` has none, table by table."""
+    both = {
+        key: _laid_over(below[key], value) if isinstance(value, Mapping) and isinstance(below[key], Mapping) else value
+        for key, value in above.items()
+        if key in below
+    }
+    return {**below, **above, **both}
 
 
 def _one_sentence(cls: type[BaseModel], error: ValidationError) -> str:

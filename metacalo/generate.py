@@ -14,6 +14,7 @@ from metacalo.config import Device, Seed, Settings
 from metacalo.errors import ConfigError, ShowerFileError
 from metacalo.generators.autoregressive import Autoregressive
 from metacalo.generators.diffusion import Diffusion
+from metacalo.generators.samplers import SamplerName
 from metacalo.model import ShowerModel, load_model, seen_hashes
 from metacalo.models.prior import Sampling
 from metacalo.progress import track
@@ -49,6 +50,7 @@ class GenerateSettings(Settings):
     top_k: int | None = Field(default=None, ge=1, description="ar: draw among the likeliest indices only")
     top_p: float = Field(default=1.0, gt=0, le=1, description="ar: draw among the likeliest indices of this share only")
     steps: int | None = Field(default=None, ge=1, description="diffusion: sampler steps; by default the base's")
+    sampler: SamplerName | None = Field(default=None, description="diffusion: by default the base's")
     device: Device = "cpu"
     autocast: bool = True
 
@@ -101,7 +103,7 @@ def generate(
         force: replace an existing `out`.
 
     Raises:
-        ConfigError: an energy is not above zero.
+        ConfigError: an energy is not above zero, or the generator cannot be sampled as wanted.
         ShowerFileError: the conditions file cannot be read or has too few rows.
         MetacaloError: see `load_model` and `ShowerModel.generate`.
 
@@ -144,8 +146,8 @@ def _set_sampling(model: ShowerModel, settings: GenerateSettings) -> None:
     generator = model.generators.get(settings.generator)
     if isinstance(generator, Autoregressive):
         generator.sampling = Sampling(settings.temperature, settings.top_k, settings.top_p)
-    if isinstance(generator, Diffusion) and settings.steps is not None:
-        generator.steps = settings.steps
+    if isinstance(generator, Diffusion):
+        generator.choose(settings.sampler, settings.steps)
 
 
 def _conditions(settings: GenerateSettings, base: str | Path | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -30,7 +30,7 @@ from metacalo.showers.conditions import encode_conditions
 from metacalo.showers.detector import Detector
 from metacalo.showers.grid import Grid
 from metacalo.showers.hdf5 import Showers
-from metacalo.showers.normalise import Normaliser
+from metacalo.showers.preprocessing import AnyNormaliser
 from metacalo.typing import PathLike, ShowerArray
 
 __all__ = ["AdaptedConfig", "Sampler", "ShowerModel", "load_model", "save_model", "seen_hashes", "zero_shot"]
@@ -42,7 +42,7 @@ Sampler = Callable[[np.ndarray, np.ndarray, np.ndarray, torch.Generator], Shower
 class AdaptedConfig(Settings):
     """What an adapted model is and where it came from; `config.json` in its folder."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     kind: Literal["adapted"] = "adapted"
     version: str
     base: str = Field(description="name of the base")
@@ -70,7 +70,7 @@ class ShowerModel:
 
     base: Base
     detector: Detector
-    normaliser: Normaliser
+    normaliser: AnyNormaliser
     generators: Mapping[str, ShowerGenerator]
     shots: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     libraries: Mapping[str, FrozenLibrary] = field(default_factory=dict)
@@ -108,12 +108,12 @@ class ShowerModel:
             conditions = encode_conditions(energy, theta, phi, descriptors).to(device)
             with bf16(device, autocast):
                 latents = generator.sample(conditions, noise)
-            if not all(bool(part.isfinite().all()) for part in (latents.total, latents.layers, latents.voxels)):
+            if not all(bool(part.isfinite().all()) for part in latents.parts()):
                 raise MetacaloError(
                     f"generator '{name}' gave a latent that is not finite; adapt again or change its base"
                 )
-            incident = torch.from_numpy(np.asarray(energy, dtype=np.float32)).to(device)
-            return normaliser.inverse(latents, incident).cpu().numpy()
+            incident, angle = (torch.from_numpy(np.asarray(x, dtype=np.float32)).to(device) for x in (energy, theta))
+            return normaliser.inverse(latents, incident, angle).cpu().numpy()
 
         return decoded
 
@@ -218,7 +218,7 @@ def load_model(path: PathLike, *, base: PathLike | None = None, detector: Detect
         _adopt(generators[name], load_tensors(folder / f"adapters-{name}.safetensors")[0], folder / f"adapters-{name}")
     tensors, _ = load_tensors(folder / "normaliser.safetensors")
     try:
-        normaliser = Normaliser.from_tensors(tensors)
+        normaliser = of.preprocessing.load(tensors, of.hyperprior)
     except (KeyError, ValueError) as error:
         raise ModelFolderError(f"{folder}/normaliser.safetensors: not complete ({error}); adapt again") from None
     libraries = {name: _library(folder / f"{name}.safetensors", config.grid) for name in config.libraries}

@@ -13,11 +13,12 @@ import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-__all__ = ["Codes", "Conditions", "FloatArray", "PathLike", "ShowerArray", "ShowerTensor", "Tokens"]
+__all__ = ["Codes", "Conditions", "FloatArray", "PathLike", "RingTensor", "ShowerArray", "ShowerTensor", "Tokens"]
 
 FloatArray = NDArray[np.float32] | NDArray[np.float64]
 ShowerArray = Float[np.ndarray, "n r phi z"]  # MeV
 ShowerTensor = Float[torch.Tensor, "n r phi z"]
+RingTensor = Float[torch.Tensor, "n r z"]
 Conditions = Float[torch.Tensor, "n cond"]
 Tokens = Float[torch.Tensor, "n token width"]
 Codes = Int[torch.Tensor, "n position"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ from metacalo.models.dit import DiTSettings
 from metacalo.models.prior import PriorSettings
 from metacalo.models.quantizer import QuantizerSettings
 from metacalo.models.vqvae import VQVAE, VQVAESettings
-from metacalo.showers.normalise import Latents
+from metacalo.showers.copula import COMPONENT_KNOTS, Components, Copula
+from metacalo.showers.latents import Latents, structure_size
 
 GRID = (3, 4, 6)
 PATCH = (3, 2, 2)
@@ -27,23 +29,34 @@ def seeded(seed: int = 0) -> torch.Generator:
 def draw_latents(n: int, seed: int = 0, grid: tuple[int, int, int] = GRID) -> Latents:
     """Standard normal latents in which the cells of a layer share half of their variance."""
     generator = seeded(seed)
-    own = torch.randn(n, *grid, generator=generator)
+    independent = Latents.noise(n, grid, generator)
     shared = torch.randn(n, 1, 1, grid[2], generator=generator)
-    return Latents(
-        torch.randn(n, generator=generator), torch.randn(n, grid[2], generator=generator), (own + shared) / 2**0.5
-    )
+    return replace(independent, cells=(independent.cells + shared) / 2**0.5)
+
+
+def draw_copula(grid: tuple[int, int, int] = GRID) -> Copula:
+    """Correlations at random: four components of the structure and of two modes, with variances of 0.4 to 2.7."""
+
+    def components(size: int, seed: int) -> Components:
+        vectors = torch.linalg.qr(torch.randn(size, 4, generator=seeded(seed)))[0]
+        log_variance = 2 * torch.rand(len(COMPONENT_KNOTS), 4, generator=seeded(seed)) - 1
+        return Components(vectors, log_variance, scale=torch.linspace(0.8, 1.2, size))
+
+    n_r, _, n_z = grid
+    return Copula(components(structure_size(grid), 1), (components(n_r * n_z, 2), components(n_r * n_z, 3)))
 
 
 def draw_batch(n: int, seed: int = 0, grid: tuple[int, int, int] = GRID, conditions: int = CONDITIONS) -> Batch:
     return Batch(draw_latents(n, seed, grid), torch.randn(n, conditions, generator=seeded(seed + 1000)))
 
 
-def small_tokenizer(*, depth: int = 2, size: int = 8, grid: tuple[int, int, int] = GRID) -> VQVAE:
+def small_tokenizer(*, depth: int = 2, size: int = 8, **settings: Any) -> VQVAE:
     """A tokenizer whose codebooks have been filled by one training pass."""
     torch.manual_seed(1)
     quantizer = QuantizerSettings(size=size, depth=depth, code_width=4)
-    tokenizer = VQVAE(VQVAESettings(patch=PATCH, width=12, blocks=1, heads=2, quantizer=quantizer), grid)
-    tokenizer.train().loss(draw_latents(64, seed=7, grid=grid).voxels)
+    sizes = {"patch": PATCH, "width": 12, "blocks": 1, "heads": 2, "quantizer": quantizer, **settings}
+    tokenizer = VQVAE(VQVAESettings(**sizes), GRID)
+    tokenizer.train().loss(draw_latents(64, seed=7))
     return tokenizer.eval()
 
 

@@ -128,3 +128,16 @@ def test_unknown_names() -> None:
     assert str(error) == "unknown task 'pblr' (known: pblar, siw); did you mean 'pblar'?"
     assert isinstance(error, MetacaloError)
     assert str(UnknownNameError("base", "xyz", [])) == "unknown base 'xyz' (known: none)"
+
+
+def test_a_file_is_laid_over_given_values_table_by_table(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("rate = 0.5\n[inner]\ndepth = 7\n", encoding="utf-8")
+    onto = {"steps": 3, "rate": 0.2, "inner": {"depth": 4, "flavour": "spicy"}}
+    expected = Outer(steps=3, rate=0.5, inner=Inner(depth=7, flavour="spicy"))
+    assert Outer.from_toml(path, onto=onto) == expected
+    assert Outer.resolve(path, onto=onto, steps=9).steps == 9
+    assert Outer.resolve(None, onto=onto, rate=None) == Outer(**onto)
+    assert onto["inner"] == {"depth": 4, "flavour": "spicy"}
+    with pytest.raises(ConfigError, match=r"mine\.toml: unknown key 'inner.dept'; did you mean 'depth'\?"):
+        Outer.from_toml(path, onto={"inner": {"dept": 4}})

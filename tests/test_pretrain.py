@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from metacalo.base import Base, resolve_base
+from metacalo.base import Base, resolve_base, save_base
 from metacalo.checkpoint import load_json, tensor_hash
 from metacalo.errors import ConfigError, ModelFolderError, OutputError, UnknownNameError
 from metacalo.meta.episodes import is_reserved
 from metacalo.meta.outer_loop import OuterLoop
+from metacalo.meta.training_data import training_data
 from metacalo.pretrain import PretrainSettings, pretrain
 from metacalo.showers import data_folder, discover_tasks, open_showers, write_showers
 from metacalo.showers.conditions import encode_conditions
@@ -109,6 +110,34 @@ def test_a_base_loads_to_the_same_weights_every_time(base: Base) -> None:
     )
 
 
+def test_the_hyperprior_and_its_copula_are_those_of_the_tasks(base: Base, tasks: Path) -> None:
+    """As they were fitted, but for the half precision of the file."""
+    fitted = training_data([tasks], (), reserve_one_in=10, capacity=45).hyperprior
+    assert fitted.copula is not None
+    assert base.hyperprior.copula is not None
+    parts, read = fitted.copula.tensors(), base.hyperprior.copula.tensors()
+    assert read.keys() == parts.keys()
+    assert sum(name.startswith("copula.mode") for name in parts) > 0
+    for name, tensor in parts.items():
+        assert torch.equal(read[name], tensor.half().float()), name
+    vector = torch.from_numpy(discover_tasks()["scipb"].detector.descriptors())
+    ours, theirs = (hyperprior.predict(vector).tensors() for hyperprior in (base.hyperprior, fitted))
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(ours[name], tensor, atol=0.02, rtol=0.01, msg=name)
+
+
+def test_a_base_written_again_is_the_same(base: Base, tmp_path: Path) -> None:
+    save_base(tmp_path, base.config, base.hyperprior, base.seen, base.weights)
+    again = Base.load(tmp_path)
+    assert again.hash == base.hash
+    assert again.config == base.config
+    assert again.seen.tolist() == base.seen.tolist()
+    ours, theirs = (each.hyperprior.tensors() for each in (base, again))
+    assert tensor_hash(ours) == tensor_hash(theirs)
+    assert any(name.startswith("copula.") for name in ours)
+
+
 @pytest.mark.parametrize("name", ["ar", "diffusion"])
 def test_its_generators_make_showers_of_a_detector_it_has_not_seen(base: Base, name: str) -> None:
     detector = discover_tasks()["scipb"].detector
@@ -116,7 +145,7 @@ def test_its_generators_make_showers_of_a_detector_it_has_not_seen(base: Base, n
     conditions = encode_conditions(energy, np.full(2, 1.3), np.zeros(2), detector.descriptors())
     latents = base.generator(name).sample(conditions, seeded())
     normaliser = base.hyperprior.predict(torch.from_numpy(detector.descriptors()))
-    showers = normaliser.inverse(latents, torch.from_numpy(energy).float())
+    showers = normaliser.inverse(latents, torch.from_numpy(energy).float(), torch.full((2,), 1.3))
     assert showers.shape == (2, 9, 16, 45)
     assert torch.isfinite(showers).all()
     response = showers.sum((1, 2, 3)).numpy() / energy

@@ -9,7 +9,7 @@ from torch import Tensor
 from metacalo.generators.base import Batch, ShowerGenerator
 from metacalo.models.prior import Prior, PriorSettings, Sampling
 from metacalo.models.vqvae import VQVAE
-from metacalo.showers.normalise import Latents
+from metacalo.showers.latents import Latents
 from metacalo.typing import Codes, Conditions
 
 __all__ = ["Autoregressive"]
@@ -43,16 +43,16 @@ class Autoregressive(ShowerGenerator):
         energies = torch.cat([latents.total[:, None], latents.layers], dim=1)
         position = (energies + _RANGE) / (2 * _RANGE) * self.prior.bins
         bins = position.floor().clamp(0, self.prior.bins - 1).long()
-        return torch.cat([bins, self.tokenizer.encode(latents.voxels).flatten(1)], dim=1)
+        return torch.cat([bins, self.tokenizer.encode(latents).flatten(1)], dim=1)
 
     def decode(self, codes: Codes, generator: torch.Generator) -> Latents:
-        """Normalised showers of sequences; energies are drawn within their bins, voxels from the decoder."""
+        """Normalised showers of sequences; energies are drawn within their bins, the rest from the decoder."""
         n_energies = self.prior.n_energies
         bins = codes[:, :n_energies]
         within = torch.rand(bins.shape, generator=generator).to(bins.device)
         energies = (bins + within) / self.prior.bins * 2 * _RANGE - _RANGE
         indices = codes[:, n_energies:].reshape(len(codes), -1, self.prior.depth)
-        return Latents(energies[:, 0], energies[:, 1:], self.tokenizer.sample(indices, generator))
+        return Latents(energies[:, 0], energies[:, 1:], *self.tokenizer.sample(indices, generator))
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
         """Mean negative log-likelihood per position, in nats."""

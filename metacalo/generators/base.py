@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metacalo.models.adapters import ADAPTER_SUFFIXES
-from metacalo.showers.normalise import Latents
+from metacalo.showers.latents import Latents
 from metacalo.typing import Conditions
 
 __all__ = ["Batch", "ShowerGenerator", "bf16"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Literal, Self
 
 import torch
@@ -12,13 +13,26 @@ from torch import Tensor
 
 from metacalo.config import Settings
 from metacalo.generators.base import Batch, ShowerGenerator
-from metacalo.generators.samplers import SamplerName, sample
+from metacalo.generators.samplers import SHORTCUT_STEPS, SamplerName, sample
 from metacalo.generators.schedules import ScheduleName, draw_angles
 from metacalo.models.dit import DiT, DiTSettings
-from metacalo.showers.normalise import Latents
+from metacalo.showers.latents import Latents
 from metacalo.typing import Conditions
 
-__all__ = ["CALODIT", "Diffusion", "DiffusionSettings"]
+__all__ = ["CALODIT", "Diffusion", "DiffusionSettings", "LossWeights", "mix"]
+
+
+class LossWeights(Settings):
+    """Weight of the mean squared error over each part of `Latents`, by its name there.
+
+    A part without weight does not exist for the network: it sees zeros in its place.
+    """
+
+    total: float = Field(default=0.1, ge=0)
+    layers: float = Field(default=1.0, ge=0)
+    rings: float = Field(default=1.0, ge=0)
+    hits: float = Field(default=1.0, ge=0)
+    cells: float = Field(default=0.5, ge=0)
 
 
 class DiffusionSettings(Settings):
@@ -29,12 +43,18 @@ class DiffusionSettings(Settings):
     prediction: Literal["v", "data", "noise"] = "v"
     sampler: SamplerName = "heun"
     steps: int = Field(default=8, ge=1)
-    energy_weight: float = Field(default=1.0, ge=0, description="loss weight of the layer energies and of the total")
+    weights: LossWeights = LossWeights()
 
     @model_validator(mode="after")
-    def _noise_needs_ddpm(self) -> Self:
+    def _sampler_fits(self) -> Self:
+        message = None
         if self.prediction == "noise" and self.sampler != "ddpm":
             message = "prediction = 'noise' says nothing of the data where sampling starts; use sampler = 'ddpm'"
+        elif self.sampler == "shortcut" and not (self.dit.shortcuts and self.prediction == "v"):
+            message = "sampler = 'shortcut' needs a distilled network that predicts v; use another sampler, or distil"
+        elif self.sampler == "shortcut" and self.steps not in SHORTCUT_STEPS:
+            message = f"sampler = 'shortcut' takes 1, 2, 4 or 8 steps, not {self.steps}; or use sampler = 'heun'"
+        if message is not None:
             raise ValueError(message)
         return self
 
@@ -45,15 +65,17 @@ CALODIT = DiffusionSettings(
     prediction="noise",
     sampler="ddpm",
     steps=400,
+    weights=LossWeights(total=0, layers=0, rings=0, hits=0, cells=1),
 )
-"""The published CaloDiT: 400 steps, cosine schedule, width 144, 8 heads, patches 3 x 2 x 3, 2 + 2 blocks."""
+"""The published CaloDiT: 400 steps, cosine schedule, width 144, 8 heads, patches 3 x 2 x 3, 2 + 2 blocks. It sees cells
+only, see `showers.plain`."""
 
 
 class Diffusion(ShowerGenerator):
     """Denoiser with its schedule.
 
-    A network that predicts v and returns zero samples independent normals, that is, the normaliser's own independent
-    cells: training only has to find how cells depend on one another.
+    A network that predicts v and returns zero samples independent normals, that is, what the normaliser knows without
+    it: training only has to find how latents still depend on one another and on the conditions.
     """
 
     name = "diffusion"
@@ -66,22 +88,37 @@ class Diffusion(ShowerGenerator):
         self.steps = settings.steps
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
-        """Mean squared error of the prediction: voxels, plus layer energies and total at their own weight."""
+        """Mean squared error of the prediction: the weighted sum over total, layers, rings, hits and cells."""
         n, device = len(batch), batch.conditions.device
         angle = draw_angles(self.settings.schedule, n, generator).to(device)
-        noise = _like(batch.latents, generator)
-        noisy = _combine(batch.latents, noise, angle.sin(), angle.cos())
+        noise = Latents.noise(n, batch.latents.grid, generator).to(device)
+        noisy = mix(batch.latents, noise, angle.sin(), angle.cos())
         target = {
-            "v": lambda: _combine(batch.latents, noise, angle.cos(), -angle.sin()),
+            "v": lambda: mix(batch.latents, noise, angle.cos(), -angle.sin()),
             "data": lambda: batch.latents,
             "noise": lambda: noise,
         }[self.settings.prediction]()
-        predicted = self.dit(noisy, angle / (math.pi / 2), batch.conditions)
-        voxels: Tensor = ((predicted.voxels - target.voxels) ** 2).mean()
-        energies: Tensor = ((predicted.layers - target.layers) ** 2).mean() + (
-            (predicted.total - target.total) ** 2
-        ).mean()
-        return voxels + self.settings.energy_weight * energies
+        return self.error(self.denoise(noisy, angle / (math.pi / 2), batch.conditions), target)
+
+    def denoise(
+        self, noisy: Latents, time: Float[Tensor, "n"], conditions: Conditions, step: Float[Tensor, "n"] | None = None
+    ) -> Latents:
+        """The network's prediction at `time` = 2 angle / pi, for a sampler's step of length `step` (`DiT.forward`)."""
+        return self._weighed(self.dit(self._weighed(noisy), time, conditions, step))
+
+    def _weighed(self, latents: Latents) -> Latents:
+        """The latents with zeros in the place of parts without weight."""
+        weights = self.settings.weights.model_dump()
+        absent = {name: torch.zeros_like(getattr(latents, name)) for name, weight in weights.items() if not weight}
+        return replace(latents, **absent) if absent else latents
+
+    def error(self, predicted: Latents, target: Latents) -> Float[Tensor, ""]:
+        """Weighted sum of the mean squared errors of the parts."""
+        errors = [
+            weight * ((getattr(predicted, name) - getattr(target, name)) ** 2).mean()
+            for name, weight in self.settings.weights
+        ]
+        return torch.stack(errors).sum()
 
     def _velocity(self, x: Tensor, predicted: Tensor, angle: float) -> Tensor:
         """The v of the network's output; a clamp keeps the angle off the ends, where noise or data say nothing of v."""
@@ -92,39 +129,36 @@ class Diffusion(ShowerGenerator):
             return (predicted - sine * x) / cosine
         return (cosine * x - predicted) / sine
 
+    def choose(self, sampler: SamplerName | None = None, steps: int | None = None) -> None:
+        """Sets the sampler and its steps; None leaves them as they are.
+
+        Raises:
+            ConfigError: the network cannot be sampled so.
+        """
+        wanted = {"sampler": sampler or self.sampler, "steps": steps or self.steps}
+        chosen = DiffusionSettings.build({**self.settings.model_dump(), **wanted}, source="sampling")
+        self.sampler, self.steps = chosen.sampler, chosen.steps
+
     @torch.no_grad()
     def sample(self, conditions: Conditions, generator: torch.Generator) -> Latents:
-        """See `ShowerGenerator.sample`; `self.sampler` and `self.steps` set the sampler."""
-        n, (n_r, n_phi, n_z) = len(conditions), self.dit.patching.grid
-
-        def unpack(flat: Tensor) -> Latents:
-            total, layers, voxels = torch.split(flat, [1, n_z, n_r * n_phi * n_z], dim=1)
-            return Latents(total[:, 0], layers, voxels.reshape(n, n_r, n_phi, n_z))
+        """See `ShowerGenerator.sample`; `choose` sets the sampler."""
+        n, grid, device = len(conditions), self.dit.patching.grid, conditions.device
+        step = torch.full((n,), 1 / self.steps, device=device) if self.sampler == "shortcut" else None
 
         def velocity(flat: Tensor, angle: float) -> Tensor:
-            time = torch.full((n,), angle / (math.pi / 2), device=flat.device)
-            return self._velocity(flat, _flatten(self.dit(unpack(flat), time, conditions)), angle)
+            x, time = Latents.from_flat(flat, grid), torch.full((n,), angle / (math.pi / 2), device=device)
+            predicted = self.denoise(x, time, conditions, step)
+            return self._weighed(x.combine(predicted, lambda a, b: self._velocity(a, b, angle))).flat()
 
-        noise = torch.randn(n, 1 + n_z + n_r * n_phi * n_z, generator=generator).to(conditions.device)
-        return unpack(sample(velocity, noise, self.sampler, self.steps, generator))
-
-
-def _flatten(latents: Latents) -> Float[Tensor, "n value"]:
-    return torch.cat([latents.total[:, None], latents.layers, latents.voxels.flatten(1)], dim=1)
+        noise = Latents.noise(n, grid, generator).flat().to(conditions.device)
+        return Latents.from_flat(sample(velocity, noise, self.sampler, self.steps, generator), grid)
 
 
-def _like(latents: Latents, generator: torch.Generator) -> Latents:
-    def normal(like: Tensor) -> Tensor:
-        return torch.randn(like.shape, generator=generator).to(like.device)
-
-    return Latents(normal(latents.total), normal(latents.layers), normal(latents.voxels))
-
-
-def _combine(a: Latents, b: Latents, alpha: Tensor, beta: Tensor) -> Latents:
+def mix(a: Latents, b: Latents, alpha: Float[Tensor, "n"], beta: Float[Tensor, "n"]) -> Latents:
     """The sum alpha a + beta b, with one alpha and beta per shower."""
 
-    def mix(x: Tensor, y: Tensor) -> Tensor:
+    def both(x: Tensor, y: Tensor) -> Tensor:
         shape = (-1,) + (1,) * (x.dim() - 1)
         return alpha.reshape(shape) * x + beta.reshape(shape) * y
 
-    return Latents(mix(a.total, b.total), mix(a.layers, b.layers), mix(a.voxels, b.voxels))
+    return a.combine(b, both)

@@ -9,9 +9,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["Denoiser", "SamplerName", "sample"]
+__all__ = ["SHORTCUT_STEPS", "Denoiser", "SamplerName", "sample"]
 
-SamplerName = Literal["ddpm", "ddim", "euler", "heun", "ab2"]
+SamplerName = Literal["ddpm", "ddim", "euler", "heun", "ab2", "shortcut"]
+SHORTCUT_STEPS = (1, 2, 4, 8)
+"""Numbers of steps that a distilled network knows."""
 Denoiser = Callable[[Tensor, float], Tensor]
 """(x, angle) to the estimate of v = cos(a) data - sin(a) noise."""
 
@@ -24,6 +26,7 @@ def sample(velocity: Denoiser, noise: Tensor, sampler: SamplerName, steps: int, 
     euler: first order on dx/da = v, `steps` evaluations; exact where v = 0.
     heun: second order, 2 `steps` - 1 evaluations (the last step is Euler's: nothing is evaluated on clean data).
     ab2: Adams-Bashforth, second order from past evaluations, `steps` evaluations.
+    shortcut: `euler` whose `velocity` is the mean over the step, which a distilled network knows (`distillation`).
     """
     step = math.pi / 2 / steps
     x = noise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,10 +13,13 @@ from metacalo.generators.base import Batch
 from metacalo.showers.conditions import encode_conditions
 from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import Showers
-from metacalo.showers.normalise import EncodedShowers, Latents, Normaliser
+from metacalo.showers.latents import Latents
+from metacalo.showers.preprocessing import AnyNormaliser, Encoded
 from metacalo.showers.tasks import Task
 
-__all__ = ["Episode", "EpisodeSampler", "ShowerPool", "TaskStream", "is_reserved"]
+__all__ = ["Episode", "EpisodeSampler", "ShowerPool", "TaskStream", "is_reserved", "mixed_batch"]
+
+_CHUNK = 256  # showers that are encoded at a time
 
 
 def is_reserved(hashes: np.ndarray, one_in: int) -> np.ndarray:
@@ -27,17 +30,17 @@ def is_reserved(hashes: np.ndarray, one_in: int) -> np.ndarray:
 class ShowerPool:
     """Normalised showers of one detector in memory, ready to be drawn as batches.
 
-    Draws dequantise the zeros anew and reflect at random: y -> -y is an exact symmetry of a shower in the frame of its
-    direction, and so is x -> -x together with theta -> pi - theta.
+    Draws dequantise anew and reflect at random: y -> -y is an exact symmetry of a shower in the frame of its direction,
+    and so is x -> -x together with theta -> pi - theta.
     """
 
-    def __init__(self, showers: Showers, normaliser: Normaliser, detector: Detector) -> None:
-        energy = torch.from_numpy(np.asarray(showers.energy, dtype=np.float32))
-        parts = [
-            normaliser.encode(torch.from_numpy(showers.showers[i : i + 256]), energy[i : i + 256])
-            for i in range(0, len(showers), 256)
-        ]
-        self._encoded = _concatenate(parts)
+    def __init__(self, showers: Showers, normaliser: AnyNormaliser, detector: Detector) -> None:
+        energy, theta = (torch.from_numpy(np.asarray(x, dtype=np.float32)) for x in (showers.energy, showers.theta))
+        parts = [slice(start, start + _CHUNK) for start in range(0, len(showers), _CHUNK)]
+        self.normaliser = normaliser
+        self._encoded = _joined(
+            [normaliser.encode(torch.from_numpy(showers.showers[part]), energy[part], theta[part]) for part in parts]
+        )
         self._energy, self._theta, self._phi = showers.energy, showers.theta, showers.phi
         self._descriptors = detector.descriptors()
 
@@ -46,51 +49,64 @@ class ShowerPool:
 
     def batch(self, rows: Tensor, generator: torch.Generator, *, reflect: bool = True) -> Batch:
         """The showers of `rows` (n,), dequantised and, unless told otherwise, reflected at random."""
-        latents = self._encoded[rows].dequantise(generator)
-        index = rows.numpy()
-        theta = self._theta[index].copy()
-        if reflect:
-            flip_y, flip_x = torch.rand(2, len(rows), generator=generator) < 0.5
-            latents = _reflect(latents, flip_y, flip_x)
-            mirrored = flip_x.numpy() & _even_phi(latents)
-            theta[mirrored] = np.pi - theta[mirrored]
-        return Batch(latents, encode_conditions(self._energy[index], theta, self._phi[index], self._descriptors))
+        return mixed_batch([(self, rows)], generator, reflect=reflect)
 
-    def draw(self, n: int, generator: torch.Generator) -> Batch:
-        """`n` showers drawn with replacement."""
-        return self.batch(torch.randint(len(self), (n,), generator=generator), generator)
+    def rows(self, n: int, generator: torch.Generator) -> Tensor:
+        """`n` row numbers drawn with replacement."""
+        return torch.randint(len(self), (n,), generator=generator)
+
+    def encoded(self, rows: Tensor) -> Encoded:
+        """The showers of `rows` before they are dequantised."""
+        return self._encoded[rows]
+
+    def conditions(self, rows: Tensor, mirrored: np.ndarray) -> Tensor:
+        """Condition vectors of `rows`; `mirrored` ones have theta -> pi - theta."""
+        index = rows.numpy()
+        theta = np.where(mirrored, np.pi - self._theta[index], self._theta[index])
+        return encode_conditions(self._energy[index], theta, self._phi[index], self._descriptors)
+
+
+def mixed_batch(
+    parts: Sequence[tuple[ShowerPool, Tensor]], generator: torch.Generator, *, reflect: bool = True
+) -> Batch:
+    """One batch of rows of several pools whose normalisers share a copula, pool after pool; see `ShowerPool`.
+
+    What costs time, dequantising and whitening, is done once for all.
+
+    Args:
+        parts: pools, and the rows (n,) of each.
+        generator: dequantises and reflects.
+        reflect: mirror at random.
+    """
+    encoded = _joined([pool.encoded(rows) for pool, rows in parts])
+    sizes = [len(rows) for _, rows in parts]
+    latents = encoded.dequantise(generator, parts[0][0].normaliser.copula)
+    mirrored = np.zeros(len(latents), bool)
+    if reflect:
+        flip_y, flip_x = torch.rand(2, len(latents), generator=generator) < 0.5
+        latents = _reflect(latents, flip_y, flip_x)
+        mirrored = flip_x.numpy() & _even_phi(latents)
+    flips = np.split(mirrored, np.cumsum(sizes)[:-1])
+    conditions = [pool.conditions(rows, flip) for (pool, rows), flip in zip(parts, flips, strict=True)]
+    return Batch(latents, torch.cat(conditions))
+
+
+def _joined(parts: list[Encoded]) -> Encoded:
+    return type(parts[0]).concatenate(parts)
 
 
 def _even_phi(latents: Latents) -> bool:
-    return latents.voxels.shape[2] % 2 == 0
+    return latents.grid[1] % 2 == 0
 
 
 def _reflect(latents: Latents, flip_y: Tensor, flip_x: Tensor) -> Latents:
     """Mirrors phi -> -phi where `flip_y`, phi -> pi - phi where `flip_x` (needs an even number of phi cells)."""
-    voxels = latents.voxels
-    voxels = torch.where(flip_y[:, None, None, None], voxels.flip(2), voxels)
+    cells = latents.cells
+    cells = torch.where(flip_y[:, None, None, None], cells.flip(2), cells)
     if _even_phi(latents):
-        mirrored = voxels.flip(2).roll(voxels.shape[2] // 2, 2)
-        voxels = torch.where(flip_x[:, None, None, None], mirrored, voxels)
-    return Latents(latents.total, latents.layers, voxels)
-
-
-def _concatenate(parts: Sequence[EncodedShowers]) -> EncodedShowers:
-    return EncodedShowers(
-        concatenate_latents([part.latents for part in parts]),
-        torch.cat([part.t0_total for part in parts]),
-        torch.cat([part.t0_layers for part in parts]),
-        torch.cat([part.t0_voxels for part in parts]),
-    )
-
-
-def concatenate_latents(parts: Sequence[Latents]) -> Latents:
-    """Latents one after another."""
-    return Latents(
-        torch.cat([part.total for part in parts]),
-        torch.cat([part.layers for part in parts]),
-        torch.cat([part.voxels for part in parts]),
-    )
+        mirrored = cells.flip(2).roll(cells.shape[2] // 2, 2)
+        cells = torch.where(flip_x[:, None, None, None], mirrored, cells)
+    return replace(latents, cells=cells)
 
 
 class TaskStream:
@@ -100,7 +116,7 @@ class TaskStream:
     as a window holds; so a file larger than memory trains, and which window is read follows from the count of draws.
     """
 
-    def __init__(self, task: Task, normaliser: Normaliser, rows: np.ndarray, capacity: int) -> None:
+    def __init__(self, task: Task, normaliser: AnyNormaliser, rows: np.ndarray, capacity: int) -> None:
         self.task = task
         self._normaliser, self._rows, self._capacity = normaliser, rows, capacity
         self.drawn = 0
@@ -112,6 +128,10 @@ class TaskStream:
 
     def draw(self, n: int, generator: torch.Generator) -> Batch:
         """`n` showers of the present window."""
+        return mixed_batch([self.draw_rows(n, generator)], generator)
+
+    def draw_rows(self, n: int, generator: torch.Generator) -> tuple[ShowerPool, Tensor]:
+        """The present window and `n` of its rows."""
         n_windows = -(-len(self._rows) // self._capacity)
         window = self.drawn // self._capacity % n_windows
         if self._pool is None or window != self._window:
@@ -121,7 +141,7 @@ class TaskStream:
             self._window = window
         # not past the end of the window: a large draw must not step over the next one
         self.drawn = min(self.drawn + n, (self.drawn // self._capacity + 1) * self._capacity)
-        return self._pool.draw(n, generator)
+        return self._pool, self._pool.rows(n, generator)
 
 
 @dataclass(frozen=True)
@@ -162,12 +182,11 @@ class EpisodeSampler:
         """`n` showers of tasks drawn one by one."""
         counts = np.bincount(self._tasks(n), minlength=len(self._streams))
         parts = [
-            stream.draw(int(count), self.generator)
+            stream.draw_rows(int(count), self.generator)
             for stream, count in zip(self._streams, counts, strict=True)
             if count
         ]
-        latents = concatenate_latents([part.latents for part in parts])
-        return Batch(latents, torch.cat([part.conditions for part in parts]))
+        return mixed_batch(parts, self.generator)
 
     def episodes(self, n: int, *, inner_steps: int, support: int, query: int) -> list[Episode]:
         """`n` episodes, each of one task."""

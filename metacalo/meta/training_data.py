@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from metacalo.errors import ConfigError
 from metacalo.meta.episodes import TaskStream, is_reserved
 from metacalo.progress import track
-from metacalo.showers.hyperprior import Hyperprior, fit_hyperprior
-from metacalo.showers.normalise import fit_normaliser
+from metacalo.showers.hdf5 import Showers
+from metacalo.showers.preprocessing import PREPROCESSING, DetectorPrior, Preprocessing
 from metacalo.showers.tasks import discover_tasks, training_tasks
 from metacalo.typing import PathLike
 
@@ -32,14 +31,19 @@ class TrainingData:
     """
 
     streams: list[TaskStream]
-    hyperprior: Hyperprior
+    hyperprior: DetectorPrior
     seen: np.ndarray
     counts: dict[str, int]
     grid: tuple[int, int, int]
 
 
 def training_data(
-    folders: Sequence[PathLike], holdout: Sequence[str], *, reserve_one_in: int, capacity: int
+    folders: Sequence[PathLike],
+    holdout: Sequence[str],
+    *,
+    reserve_one_in: int,
+    capacity: int,
+    preprocessing: Preprocessing = PREPROCESSING["tables"],
 ) -> TrainingData:
     """Reads the tasks of `folders` (by default: those that ship) but those held out, and fits their normalisers.
 
@@ -48,6 +52,7 @@ def training_data(
         holdout: names of tasks left out, with all of the same pair of materials.
         reserve_one_in: one shower in so many, by content hash, is kept out of training; 0 = none.
         capacity: showers of a task that are held in memory, and that its normaliser is fitted on.
+        preprocessing: the way from showers to latents.
 
     Raises:
         ConfigError: no task is left, or their meshes differ.
@@ -60,22 +65,24 @@ def training_data(
     grids = {task.detector.grid.shape for task in tasks}
     if len(grids) != 1:
         raise ConfigError(f"the tasks have different grids ({', '.join(map(str, sorted(grids)))}); train one base each")
-    rows, seen, fitted = [], [], []
-    with track("normalisers", len(tasks)) as bar:
-        for task in tasks:
-            with task.open() as file:
-                hashes = file.hashes()
-                chosen = np.flatnonzero(~is_reserved(hashes, reserve_one_in))
-                showers = file.load(chosen[:capacity])
-            fitted.append(fit_normaliser(showers.showers, showers.energy.astype(np.float64)))
-            rows.append(chosen)
-            seen.append(hashes[chosen])
-            bar.advance()
-    descriptors = np.stack([task.detector.descriptors() for task in tasks])
-    hyperprior = fit_hyperprior(fitted, torch.from_numpy(descriptors))
-    streams = []
-    for task, training_rows, normaliser, vector in zip(tasks, rows, fitted, descriptors, strict=True):
-        prior = hyperprior.predict(torch.from_numpy(vector), scale=normaliser.scale)
-        streams.append(TaskStream(task, normaliser.shrunk_towards(prior), training_rows, capacity))
+    rows, seen = [], []
+
+    def samples() -> Iterator[tuple[Showers, np.ndarray]]:
+        with track("normalisers", len(tasks)) as bar:
+            for task in tasks:
+                with task.open() as file:
+                    hashes = file.hashes()
+                    chosen = np.flatnonzero(~is_reserved(hashes, reserve_one_in))
+                    showers = file.load(chosen[:capacity])
+                rows.append(chosen)
+                seen.append(hashes[chosen])
+                yield showers, task.detector.descriptors()
+                bar.advance()
+
+    normalisers, prior = preprocessing.fit_detectors(samples())
+    streams = [
+        TaskStream(task, normaliser, training_rows, capacity)
+        for task, training_rows, normaliser in zip(tasks, rows, normalisers, strict=True)
+    ]
     counts = {task.name: len(training_rows) for task, training_rows in zip(tasks, rows, strict=True)}
-    return TrainingData(streams, hyperprior, np.concatenate(seen), counts, grids.pop())
+    return TrainingData(streams, prior, np.concatenate(seen), counts, grids.pop())

@@ -11,10 +11,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from metacalo.config import Settings
+from metacalo.errors import ConfigError
 from metacalo.models.patches import Patching
 from metacalo.models.positions import sincos_3d
 from metacalo.models.transformer import Block, BlockStack, Modulation
-from metacalo.showers.normalise import Latents
+from metacalo.showers.latents import Latents
 from metacalo.typing import Conditions, Tokens
 
 __all__ = ["DiT", "DiTSettings"]
@@ -24,13 +25,16 @@ class DiTSettings(Settings):
     """Size of the denoiser."""
 
     patch: tuple[int, int, int] = (9, 16, 1)
-    width: int = Field(default=160, ge=12)
+    width: int = Field(default=128, ge=12)
     blocks: int = Field(default=4, ge=1)
     heads: int = Field(default=2, ge=1)
     rank: int = Field(default=4, ge=0, description="rank of the low-rank adapters")
     embedding: int = Field(default=16, ge=0, description="length of the detector embedding")
     modulation: Literal["shared", "per-block"] = Field(
         default="shared", description="one adaLN for all blocks, or one each"
+    )
+    shortcuts: bool = Field(
+        default=False, description="is told the length of the sampler's step too; the stage `distil` trains it"
     )
 
 
@@ -41,7 +45,8 @@ class DiT(nn.Module):
     adaLN (PixArt-alpha, arXiv:2310.00426) makes one modulation from the condition, to which each block adds its own
     learned offsets; `per-block` is the original DiT.
 
-    The detector embedding is zero for every detector known by its descriptors alone; adaptation moves it.
+    The detector embedding is zero for every detector known by its descriptors alone; adaptation moves it. With
+    `shortcuts` the condition has a second time, the length of the sampler's step; a step of no length adds nothing.
     """
 
     def __init__(self, settings: DiTSettings, grid: tuple[int, int, int], condition_size: int) -> None:
@@ -64,17 +69,44 @@ class DiT(nn.Module):
         for layer in (self.modulation, self.final_modulation, self.write):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
+        self.step = nn.Linear(_TIME_FEATURES, width, bias=False) if settings.shortcuts else None
+        if self.step is not None:
+            nn.init.zeros_(self.step.weight)
 
-    def forward(self, latents: Latents, time: Float[Tensor, "n"], conditions: Conditions) -> Latents:
-        """Latents of the prediction; `time` in [0, 1], 0 = pure noise."""
-        n = len(time)
-        embedding = self.embedding.expand(n, -1)
-        c = self.condition(torch.cat([conditions, embedding, time_features(time)], dim=1))  # (n, width)
+    def forward(
+        self,
+        latents: Latents,
+        time: Float[Tensor, "n"],
+        conditions: Conditions,
+        step: Float[Tensor, "n"] | None = None,
+    ) -> Latents:
+        """Latents of the prediction.
+
+        Args:
+            latents: noisy ones.
+            time: in [0, 1], 0 = pure noise.
+            conditions: see `showers.conditions`.
+            step: length of the sampler's step in units of `time`, for a network with `shortcuts`; by default 0.
+
+        Raises:
+            ConfigError: `step` is given to a network without `shortcuts`.
+        """
+        c = self._condition(time, conditions, step)
         x = self.read(self.patching.join(latents)) + self.positions
         x = self.blocks(x, self._modulations(c))
         shift, scale = self.final_modulation(torch.nn.functional.silu(c))[:, None].chunk(2, dim=-1)
         tokens: Tokens = self.write(self.norm(x) * (1 + scale) + shift)
         return self.patching.part(tokens.float())
+
+    def _condition(self, time: Tensor, conditions: Tensor, step: Tensor | None) -> Float[Tensor, "n width"]:
+        embedding = self.embedding.expand(len(time), -1)
+        first, activation, last = self.condition
+        hidden = first(torch.cat([conditions, embedding, time_features(time)], dim=1))
+        if step is not None:
+            if self.step is None:
+                raise ConfigError("this denoiser knows no step sizes; train the stage 'distil' first")
+            hidden = hidden + self.step(time_features(step) - time_features(torch.zeros_like(step)))
+        return last(activation(hidden))  # type: ignore[no-any-return]
 
     def _modulations(self, c: Float[Tensor, "n width"]) -> list[Modulation]:
         made = self.modulation(torch.nn.functional.silu(c))

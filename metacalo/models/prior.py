@@ -23,8 +23,8 @@ __all__ = ["Prior", "PriorSettings", "Sampling"]
 class PriorSettings(Settings):
     """Size of the prior."""
 
-    width: int = Field(default=144, ge=12)
-    blocks: int = Field(default=4, ge=1)
+    width: int = Field(default=128, ge=12)
+    blocks: int = Field(default=3, ge=1)
     heads: int = Field(default=2, ge=1)
     rank: int = Field(default=4, ge=0, description="rank of the low-rank adapters")
     embedding: int = Field(default=16, ge=0, description="length of the detector embedding")

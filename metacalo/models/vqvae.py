@@ -14,7 +14,8 @@ from metacalo.models.patches import Patching
 from metacalo.models.positions import sincos_3d
 from metacalo.models.quantizer import QuantizerSettings, ResidualQuantizer
 from metacalo.models.transformer import Block, BlockStack
-from metacalo.typing import ShowerTensor, Tokens
+from metacalo.showers.latents import Latents
+from metacalo.typing import RingTensor, ShowerTensor, Tokens
 
 __all__ = ["VQVAE", "VQVAESettings"]
 
@@ -25,62 +26,77 @@ class VQVAESettings(Settings):
     """Size of the tokenizer."""
 
     patch: tuple[int, int, int] = (9, 16, 1)
-    width: int = Field(default=96, ge=12)
+    width: int = Field(default=80, ge=12)
     blocks: int = Field(default=2, ge=1, description="transformer blocks in the encoder, and as many in the decoder")
     heads: int = Field(default=2, ge=1)
     quantizer: QuantizerSettings = QuantizerSettings()
+    cell_weight: float = Field(
+        default=0.1,
+        ge=0,
+        description="loss weight of a cell, a ring's values count 1: cells are nearly white, eat up codes",
+    )
 
 
 class VQVAE(nn.Module):
     """Encoder, residual codebooks and a decoder that gives a distribution.
 
-    The decoder returns mean and width of a normal per cell: the codes carry what cells share, the width what is left,
-    so that decoded showers have the full cell spectrum and not its blurred mean. Trained by the negative log-likelihood
-    of the dequantised latents plus the commitment loss.
+    It codes the cells, rings and hits of a patch; the layer energies and the total the prior has beside the codes. The
+    decoder returns mean and width of a normal per value: the codes carry what values share, the width what is left, so
+    that decoded showers have the full spectrum and not its blurred mean. Trained by the negative log-likelihood of the
+    dequantised latents, in which a cell counts by `cell_weight`, plus the commitment loss.
     """
+
+    value_weight: Tensor
 
     def __init__(self, settings: VQVAESettings, grid: tuple[int, int, int]) -> None:
         super().__init__()
         self.settings = settings
         self.patching = Patching(grid, settings.patch)
-        width, n_cells = settings.width, self.patching.n_cells
+        width, size = settings.width, self.patching.content_size
         self.register_buffer("positions", sincos_3d(self.patching.counts, width), persistent=False)
-        self.read = nn.Linear(n_cells, width)
+        self.read = nn.Linear(size, width)
         self.encoder = BlockStack(Block(width, settings.heads) for _ in range(settings.blocks))
         self.to_code = nn.Sequential(nn.RMSNorm(width), nn.Linear(width, settings.quantizer.code_width))
         self.quantizer = ResidualQuantizer(settings.quantizer)
         self.from_code = nn.Linear(settings.quantizer.code_width, width)
         self.decoder = BlockStack(Block(width, settings.heads) for _ in range(settings.blocks))
-        self.write = nn.Sequential(nn.RMSNorm(width), nn.Linear(width, 2 * n_cells))
+        self.write = nn.Sequential(nn.RMSNorm(width), nn.Linear(width, 2 * size))
+        weight = torch.ones(size)
+        weight[: self.patching.n_cells] = settings.cell_weight
+        self.register_buffer("value_weight", weight / weight.mean(), persistent=False)
 
-    def _encode(self, voxels: ShowerTensor) -> Float[Tensor, "n token code_width"]:
-        x: Tokens = self.read(self.patching.split_cells(voxels)) + self.positions
-        return self.to_code(self.encoder(x)).float()  # type: ignore[no-any-return]
+    def _encode(self, content: Tokens) -> Float[Tensor, "n token code_width"]:
+        return self.to_code(self.encoder(self.read(content) + self.positions)).float()  # type: ignore[no-any-return]
 
-    def _decode(self, vectors: Float[Tensor, "n token code_width"]) -> tuple[ShowerTensor, ShowerTensor]:
+    def _decode(self, vectors: Float[Tensor, "n token code_width"]) -> tuple[Tokens, Tokens]:
         x: Tokens = self.from_code(vectors) + self.positions
         mean, log_sigma = self.write(self.decoder(x)).float().chunk(2, dim=-1)
-        return self.patching.merge_cells(mean), self.patching.merge_cells(log_sigma).clamp(*_LOG_SIGMA_LIMITS)
+        return mean, log_sigma.clamp(*_LOG_SIGMA_LIMITS)
 
-    def loss(self, voxels: ShowerTensor) -> tuple[Tensor, Int[Tensor, "n token depth"]]:
-        """Negative log-likelihood per cell plus commitment, and the codes used (for their perplexity)."""
-        quantized, indices, commitment = self.quantizer(self._encode(voxels))
+    def loss(self, latents: Latents) -> tuple[Tensor, Int[Tensor, "n token depth"]]:
+        """Weighted negative log-likelihood per value plus commitment, and the codes used (for their perplexity)."""
+        content = self.patching.join_content(latents)
+        quantized, indices, commitment = self.quantizer(self._encode(content))
         mean, log_sigma = self._decode(quantized)
-        squared = ((voxels - mean) * torch.exp(-log_sigma)) ** 2
-        return (0.5 * squared + log_sigma).mean() + 0.5 * math.log(2 * math.pi) + commitment, indices
+        cost = 0.5 * ((content - mean) * torch.exp(-log_sigma)) ** 2 + log_sigma
+        return (self.value_weight * cost).mean() + 0.5 * math.log(2 * math.pi) + commitment, indices
 
     @torch.no_grad()
-    def encode(self, voxels: ShowerTensor) -> Int[Tensor, "n token depth"]:
-        """Code indices of latent voxels (n, r, phi, z)."""
-        return self.quantizer(self._encode(voxels))[1]  # type: ignore[no-any-return]
+    def encode(self, latents: Latents) -> Int[Tensor, "n token depth"]:
+        """Code indices of normalised showers."""
+        return self.quantizer(self._encode(self.patching.join_content(latents)))[1]  # type: ignore[no-any-return]
 
     @torch.no_grad()
-    def decode(self, indices: Int[Tensor, "n token depth"]) -> tuple[ShowerTensor, ShowerTensor]:
-        """Mean and log width of the latent voxels that code indices stand for."""
+    def decode(self, indices: Int[Tensor, "n token depth"]) -> tuple[Tokens, Tokens]:
+        """Mean and log width of the content of the tokens that code indices stand for (`Patching.join_content`)."""
         return self._decode(self.quantizer.codes_to_vectors(indices))
 
-    def sample(self, indices: Int[Tensor, "n token depth"], generator: torch.Generator) -> ShowerTensor:
-        """Latent voxels drawn from the decoder's distribution."""
+    def sample(
+        self, indices: Int[Tensor, "n token depth"], generator: torch.Generator
+    ) -> tuple[RingTensor, RingTensor, ShowerTensor]:
+        """Latent rings, hits and cells drawn from the decoder's distribution."""
         mean, log_sigma = self.decode(indices)
         noise = torch.randn(mean.shape, generator=generator).to(mean.device)
-        return mean + torch.exp(log_sigma) * noise
+        # the mean over the patches in phi that share a ring must have the width of one of them
+        noise[..., self.patching.n_cells :] *= math.sqrt(self.patching.counts[1])
+        return self.patching.part_content(mean + torch.exp(log_sigma) * noise)

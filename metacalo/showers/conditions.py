@@ -11,12 +11,18 @@ from jaxtyping import Float
 from metacalo.errors import ShowerFileError
 from metacalo.typing import Conditions
 
-__all__ = ["TRAINED_ENERGY_MEV", "condition_size", "encode_conditions"]
+__all__ = ["TRAINED_ENERGY_MEV", "condition_size", "encode_conditions", "energy_coordinate"]
 
 TRAINED_ENERGY_MEV = (1e3, 1e5)
 """Energies of the shipped showers, 1 to 100 GeV: the range that ln(E) is mapped from to [-1, 1]."""
 
 _HARMONICS = 3
+
+
+def energy_coordinate(energy: Float[torch.Tensor, "n"]) -> Float[torch.Tensor, "n"]:
+    """U = ln(E / MeV) mapped so that the trained range is [-1, 1]."""
+    low, high = math.log(TRAINED_ENERGY_MEV[0]), math.log(TRAINED_ENERGY_MEV[1])
+    return 2 * (torch.log(energy) - low) / (high - low) - 1
 
 
 def condition_size(n_descriptors: int) -> int:
@@ -50,8 +56,7 @@ def encode_conditions(
         )
     if not (np.isfinite(theta).all() and np.isfinite(phi).all()):
         raise ShowerFileError("theta and phi must be finite; correct them (they are in rad in files)")
-    low, high = np.log(TRAINED_ENERGY_MEV)
-    u = 2 * (np.log(energy) - low) / (high - low) - 1
+    u = energy_coordinate(torch.from_numpy(np.asarray(energy, dtype=np.float64))).numpy()
     cosine = np.cos(theta)
     columns = [u]
     for k in range(_HARMONICS):

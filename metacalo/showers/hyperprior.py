@@ -1,12 +1,14 @@
 """What a detector's normaliser should look like before a single shower was seen: regression on its descriptors.
 
-Every table entry of a `Normaliser` is a linear function of the detector descriptors, fitted over the detectors of
+Every entry of a `Normaliser`'s tables is a linear function of the detector descriptors, fitted over the detectors of
 pretraining by ridge regression. At zero shots the prediction is the normaliser; with shots it is the prior that the
-fitted tables are shrunk towards (empirical Bayes), so that fifty showers already give smooth tables.
+fitted tables are shrunk towards (empirical Bayes), so that fifty showers already give smooth tables. Correlations are
+not predicted: all detectors share one `Copula`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,12 +16,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metacalo.showers.copula import Copula
+from metacalo.showers.drift import Drift
 from metacalo.showers.marginals import ConditionalMarginals
-from metacalo.showers.normalise import Normaliser
+from metacalo.showers.normalise import STAGES, Normaliser
+from metacalo.showers.response import Response
 
 __all__ = ["Hyperprior", "fit_hyperprior"]
 
-_STAGES = ("total", "layer", "voxel")
+_TARGETS = ("total", *STAGES, "drift")
+_CALIBRATED = 0.5  # mean response above which deposits were divided by the sampling fraction
 _ENOUGH = 30.0  # showers at which a table row counts half of its most
 _RIDGE = 0.1  # strength of the ridge, in detectors; more drew far detectors to the mean (docs/experiments.md)
 
@@ -29,17 +35,20 @@ class Hyperprior:
     """Linear maps from descriptors to the tables of each stage.
 
     Attributes:
-        coefficients: stage to (feature, S, K, 1 + J): first t0, then the quantiles; feature 0 is the constant.
-        knots: stage to (K,).
+        coefficients: stage to (feature, S, K, column); feature 0 is the constant.
+        knots, planes: stage of `STAGES` to the knots of its tables, (K,) and (P,).
         mean, spread: of the descriptors over the detectors of the fit, shape (d,).
         threshold: typical smallest cell energy over scale, in MeV.
+        copula: correlations that all detectors share, or None.
     """
 
     coefficients: Mapping[str, Float[Tensor, "feature S K column"]]
     knots: Mapping[str, Float[Tensor, "K"]]
+    planes: Mapping[str, Float[Tensor, "P"]]
     mean: Float[Tensor, "d"]
     spread: Float[Tensor, "d"]
     threshold: float
+    copula: Copula | None = None
 
     def predict(self, descriptors: Float[Tensor, "d"], *, scale: float = 1.0) -> Normaliser:
         """The normaliser of a detector that was never seen.
@@ -49,36 +58,50 @@ class Hyperprior:
             scale: mean E_total / E_inc of the wanted convention; 1 = deposits divided by the sampling fraction.
         """
         features = _features(descriptors[None], self.mean, self.spread)[0]
-        stages = {}
-        for stage in _STAGES:
-            table = torch.einsum("f,fskc->skc", features, self.coefficients[stage].float())
-            stages[stage] = ConditionalMarginals(
+        columns = {stage: torch.einsum("f,fskc->skc", features, self.coefficients[stage].float()) for stage in _TARGETS}
+        tables = {
+            stage: ConditionalMarginals.from_columns(
                 self.knots[stage],
-                table[..., 0],
-                torch.cummax(table[..., 1:], dim=-1).values,
-                torch.zeros(table.shape[:2]),
-                extrapolate=stage != "voxel",
+                columns[stage],
+                torch.zeros(columns[stage].shape[:2]),
+                extrapolate=stage == "layers",
+                planes=self.planes[stage],
             )
-        return Normaliser(**stages, scale=scale, threshold=self.threshold * scale)
+            for stage in STAGES
+        }
+        drift = Drift.from_columns(columns["drift"], torch.zeros(columns["drift"].shape[1]))
+        return Normaliser(
+            total=Response.from_vector(columns["total"][0, 0], 0.0),
+            **tables,
+            drift=drift,
+            scale=scale,
+            threshold=self.threshold * scale,
+            copula=self.copula,
+        )
 
     def tensors(self) -> dict[str, Tensor]:
-        """All parts by name; coefficients in half precision, which is finer than their errors."""
+        """All parts by name; coefficients and copula in half precision, which is finer than their errors."""
         parts: dict[str, Tensor] = {"mean": self.mean, "spread": self.spread}
         parts["threshold"] = torch.tensor([self.threshold], dtype=torch.float64)
-        for stage in _STAGES:
-            parts[f"{stage}.coefficients"] = self.coefficients[stage].half()
-            parts[f"{stage}.knots"] = self.knots[stage]
+        parts |= {f"{stage}.coefficients": self.coefficients[stage].half() for stage in _TARGETS}
+        parts |= {f"{stage}.knots": knots for stage, knots in self.knots.items()}
+        parts |= {f"{stage}.planes": planes for stage, planes in self.planes.items()}
+        if self.copula is not None:
+            parts |= {name: tensor.half() for name, tensor in self.copula.tensors().items()}
         return parts
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Hyperprior:
         """Inverse of `tensors`."""
+        has_copula = any(name.startswith("copula.") for name in tensors)
         return cls(
-            {stage: tensors[f"{stage}.coefficients"].float() for stage in _STAGES},
-            {stage: tensors[f"{stage}.knots"] for stage in _STAGES},
+            {stage: tensors[f"{stage}.coefficients"].float() for stage in _TARGETS},
+            {stage: tensors[f"{stage}.knots"] for stage in STAGES},
+            {stage: tensors[f"{stage}.planes"] for stage in STAGES},
             tensors["mean"],
             tensors["spread"],
             float(tensors["threshold"][0]),
+            Copula.from_tensors(tensors) if has_copula else None,
         )
 
 
@@ -88,22 +111,44 @@ def _features(descriptors: Tensor, mean: Tensor, spread: Tensor) -> Float[Tensor
     return torch.cat([torch.ones(len(standard), 1), standard], dim=1)
 
 
-def fit_hyperprior(normalisers: Sequence[Normaliser], descriptors: Float[Tensor, "n d"]) -> Hyperprior:
-    """Weighted ridge regression over detectors, row by row; a row counts by the showers behind it, with saturation."""
+def _target(normaliser: Normaliser, stage: str) -> tuple[Float[Tensor, "S K column"], Float[Tensor, "S K"]]:
+    """Entries of a stage and the showers behind them."""
+    if stage == "total":
+        vector = normaliser.total.vector()[None, None].clone()
+        if normaliser.scale > _CALIBRATED:
+            vector[..., 0] += math.log(normaliser.scale)  # what the sampling fraction left of the response
+        return vector, torch.full(vector.shape[:2], normaliser.total.weight)
+    if stage == "drift":
+        columns = normaliser.drift.columns()
+        return columns, normaliser.drift.weight.expand(columns.shape[:2])
+    table: ConditionalMarginals = getattr(normaliser, stage)
+    return table.columns(), table.weight
+
+
+def fit_hyperprior(
+    normalisers: Sequence[Normaliser], descriptors: Float[Tensor, "n d"], copula: Copula | None = None
+) -> Hyperprior:
+    """Weighted ridge regression over detectors, row by row; a row counts by the showers behind it, with saturation.
+
+    Args:
+        normalisers: fitted without a prior, all on one grid.
+        descriptors: `Detector.descriptors()` of each.
+        copula: correlations to hand on to every prediction.
+    """
     mean, spread = descriptors.mean(0), descriptors.std(0, correction=0).clamp_min(1e-2)
     features = _features(descriptors, mean, spread).double()
     ridge = torch.full((features.shape[1],), _RIDGE, dtype=torch.float64)
     ridge[0] = 1e-6
     coefficients = {}
-    for stage in _STAGES:
-        tables = [getattr(normaliser, stage) for normaliser in normalisers]
-        target = torch.stack([torch.cat([t.t0[..., None], t.log_quantiles], -1) for t in tables]).double()
-        shots = torch.stack([t.weight for t in tables]).double()
+    for stage in _TARGETS:
+        targets, weights = zip(*(_target(normaliser, stage) for normaliser in normalisers), strict=True)
+        target, shots = torch.stack(targets).double(), torch.stack(weights).double()
         weight = shots / (shots + _ENOUGH) + 1e-3
         gram = torch.einsum("nskf,ng->skfg", weight[..., None] * features[:, None, None], features)
         right = torch.einsum("nsk,nf,nskc->skfc", weight, features, target)
         solved = torch.linalg.solve(gram + torch.diag(ridge), right)  # (S, K, feature, column)
         coefficients[stage] = solved.permute(2, 0, 1, 3).float().contiguous()
-    knots = {stage: getattr(normalisers[0], stage).knots for stage in _STAGES}
+    knots = {stage: getattr(normalisers[0], stage).knots for stage in STAGES}
+    planes = {stage: getattr(normalisers[0], stage).planes for stage in STAGES}
     relative = torch.tensor([normaliser.threshold / normaliser.scale for normaliser in normalisers])
-    return Hyperprior(coefficients, knots, mean, spread, float(relative.median()))
+    return Hyperprior(coefficients, knots, planes, mean, spread, float(relative.median()), copula)

@@ -1,235 +1,238 @@
-"""Conditional marginals: a monotone map between cell energies and a standard normal latent, tabulated and fitted.
+"""Conditional marginals: a monotone map between a value and a standard normal latent, as tables (`tabulate` fits them).
 
-A *site* is a place whose distribution is tabulated, for example one (r, z) ring; its *cells* share it (the phi cells).
-At each knot of a context variable x a site has the probability of an exact zero, kept as t0 = ndtri(p0), and the
-quantiles of ln(energy) given that it is not zero. Between knots both are interpolated linearly, so the map
+A *site* is a place whose distribution is tabulated, for example the inner ring of three neighbouring layers. At each
+knot of a context variable x a site has the probability of the value's lower atom (-inf: an exact zero of an energy)
+and of its upper atom (+inf: all of an energy), kept as the normal scores t0 and t1, and the quantiles of the values
+between. Between knots all are interpolated linearly, so that
 
-    t = ndtri(p0 + (1 - p0) u),   u = P(energy' <= energy | energy' > 0)
+    t = ndtri(p0 + (1 - p0 - p1) u),   u = P(value' <= value | no atom),   p0 = ndtr(t0),  p1 = ndtr(-t1)
 
-takes every marginal to N(0, 1) whatever the detector. Zeros are the latents below t0: they are dequantised by drawing
-from the normal truncated there, and come back as exact zeros. Averaging such tables over detectors averages quantile
-functions, which is the Wasserstein barycentre of one-dimensional distributions.
+takes every marginal to N(0, 1) whatever the detector. An atom stands for a whole interval of latents, from which
+`draw_within` dequantises it. Averaging such tables over detectors averages quantile functions, which is the
+Wasserstein barycentre of one-dimensional distributions.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
-import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ["LEVELS", "ConditionalMarginals", "dequantise", "fit_marginals"]
+__all__ = [
+    "ATOM_LIMIT",
+    "LEVELS",
+    "NO_ATOM",
+    "ConditionalMarginals",
+    "Interval",
+    "draw_within",
+    "score_of",
+    "scores_of_levels",
+]
 
-LEVELS = (0.001, 0.008, 0.03, 0.08, 0.18, 0.32, 0.5, 0.68, 0.82, 0.92, 0.97, 0.992, 0.999)
-"""Quantile levels of the tables, dense in the tails where ln(energy) bends."""
+LEVELS = (0.001, 0.01, 0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95, 0.99, 0.999)
+"""Quantile levels of the tables, dense in the tails where values bend."""
 
-_T0_LIMIT = 4.0  # p0 in [3e-5, 1 - 3e-5]: rarer zeros, or rarer hits, are not resolved by any sample we fit on
-_LATENT_LIMIT = 8.0
-_MIN_SLOPE = 1e-3  # smallest d ln(energy) / d score: keeps the map invertible where quantiles coincide
+ATOM_LIMIT = 4.0
+"""|Score| at which an atom ends at most: its probability is in [3e-5, 1 - 3e-5], finer than any sample resolves."""
+
+NO_ATOM = 8.0
+"""|Score| of an atom that cannot be."""
+
+_LATENT_LIMIT = 6.0
+_MIN_SLOPE = 1e-3  # smallest d value / d score: keeps the map invertible where quantiles coincide
+
+
+class Interval(NamedTuple):
+    """Scores between which a latent lies, of any one shape; equal where a value has one latent only."""
+
+    lower: Tensor
+    upper: Tensor
+
+
+def draw_within(interval: Interval, generator: torch.Generator) -> Tensor:
+    """Standard normal latents truncated to the interval, of its shape; `generator` is of the CPU."""
+    lower, upper = interval
+    below, above = torch.special.ndtr(lower), torch.special.ndtr(upper)
+    uniform = torch.rand(lower.shape, generator=generator).to(lower.device)
+    return torch.where(lower == upper, lower, score_of(below + (above - below) * uniform))
+
+
+def score_of(probability: Tensor) -> Tensor:
+    """The normal score (inverse of `ndtr`), limited to +-5.29 by single precision."""
+    # erfinv is vectorised where ndtri is not
+    return 2**0.5 * torch.erfinv((2 * probability - 1).clamp(-1 + 1.2e-7, 1 - 1.2e-7))
+
+
+def scores_of_levels() -> Float[Tensor, "J"]:
+    """Normal scores of `LEVELS`."""
+    scores: Tensor = torch.special.ndtri(torch.tensor(LEVELS, dtype=torch.float64))
+    return scores.float()
 
 
 @dataclass(frozen=True)
 class ConditionalMarginals:
     """Tables of one family of sites.
 
+    Methods take n showers, s columns with one context each, and c values in each column.
+
     Attributes:
-        knots: context values of the table rows, ascending and equidistant, shape (K,).
-        t0: normal score of the zero probability, shape (S, K).
-        log_quantiles: ln(energy) at `LEVELS` given a hit, ascending in the last axis, shape (S, K, J).
-        weight: effective number of showers behind a row, shape (S, K); 0 where it is prior or fill alone.
+        knots: context values of the table rows, ascending and equidistant, shape (K,), K > 1.
+        t0, t1: normal scores at which the lower atom ends and the upper one begins, shape (S, K).
+        quantiles: values at `LEVELS` between the atoms, ascending in the last axis, shape (S, K, J).
+        weight: effective number of values behind a row, shape (S, K); 0 where it is prior or fill alone.
         extrapolate: continue the tables linearly outside the knots (else the end rows hold).
+        planes: knots of a second context y, ascending and equidistant, shape (P,); the tables of a site at its P planes
+            follow one another in the first axis. Beyond its ends the end planes hold. One plane: no second context.
     """
 
     knots: Float[Tensor, "K"]
     t0: Float[Tensor, "S K"]
-    log_quantiles: Float[Tensor, "S K J"]
+    t1: Float[Tensor, "S K"]
+    quantiles: Float[Tensor, "S K J"]
     weight: Float[Tensor, "S K"]
     extrapolate: bool = False
+    planes: Float[Tensor, "P"] = field(default_factory=lambda: torch.zeros(1))
 
-    def _rows(self, x: Float[Tensor, "n S"]) -> tuple[Float[Tensor, "n S"], Float[Tensor, "n S J"]]:
-        """t0 and quantiles at context `x`, with the quantiles forced to ascend."""
-        step = self.knots[1] - self.knots[0]
-        position = (x - self.knots[0]) / step
+    def _rows(
+        self, x: Float[Tensor, "n s"], site: Int[Tensor, "n s"] | None, y: Float[Tensor, "n s"] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """t0, t1 (n, s, 1) and quantiles (n, s, J) at contexts `x` and `y`, with the quantiles forced to ascend."""
         last = len(self.knots) - 1
+        position = (x - self.knots[0]) / (self.knots[1] - self.knots[0])
         if not self.extrapolate:
             position = position.clamp(0, last)
         left = position.floor().clamp(0, last - 1).long()
         share = (position - left)[..., None]
-        site = torch.arange(self.t0.shape[0], device=x.device).expand_as(left)
-        t0 = torch.lerp(self.t0[site, left], self.t0[site, left + 1], share[..., 0])
-        table = torch.lerp(self.log_quantiles[site, left], self.log_quantiles[site, left + 1], share)
-        return t0.clamp(-_T0_LIMIT, _T0_LIMIT), torch.cummax(table, dim=-1).values
-
-    def _scores(self) -> Float[Tensor, "J"]:
-        scores: Tensor = torch.special.ndtri(torch.tensor(LEVELS, dtype=torch.float64))
-        return scores.to(self.t0)
+        if site is None:
+            site = torch.arange(self.t0.shape[0] // len(self.planes), device=x.device).expand_as(left)
+        columns = torch.cat([self.t0[..., None], self.t1[..., None], self.quantiles], dim=-1).flatten(0, 1)
+        n_planes = len(self.planes)
+        index = site * n_planes * (last + 1) + left
+        row = torch.lerp(columns[index], columns[index + 1], share)
+        if y is not None and n_planes > 1:
+            height = ((y - self.planes[0]) / (self.planes[1] - self.planes[0])).clamp(0, n_planes - 1)
+            plane = height.floor().clamp(0, n_planes - 2).long()
+            lower, upper = index + plane * (last + 1), index + (plane + 1) * (last + 1)
+            below, above = (torch.lerp(columns[at], columns[at + 1], share) for at in (lower, upper))
+            row = torch.lerp(below, above, (height - plane)[..., None])
+        t0 = row[..., :1].clamp(-NO_ATOM, ATOM_LIMIT)
+        t1 = torch.maximum(row[..., 1:2].clamp(-ATOM_LIMIT, NO_ATOM), t0 + 1e-3)
+        return t0, t1, torch.cummax(row[..., 2:], dim=-1).values
 
     def to_latent(
-        self, energy: Float[Tensor, "n S cell"], x: Float[Tensor, "n S"]
-    ) -> tuple[Float[Tensor, "n S cell"], Float[Tensor, "n S"]]:
-        """Latents of `energy` (>= 0, in the unit of the fit), NaN where it is zero, and t0 below which zeros lie."""
-        t0, table = self._rows(x)
-        hit = energy > 0
-        log_energy = torch.log(torch.where(hit, energy, torch.ones_like(energy)))
-        score = _interpolate(log_energy, table, self._scores())
-        p0 = torch.special.ndtr(t0)[..., None]
-        below = p0 + (1 - p0) * torch.special.ndtr(score)
-        above = (1 - p0) * torch.special.ndtr(-score)
-        latent = torch.where(below < 0.5, _ndtri(below), -_ndtri(above)).clamp(-_LATENT_LIMIT, _LATENT_LIMIT)
-        return torch.where(hit, latent, torch.full_like(latent, torch.nan)), t0
+        self,
+        value: Float[Tensor, "n s c"],
+        x: Float[Tensor, "n s"],
+        site: Int[Tensor, "n s"] | None = None,
+        y: Float[Tensor, "n s"] | None = None,
+    ) -> Interval:
+        """Intervals of latents that stand for `value`.
 
-    def to_energy(self, latent: Float[Tensor, "n S cell"], x: Float[Tensor, "n S"]) -> Float[Tensor, "n S cell"]:
-        """Energies of latents, exactly zero at and below t0."""
-        t0, table = self._rows(x)
-        scores = self._scores()
-        p0 = torch.special.ndtr(t0)[..., None]
-        above = torch.special.ndtr(-latent) / (1 - p0)
-        below = (torch.special.ndtr(latent) - p0) / (1 - p0)
-        score = torch.where(above < 0.5, -_ndtri(above), _ndtri(below))
-        energy = torch.exp(_extrapolated(score, scores, table))
-        return torch.where(latent > t0[..., None], energy, torch.zeros_like(energy))
+        Args:
+            value: -inf and +inf are the atoms, NaN is a value that does not exist (all latents stand for it).
+            x: contexts, in the units of the knots.
+            site: whose tables each context belongs to; by default column k belongs to site k.
+            y: second contexts, in the units of the planes, for tables with planes.
+        """
+        t0, t1, table = self._rows(x, site, y)
+        inner = torch.isfinite(value)
+        u = torch.special.ndtr(_score_in(table, torch.where(inner, value, 0.0), scores_of_levels().to(value)))
+        p0, p1 = torch.special.ndtr(t0), torch.special.ndtr(-t1)
+        latent = score_of(p0 + (1 - p0 - p1) * u)
+        infinite = torch.full_like(latent, torch.inf)
+        lower = torch.where(inner, latent, torch.where(value == torch.inf, t1, -infinite))
+        upper = torch.where(inner, latent, torch.where(value == -torch.inf, t0, infinite))
+        return Interval(lower, upper)
 
-    def excess(self, latent: Float[Tensor, "n S cell"], x: Float[Tensor, "n S"]) -> Float[Tensor, "n S cell"]:
-        """How far each latent lies above its zero threshold; negative for a zero."""
-        return latent - self._rows(x)[0][..., None]
+    def to_value(
+        self,
+        latent: Float[Tensor, "n s c"],
+        x: Float[Tensor, "n s"],
+        site: Int[Tensor, "n s"] | None = None,
+        y: Float[Tensor, "n s"] | None = None,
+    ) -> Float[Tensor, "n s c"]:
+        """Values of latents: -inf up to t0, +inf from t1 on. Contexts and sites as for `to_latent`."""
+        t0, t1, table = self._rows(x, site, y)
+        p0, p1 = torch.special.ndtr(t0), torch.special.ndtr(-t1)
+        latent = latent.clamp(-_LATENT_LIMIT, _LATENT_LIMIT)
+        score = score_of((torch.special.ndtr(latent) - p0) / (1 - p0 - p1).clamp_min(1e-9))
+        value = _value_in(table, score, scores_of_levels().to(latent))
+        value = torch.where(latent <= t0, torch.full_like(value, -torch.inf), value)
+        return torch.where(latent >= t1, torch.full_like(value, torch.inf), value)
+
+    def relative_variance(self, x: Float[Tensor, "n s"], site: Int[Tensor, "n s"]) -> Float[Tensor, "n s"]:
+        """Var(w) / E(w)^2 of w = exp(value) between the atoms, at contexts `x`."""
+        _, _, table = self._rows(x, site, None)
+        score = torch.linspace(-3.5, 3.5, 29, device=x.device)
+        density = torch.exp(-0.5 * score**2)
+        w = torch.exp(_value_in(table, score.repeat(*x.shape, 1), scores_of_levels().to(x)))
+        first, second = (w @ density) / density.sum(), (w**2 @ density) / density.sum()
+        return second / first**2 - 1
 
     def shrunk_towards(self, prior: ConditionalMarginals, strength: float) -> ConditionalMarginals:
-        """Rows averaged with `prior`'s, which counts as `strength` showers (empirical Bayes)."""
+        """Rows averaged with `prior`'s (same sites and knots), which count as `strength` values (empirical Bayes)."""
         share = self.weight / (self.weight + strength)
         return ConditionalMarginals(
             self.knots,
             torch.lerp(prior.t0, self.t0, share),
-            torch.lerp(prior.log_quantiles, self.log_quantiles, share[..., None]),
+            torch.lerp(prior.t1, self.t1, share),
+            torch.lerp(prior.quantiles, self.quantiles, share[..., None]),
             self.weight,
             self.extrapolate,
+            self.planes,
         )
+
+    def columns(self) -> Float[Tensor, "S K column"]:
+        """t0, t1 and the quantiles side by side, for regression over detectors."""
+        return torch.cat([self.t0[..., None], self.t1[..., None], self.quantiles], dim=-1)
+
+    @classmethod
+    def from_columns(
+        cls,
+        knots: Tensor,
+        columns: Float[Tensor, "S K column"],
+        weight: Tensor,
+        *,
+        extrapolate: bool = False,
+        planes: Tensor | None = None,
+    ) -> ConditionalMarginals:
+        """Inverse of `columns`; quantiles that do not ascend are lifted to the one before."""
+        quantiles = torch.cummax(columns[..., 2:], dim=-1).values
+        planes = torch.zeros(1) if planes is None else planes
+        return cls(knots, columns[..., 0], columns[..., 1], quantiles, weight, extrapolate, planes)
 
     def tensors(self, prefix: str) -> dict[str, Tensor]:
         """The tables by name, for a safetensors file."""
-        return {
-            f"{prefix}.knots": self.knots,
-            f"{prefix}.t0": self.t0,
-            f"{prefix}.log_quantiles": self.log_quantiles,
-            f"{prefix}.weight": self.weight,
-        }
+        names = ("knots", "t0", "t1", "quantiles", "weight", "planes")
+        return {f"{prefix}.{name}": getattr(self, name).contiguous() for name in names}
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor], prefix: str, *, extrapolate: bool) -> ConditionalMarginals:
-        """Inverse of `tensors`."""
-        names = ("knots", "t0", "log_quantiles", "weight")
-        knots, t0, log_quantiles, weight = (tensors[f"{prefix}.{name}"].float() for name in names)
-        return cls(knots, t0, log_quantiles, weight, extrapolate)
+    def from_tensors(cls, tensors: Mapping[str, Tensor], prefix: str, *, extrapolate: bool) -> ConditionalMarginals:
+        """Inverse of `tensors`; they do not say whether to extrapolate."""
+        names = ("knots", "t0", "t1", "quantiles", "weight", "planes")
+        knots, t0, t1, quantiles, weight, planes = (tensors[f"{prefix}.{name}"].float() for name in names)
+        return cls(knots, t0, t1, quantiles, weight, extrapolate, planes)
 
 
-def dequantise(latent: Tensor, t0: Tensor, generator: torch.Generator) -> Tensor:
-    """Draws the latents of zeros (NaN in `latent`) from the standard normal below `t0` (broadcast against `latent`)."""
-    uniform = torch.rand(latent.shape, generator=generator).clamp(1e-6, 1 - 1e-6).to(latent.device)
-    below = torch.special.ndtr(t0) * uniform
-    # erfinv is vectorised where ndtri is not, and exact enough here: p0 is never below ndtr(-4)
-    return torch.where(latent.isnan(), 2**0.5 * torch.erfinv((2 * below - 1).clamp(-1 + 1e-7, 1 - 1e-7)), latent)
+def _segment(table: Tensor, index: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Value at the start of segments of `table`, and their slope d value / d score."""
+    low, high = torch.gather(table, -1, index), torch.gather(table, -1, index + 1)
+    return low, ((high - low) / (scores[index + 1] - scores[index])).clamp_min(_MIN_SLOPE)
 
 
-def _ndtri(probability: Tensor) -> Tensor:
-    return torch.special.ndtri(probability.clamp(1e-30, 1 - 1e-7))  # type: ignore[no-any-return]
-
-
-def _segment(index: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.gather(table, -1, index), torch.gather(table, -1, index + 1)
-
-
-def _interpolate(value: Tensor, table: Tensor, scores: Tensor) -> Tensor:
-    """Score at which `table` (n, S, J) reaches `value` (n, S, cell); end segments continue linearly."""
+def _score_in(table: Float[Tensor, "n s J"], value: Float[Tensor, "n s c"], scores: Float[Tensor, "J"]) -> Tensor:
+    """Score at which `table` reaches `value`; the end segments continue linearly."""
     index = torch.searchsorted(table[..., 1:-1].contiguous(), value.contiguous())
-    low, high = _segment(index, table)
-    slope = ((high - low) / (scores[index + 1] - scores[index])).clamp_min(_MIN_SLOPE)
+    low, slope = _segment(table, index, scores)
     return (scores[index] + (value - low) / slope).clamp(-_LATENT_LIMIT, _LATENT_LIMIT)
 
 
-def _extrapolated(score: Tensor, scores: Tensor, table: Tensor) -> Tensor:
-    """Value of `table` at `score`: the inverse of `_interpolate`."""
-    index = torch.bucketize(score, scores[1:-1])
-    low, high = _segment(index, table)
-    slope = ((high - low) / (scores[index + 1] - scores[index])).clamp_min(_MIN_SLOPE)
+def _value_in(table: Float[Tensor, "n s J"], score: Float[Tensor, "n s c"], scores: Float[Tensor, "J"]) -> Tensor:
+    """Value that `table` has at `score`: the inverse of `_score_in`."""
+    index = torch.bucketize(score.contiguous(), scores[1:-1])
+    low, slope = _segment(table, index, scores)
     return low + (score - scores[index]) * slope
-
-
-def fit_marginals(
-    energy: Float[np.ndarray, "n S cell"],
-    x: Float[np.ndarray, "n S"],
-    knots: Float[np.ndarray, "K"],
-    neighbours: list[list[tuple[int, float]]],
-    *,
-    extrapolate: bool = False,
-) -> ConditionalMarginals:
-    """Weighted empirical tables: each shower counts at the two knots around its context, by its distance (hat weights).
-
-    Args:
-        energy: cell energies, >= 0.
-        x: context of each site.
-        knots: ascending, equidistant context values.
-        neighbours: for each site, the sites (with weights) whose showers are pooled for it.
-        extrapolate: see `ConditionalMarginals`.
-
-    Rows without showers are filled from the nearest knot of the same site that has some.
-    """
-    _, n_sites, n_cells = energy.shape
-    step = knots[1] - knots[0]
-    hat = np.clip(1 - np.abs(np.clip(x, knots[0], knots[-1])[..., None] - knots) / step, 0, 1)  # (n, S, K)
-    t0 = np.zeros((n_sites, len(knots)))
-    quantiles = np.full((n_sites, len(knots), len(LEVELS)), np.nan)
-    weight = hat.sum(0)
-    levels = np.array(LEVELS)
-    for site, pool in enumerate(neighbours):
-        values = np.concatenate([energy[:, other].reshape(-1) for other, _ in pool])
-        weights = np.concatenate([np.repeat(hat[:, other] * share, n_cells, axis=0) for other, share in pool])
-        hits = values > 0
-        total = weights.sum(0)
-        hit_weights = weights[hits]
-        zero_share = 1 - hit_weights.sum(0) / np.maximum(total, 1e-12)
-        t0[site] = _normal_score(zero_share)
-        order = np.argsort(values[hits])
-        log_values = np.log(values[hits][order])
-        hit_weights = hit_weights[order]
-        for knot in range(len(knots)):
-            some = hit_weights[:, knot] > 0
-            if some.sum() >= 3:
-                share = hit_weights[some, knot]
-                cumulative = (np.cumsum(share) - 0.5 * share) / share.sum()
-                quantiles[site, knot] = np.interp(levels, cumulative, log_values[some])
-        _fill_from_nearest(t0[site], quantiles[site], total > 0.5)
-    _fill_empty_sites(quantiles)
-    return ConditionalMarginals(
-        _single(knots),
-        _single(np.clip(t0, -_T0_LIMIT, _T0_LIMIT)),
-        _single(quantiles),
-        _single(weight),
-        extrapolate,
-    )
-
-
-def _single(array: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
-
-
-def _normal_score(probability: np.ndarray) -> np.ndarray:
-    clipped = np.clip(probability, 1e-6, 1 - 1e-6)
-    return np.asarray(torch.special.ndtri(torch.from_numpy(clipped)))
-
-
-def _fill_from_nearest(t0: np.ndarray, quantiles: np.ndarray, seen: np.ndarray) -> None:
-    for array, known in ((t0, seen), (quantiles, np.isfinite(quantiles[:, 0]))):
-        rows = np.flatnonzero(known)
-        if len(rows):
-            nearest = rows[np.abs(np.arange(len(array))[:, None] - rows).argmin(1)]
-            array[:] = array[nearest]
-
-
-def _fill_empty_sites(quantiles: np.ndarray) -> None:
-    """Sites that were never hit take the mean table of those that were; their t0 says that hits are rare."""
-    empty = ~np.isfinite(quantiles[:, 0, 0])
-    if empty.all():
-        quantiles[:] = 0.0
-    elif empty.any():
-        quantiles[empty] = quantiles[~empty].mean(0)

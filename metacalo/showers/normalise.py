@@ -1,103 +1,101 @@
 """The normaliser: takes the detector, the energy and the mean shower out of the showers before any network sees them.
 
-Energy comes before shape, in three stages, each a `ConditionalMarginals` map to standard normal latents:
+From the coarse to the fine, each stage given the one before and exactly conserving its energy:
 
-    total   E_total / E_inc            given ln E_inc
-    layer   E_layer / E_total          given ln E_inc
-    voxel   E_voxel / E_layer          given ln E_layer, one site per (r, z) ring
+    total   E_total / E_inc                         given E_inc and theta        `response`
+    layers  E_layer / E_total                       given E_inc                  `marginals`
+    rings   E_ring / what the inner rings left      given what they left         `rings`
+    hits    number of hit cells of a ring           given E_ring and E_inc       `hits`
+    cells   which are hit, and their shares         given E_ring and the hits    `cells`
 
-so that an *untrained* generator (independent normal latents) already has every single-cell spectrum, occupancy and
-layer-energy distribution right; what is left to learn are correlations. It is fitted on the shots, shrunk towards what
-the detector descriptors predict (`hyperprior`), and maps back with exact zeros and the sampled total conserved.
+Marginal tables make each of these standard normal, `Drift` makes it so at each energy, and a `Copula` that detectors
+share takes out their correlations. So an *untrained* generator (independent normal latents) already has every
+single-cell spectrum, the multiplicities, profiles and their linear correlations; what is left to learn is the rest. It
+is fitted on the shots, shrunk towards what the detector descriptors predict (`hyperprior`), and maps back with exact
+zeros and the sampled total conserved.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from metacalo.errors import ShowerFileError
-from metacalo.showers.marginals import ConditionalMarginals, dequantise, fit_marginals
+from metacalo.showers import cells, rings
+from metacalo.showers.copula import Copula
+from metacalo.showers.drift import Drift, fit_drift
+from metacalo.showers.hits import count_hits, draw_hits, encode_hits, fit_hits
+from metacalo.showers.latents import Latents, structure_size
+from metacalo.showers.marginals import ConditionalMarginals, Interval, draw_within
+from metacalo.showers.response import Response, fit_response
+from metacalo.showers.tabulate import fit_marginals
 from metacalo.typing import ShowerArray, ShowerTensor
 
-__all__ = [
-    "LOG_ENERGY_KNOTS",
-    "LOG_LAYER_KNOTS",
-    "PRIOR_SHOWERS",
-    "EncodedShowers",
-    "Latents",
-    "Normaliser",
-    "fit_normaliser",
-]
+__all__ = ["LOG_ENERGY_KNOTS", "PRIOR_STRENGTH", "STAGES", "EncodedShowers", "Normaliser", "fit_normaliser"]
 
 LOG_ENERGY_KNOTS = np.linspace(np.log(1e3), np.log(1e5), 5)
 """Knots in ln(E_inc / MeV): 1 to 100 GeV, continued linearly outside."""
-LOG_LAYER_KNOTS = np.linspace(np.log(0.1), np.log(8e3), 9)
-"""Knots in ln(E_layer / MeV), 0.1 MeV to 8 GeV."""
 
-PRIOR_SHOWERS = {"total": 10.0, "layer": 5.0, "voxel": 2.0}
-"""Showers that the prior counts for in each row: found on held-out detectors at 50 to 400 shots."""
+STAGES = ("layers", "rings", "hits", "shares")
+"""The stages that are `ConditionalMarginals`."""
 
-_ROUNDING = 1e-3  # the smallest cell of the sample must not fall below its own threshold on the way back
-_TINY = 1e-9  # MeV: keeps the shares of empty showers and layers at zero
+PRIOR_STRENGTH = {"total": 10.0, "layers": 30.0, "rings": 100.0, "hits": 40.0, "shares": 200.0, "drift": 100.0}
+"""Values that the prior counts for in each row: least error on a held-out detector at 50 and 400 shots."""
 
-
-@dataclass(frozen=True)
-class Latents:
-    """Normalised showers.
-
-    Attributes:
-        total: shape (n,).
-        layers: shape (n, z).
-        voxels: shape (n, r, phi, z).
-    """
-
-    total: Float[Tensor, "n"]
-    layers: Float[Tensor, "n z"]
-    voxels: ShowerTensor
-
-    def __len__(self) -> int:
-        return len(self.total)
-
-    def to(self, device: torch.device | str) -> Latents:
-        """The same latents on another device."""
-        return Latents(self.total.to(device), self.layers.to(device), self.voxels.to(device))
-
-    def __getitem__(self, rows: Tensor | slice) -> Latents:
-        return Latents(self.total[rows], self.layers[rows], self.voxels[rows])
+_TINY = 1e-9  # MeV
+_ROUNDING = 1e-3  # a cell of the sample must not fall below its own threshold on the way back
 
 
 @dataclass(frozen=True)
 class EncodedShowers:
-    """Normalised showers with their zeros still marked (NaN), so that every epoch can dequantise them anew.
+    """Showers as intervals of latents, so that every epoch can dequantise them anew.
 
     Attributes:
-        latents: NaN where the energy is exactly zero.
-        t0_total, t0_layers, t0_voxels: latents below which zeros lie; shapes (n,), (n, z), (n, r, 1, z).
+        structure: of the structural latents without drift, two tensors (n, d).
+        scores: of the hit cells' shares, see `cells.encode_shares`, shape (n, r, phi, z).
+        around: energy around each cell, see `cells.surroundings`, half precision, shape (n, r, phi, z).
+        log_energy: ln(E_inc / MeV), shape (n,).
     """
 
-    latents: Latents
-    t0_total: Float[Tensor, "n"]
-    t0_layers: Float[Tensor, "n z"]
-    t0_voxels: Float[Tensor, "n r 1 z"]
+    structure: Interval
+    scores: ShowerTensor
+    around: ShowerTensor
+    log_energy: Float[Tensor, "n"]
 
     def __len__(self) -> int:
-        return len(self.latents)
+        return len(self.log_energy)
 
     def __getitem__(self, rows: Tensor | slice) -> EncodedShowers:
-        return EncodedShowers(self.latents[rows], self.t0_total[rows], self.t0_layers[rows], self.t0_voxels[rows])
+        """Some of the showers: a slice, row numbers, or a mask."""
+        lower, upper = self.structure
+        return EncodedShowers(
+            Interval(lower[rows], upper[rows]), self.scores[rows], self.around[rows], self.log_energy[rows]
+        )
 
-    def dequantise(self, generator: torch.Generator) -> Latents:
-        """Latents with the zeros drawn at random below their thresholds."""
-        return Latents(
-            dequantise(self.latents.total, self.t0_total, generator),
-            dequantise(self.latents.layers, self.t0_layers, generator),
-            dequantise(self.latents.voxels, self.t0_voxels, generator),
+    def dequantise(self, generator: torch.Generator, copula: Copula | None = None) -> Latents:
+        """Latents within the intervals, drawn anew with every call: white ones, or white after those of `copula`."""
+        placed = cells.place_cells(self.scores, self.around.float(), generator)
+        _, n_r, n_phi, n_z = placed.shape
+        grid = (n_r, n_phi, n_z)
+        structure = draw_within(self.structure, generator)
+        if copula is not None:
+            structure = copula.settle(structure, self.structure, self.log_energy, grid, generator)
+        latents = Latents.from_flat(torch.cat([structure, placed.flatten(1)], dim=1), grid)
+        return latents if copula is None else copula.whiten(latents, self.log_energy)
+
+    @classmethod
+    def concatenate(cls, parts: list[EncodedShowers]) -> EncodedShowers:
+        """Encoded showers one after another."""
+        return cls(
+            Interval(*(torch.cat(both) for both in zip(*(part.structure for part in parts), strict=True))),
+            torch.cat([part.scores for part in parts]),
+            torch.cat([part.around for part in parts]),
+            torch.cat([part.log_energy for part in parts]),
         )
 
 
@@ -106,148 +104,207 @@ class Normaliser:
     """Invertible map between showers (MeV) and `Latents`.
 
     Attributes:
-        total, layer, voxel: the three stages.
+        total: the response.
+        layers, rings, hits, shares: tables of the later stages.
+        drift: what is left of the energy in the structural latents.
         scale: mean E_total / E_inc of the file's convention (near 1 or near the sampling fraction); energies are
-            divided by it before the layer and voxel tables, which so serve both conventions.
-        threshold: smallest non-zero cell energy of the file in MeV; smaller generated ones become zero.
+            divided by it before the tables, which so serve both conventions.
+        threshold: smallest non-zero cell energy of the file in MeV; no generated hit is smaller.
+        copula: correlations that detectors share; None leaves the latents as they are.
     """
 
-    total: ConditionalMarginals
-    layer: ConditionalMarginals
-    voxel: ConditionalMarginals
+    total: Response
+    layers: ConditionalMarginals
+    rings: ConditionalMarginals
+    hits: ConditionalMarginals
+    shares: ConditionalMarginals
+    drift: Drift
     scale: float
     threshold: float
+    copula: Copula | None = None
 
-    def encode(self, showers: ShowerTensor, energy: Float[Tensor, "n"]) -> EncodedShowers:
-        """Showers (MeV) of incident energy `energy` (MeV) as latents whose zeros are still to be dequantised."""
-        n, n_r, n_phi, n_z = showers.shape
-        layers = showers.sum((1, 2))
-        total = layers.sum(1)
-        x = torch.log(energy)[:, None]
-        response = (total / (self.scale * energy))[:, None, None]
-        t_total, t0_total = self.total.to_latent(response, x)
-        fractions = layers / total.clamp_min(_TINY)[:, None]
-        t_layer, t0_layer = self.layer.to_latent(fractions[..., None], x.expand(n, n_z))
-        shares = showers / layers.clamp_min(_TINY)[:, None, None]
-        cells = shares.permute(0, 1, 3, 2).reshape(n, n_r * n_z, n_phi)
-        t_voxel, t0_voxel = self.voxel.to_latent(cells, self._voxel_context(layers, n_r))
-        return EncodedShowers(
-            Latents(
-                t_total[:, 0, 0],
-                t_layer[..., 0],
-                t_voxel.reshape(n, n_r, n_z, n_phi).permute(0, 1, 3, 2).contiguous(),
-            ),
-            t0_total[:, 0],
-            t0_layer,
-            t0_voxel.reshape(n, n_r, 1, n_z),
-        )
+    def encode(self, showers: ShowerTensor, energy: Float[Tensor, "n"], theta: Float[Tensor, "n"]) -> EncodedShowers:
+        """Showers (MeV) of incident energy (MeV) and angle (rad) as intervals of latents."""
+        scaled = showers / self.scale
+        in_rings, hits = scaled.sum(2), count_hits(scaled)
+        structure = self.encode_structure(in_rings, hits, energy, theta, showers.shape[2])
+        scores = cells.encode_shares(self.shares, scaled, hits, in_rings)
+        x = torch.log(energy)
+        steady = Interval(*(self.drift.remove(side, x) for side in structure))
+        return EncodedShowers(steady, scores, cells.surroundings(scaled).half(), x)
 
-    def forward(self, showers: ShowerTensor, energy: Float[Tensor, "n"], generator: torch.Generator) -> Latents:
-        """Latents of showers (MeV) of incident energy `energy` (MeV); `generator` dequantises the zeros."""
-        return self.encode(showers, energy).dequantise(generator)
+    def encode_structure(
+        self,
+        in_rings: Float[Tensor, "n r z"],
+        hits: Int[Tensor, "n r z"],
+        energy: Float[Tensor, "n"],
+        theta: Float[Tensor, "n"],
+        n_phi: int,
+    ) -> Interval:
+        """Intervals (n, d) of the structural latents, drift included, of ring energies over the scale and hits."""
+        in_layers = in_rings.sum(1)
+        total = in_layers.sum(1)
+        fractions = torch.log(in_layers) - torch.log(total)[:, None]
+        fractions = torch.where(in_layers > 0, fractions, torch.full_like(fractions, -torch.inf))
+        layers = self.layers.to_latent(fractions[..., None], torch.log(energy)[:, None].expand_as(fractions))
+        stages = [
+            self.total.to_latent(total / energy, energy, theta),
+            layers,
+            rings.encode_rings(self.rings, in_rings),
+            encode_hits(self.hits, hits, in_rings, energy, n_phi),
+        ]
+        lower, upper = (torch.cat([stage[side].reshape(len(total), -1) for stage in stages], dim=1) for side in (0, 1))
+        return Interval(lower, upper)
 
-    def inverse(self, latents: Latents, energy: Float[Tensor, "n"]) -> ShowerTensor:
+    def draw(self, encoded: EncodedShowers, generator: torch.Generator) -> Latents:
+        """Latents of encoded showers: dequantised, without common correlations."""
+        return encoded.dequantise(generator, self.copula)
+
+    def forward(
+        self,
+        showers: ShowerTensor,
+        energy: Float[Tensor, "n"],
+        theta: Float[Tensor, "n"],
+        generator: torch.Generator,
+    ) -> Latents:
+        """Latents of showers (MeV) of incident energy (MeV) and angle (rad); `generator` dequantises."""
+        return self.draw(self.encode(showers, energy, theta), generator)
+
+    def inverse(self, latents: Latents, energy: Float[Tensor, "n"], theta: Float[Tensor, "n"]) -> ShowerTensor:
         """Showers in MeV; the sum of each is the energy that its `total` latent stands for (0 if nothing is hit)."""
-        n, n_r, n_phi, n_z = latents.voxels.shape
-        x = torch.log(energy)[:, None]
-        total = self.total.to_energy(latents.total[:, None, None], x)[:, 0, 0] * energy * self.scale
-        fractions = self.layer.to_energy(latents.layers[..., None], x.expand(n, n_z))[..., 0]
-        layers = total[:, None] * fractions / fractions.sum(1, keepdim=True).clamp_min(_TINY)
-        context = self._voxel_context(layers, n_r)
-        t_voxel = latents.voxels.permute(0, 1, 3, 2).reshape(n, n_r * n_z, n_phi)
-        shares = self.voxel.to_energy(t_voxel, context).reshape(n, n_r, n_z, n_phi)
-        excess = self.voxel.excess(t_voxel, context).reshape(n, n_r, n_z, n_phi)
-        shares = _with_a_hit(shares, excess)
-        shares = shares / shares.sum((1, 3), keepdim=True).clamp_min(_TINY)
-        showers = (shares * layers[:, None, :, None]).permute(0, 1, 3, 2)
-        showers = torch.where(showers < self.threshold * (1 - _ROUNDING), torch.zeros_like(showers), showers)
-        kept = showers.sum((1, 2, 3), keepdim=True)
-        return showers * torch.where(kept > 0, total[:, None, None, None] / kept.clamp_min(_TINY), 0.0)
-
-    def _voxel_context(self, layers: Float[Tensor, "n z"], n_r: int) -> Float[Tensor, "n site"]:
-        log_layer = torch.log((layers / self.scale).clamp_min(1e-6))
-        return log_layer.repeat(1, n_r)
+        x = torch.log(energy)
+        if self.copula is not None:
+            latents = self.copula.colour(latents, x)
+        latents = latents.with_structure(self.drift.add(latents.structure(), x))
+        total = self.total.to_response(latents.total, energy, theta) * energy
+        fractions = self.layers.to_value(latents.layers[..., None], x[:, None].expand_as(latents.layers))[..., 0]
+        threshold = self.threshold / self.scale
+        in_layers = _share_total(total, torch.exp(fractions), threshold)
+        in_rings = rings.break_rings(self.rings, latents.rings, in_layers, threshold)
+        hits = draw_hits(self.hits, latents.hits, in_rings, energy, latents.grid[1], threshold)
+        return self.scale * cells.share_out(self.shares, latents.cells, hits, in_rings, threshold * (1 - _ROUNDING))
 
     def shrunk_towards(self, prior: Normaliser) -> Normaliser:
-        """The normaliser with its tables averaged with `prior`'s, each stage at its `PRIOR_SHOWERS`."""
-        return Normaliser(
-            self.total.shrunk_towards(prior.total, PRIOR_SHOWERS["total"]),
-            self.layer.shrunk_towards(prior.layer, PRIOR_SHOWERS["layer"]),
-            self.voxel.shrunk_towards(prior.voxel, PRIOR_SHOWERS["voxel"]),
-            self.scale,
-            self.threshold,
-        )
+        """The normaliser with all tables averaged with `prior`'s, at `PRIOR_STRENGTH`, and with its copula."""
+        tables = {
+            stage: getattr(self, stage).shrunk_towards(getattr(prior, stage), PRIOR_STRENGTH[stage])
+            for stage in ("total", *STAGES, "drift")
+        }
+        return replace(self, **tables, copula=prior.copula)
 
     def to(self, device: torch.device | str) -> Normaliser:
         """The same normaliser on another device."""
-        moved = {name: tensor.to(device) for name, tensor in self.tensors().items()}
-        return Normaliser.from_tensors(moved)
+        moved = Normaliser.from_tensors({name: tensor.to(device) for name, tensor in self.tensors().items()})
+        return replace(moved, copula=None if self.copula is None else self.copula.to(device))
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tables and scalars by name, for a safetensors file."""
-        return {
-            **self.total.tensors("total"),
-            **self.layer.tensors("layer"),
-            **self.voxel.tensors("voxel"),
-            "scalars": torch.tensor([self.scale, self.threshold], dtype=torch.float64),
-        }
+        """All tables and scalars by name, for a safetensors file; the copula is the base's."""
+        parts = self.total.tensors() | self.drift.tensors()
+        for stage in STAGES:
+            parts |= getattr(self, stage).tensors(stage)
+        return {**parts, "scalars": torch.tensor([self.scale, self.threshold], dtype=torch.float64)}
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Normaliser:
+    def from_tensors(cls, tensors: Mapping[str, Tensor], copula: Copula | None = None) -> Normaliser:
         """Inverse of `tensors`."""
         plain = dict(tensors)
         scale, threshold = plain["scalars"].tolist()
+        tables = {
+            stage: ConditionalMarginals.from_tensors(plain, stage, extrapolate=stage == "layers") for stage in STAGES
+        }
         return cls(
-            ConditionalMarginals.from_tensors(plain, "total", extrapolate=True),
-            ConditionalMarginals.from_tensors(plain, "layer", extrapolate=True),
-            ConditionalMarginals.from_tensors(plain, "voxel", extrapolate=False),
-            scale,
-            threshold,
+            total=Response.from_tensors(plain),
+            **tables,
+            drift=Drift.from_tensors(plain),
+            scale=scale,
+            threshold=threshold,
+            copula=copula,
         )
 
 
-def _with_a_hit(shares: Tensor, excess: Tensor) -> Tensor:
-    """Gives a layer in which no cell was hit its likeliest cell, so that its energy is not lost."""
-    n, n_r, n_z, n_phi = shares.shape
-    best = excess.permute(0, 2, 1, 3).reshape(n, n_z, n_r * n_phi).argmax(-1)
-    one_hot = torch.nn.functional.one_hot(best, n_r * n_phi).reshape(n, n_z, n_r, n_phi).permute(0, 2, 1, 3)
-    empty = (shares.sum((1, 3), keepdim=True) <= 0).to(shares)
-    return shares + empty * one_hot.to(shares)
+def _share_total(total: Float[Tensor, "n"], fractions: Float[Tensor, "n z"], threshold: float) -> Float[Tensor, "n z"]:
+    """Layer energies in the ratio of `fractions` that add up to `total`, none between zero and `threshold`."""
+    largest = torch.nn.functional.one_hot(fractions.argmax(1), fractions.shape[1]).to(fractions)
+    share = fractions / fractions.sum(1, keepdim=True).clamp_min(_TINY)
+    energy = total[:, None] * torch.where(fractions.sum(1, keepdim=True) > 0, share, largest)
+    energy = torch.where(energy < threshold, largest * energy, energy)
+    return energy * (total / energy.sum(1).clamp_min(_TINY))[:, None]
 
 
-def fit_normaliser(showers: ShowerArray, energy: Float[np.ndarray, "n"]) -> Normaliser:
-    """Tables fitted on showers (MeV) alone.
+def fit_normaliser(
+    showers: ShowerArray,
+    energy: Float[np.ndarray, "n"],
+    theta: Float[np.ndarray, "n"],
+    prior: Normaliser | None = None,
+) -> Normaliser:
+    """Tables fitted on showers (MeV) of incident energies (MeV) and angles (rad).
 
-    Rings are pooled with those of the neighbouring layers (half weight): the lateral profile changes slowly with depth.
+    Args:
+        showers: the shots.
+        energy: their incident energies.
+        theta: their polar angles.
+        prior: what the tables are shrunk towards, see `shrunk_towards`.
 
     Raises:
         ShowerFileError: no shower holds any energy.
     """
-    n, n_r, n_phi, n_z = showers.shape
-    layers = showers.sum((1, 2), dtype=np.float64)
-    total = layers.sum(1)
+    energy, theta = np.asarray(energy, dtype=np.float64), np.asarray(theta, dtype=np.float64)
+    total = showers.sum((1, 2, 3), dtype=np.float64)
     if not (total > 0).any():
         raise ShowerFileError("every shower given to fit the normaliser is empty; choose showers with energy deposits")
-    response = total / energy
-    scale = float(np.mean(response))
-    log_energy = np.log(energy)[:, None]
-    alone = [[(0, 1.0)]]
-    layer_pool = [[(z, 1.0)] for z in range(n_z)]
-    voxel_pool = [
-        [(ring * n_z + other, 1.0 if other == z else 0.5) for other in (z - 1, z, z + 1) if 0 <= other < n_z]
-        for ring in range(n_r)
-        for z in range(n_z)
-    ]
-    fractions = layers / np.maximum(total, _TINY)[:, None]
-    shares = showers / np.maximum(layers, _TINY)[:, None, None]
-    cells = shares.transpose(0, 1, 3, 2).reshape(n, n_r * n_z, n_phi)
-    context = np.tile(np.log(np.maximum(layers / scale, 1e-6)), (1, n_r))
-    return Normaliser(
-        fit_marginals((response / scale)[:, None, None], log_energy, LOG_ENERGY_KNOTS, alone, extrapolate=True),
-        fit_marginals(
-            fractions[..., None], np.repeat(log_energy, n_z, 1), LOG_ENERGY_KNOTS, layer_pool, extrapolate=True
-        ),
-        fit_marginals(cells, context, LOG_LAYER_KNOTS, voxel_pool),
-        scale,
-        float(showers[showers > 0].min()),
+    scale = float(np.mean(total / energy))
+    threshold = float(showers[showers > 0].min())
+    scaled = showers / np.float32(scale)
+    in_rings = scaled.sum(2)
+    in_layers = in_rings.sum(1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        fractions = np.log(in_layers) - np.log(total / scale)[:, None]
+    fractions[in_layers <= 0] = -np.inf
+    hits = (scaled > 0).sum(2)
+    n_r, n_phi, n_z = showers.shape[1:]
+    log_energy = np.log(energy)
+    tables = Normaliser(
+        total=fit_response(total / scale / energy, energy, theta),
+        layers=fit_marginals([(fractions[:, z], log_energy) for z in range(n_z)], LOG_ENERGY_KNOTS, extrapolate=True),
+        rings=rings.fit_rings(in_rings),
+        hits=fit_hits(hits, in_rings, energy, np.random.default_rng(0)),
+        shares=cells.fit_shares(scaled, hits, in_rings, np.random.default_rng(1)),
+        drift=Drift.none(structure_size((n_r, 1, n_z))),
+        scale=scale,
+        threshold=threshold,
     )
+    if prior is not None:
+        tables = tables.shrunk_towards(replace(prior, drift=tables.drift))
+    incident, angle = (torch.from_numpy(array.astype(np.float32)) for array in (energy, theta))
+    structure = tables.encode_structure(torch.from_numpy(in_rings), torch.from_numpy(hits), incident, angle, n_phi)
+    return replace(tables, drift=_fit_drift(structure, torch.log(incident), (n_r, n_phi, n_z), prior))
+
+
+def _fit_drift(
+    structure: Interval, log_energy: Float[Tensor, "n"], grid: tuple[int, int, int], prior: Normaliser | None
+) -> Drift:
+    """Drift of structural latents of which intervals are known; twice, since where they lie depends on it."""
+    generator = torch.Generator().manual_seed(0)
+    drift = Drift.none(structure.lower.shape[1]) if prior is None else prior.drift
+    for _ in range(2):
+        drawn = settled(structure, drift, log_energy, grid, None if prior is None else prior.copula, generator)
+        drift = fit_drift(drawn, log_energy)
+        if prior is not None:
+            drift = drift.shrunk_towards(prior.drift, PRIOR_STRENGTH["drift"])
+    return drift
+
+
+def settled(
+    structure: Interval,
+    drift: Drift,
+    log_energy: Float[Tensor, "n"],
+    grid: tuple[int, int, int],
+    copula: Copula | None,
+    generator: torch.Generator,
+) -> Float[Tensor, "n d"]:
+    """Structural latents drawn within their intervals, under a drift and, if there is one, a copula."""
+    steady = Interval(*(drift.remove(side, log_energy) for side in structure))
+    drawn = draw_within(steady, generator)
+    if copula is not None:
+        drawn = copula.settle(drawn, steady, log_energy, grid, generator)
+    return drift.add(drawn, log_energy)

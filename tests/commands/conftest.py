@@ -19,7 +19,7 @@ from metacalo.showers import Showers, data_folder, open_showers, write_showers
 BASE = "base-no-pblar"
 """The shipped base that has never seen PbLAr."""
 SHOTS = 60
-SHORT = AdaptSettings(base=BASE, shots=SHOTS, steps=6, check_every=2, compared_showers=20)
+SHORT = AdaptSettings(base=BASE, shots=SHOTS, steps=6, check_every=2, patience=3, compared_showers=20)
 
 
 @dataclass(frozen=True)

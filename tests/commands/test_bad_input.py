@@ -292,7 +292,8 @@ def test_a_failure_half_way_leaves_nothing(refused, adapted, monkeypatch):
 
 CONFIGS = {
     "kind": ({"kind": "sweep"}, "is a folder of kind 'sweep'"),
-    "format": ({"format": 2}, "has format 2, this metacalo reads 1"),
+    "older": ({"format": 1}, "was written by an older metacalo (format 1); pretrain or adapt again"),
+    "newer": ({"format": 3}, "has format 3, this metacalo reads 2"),
     "base": ({"base": "gone"}, "unknown base 'gone'", "--base"),
     "hash": ({"base_hash": "0123456789abcdef"}, "with hash 0123456789ab, but", "give the right one with --base"),
     "key": ({"generator": ["ar"]}, "config.json: unknown key 'generator'; did you mean 'generators'?"),

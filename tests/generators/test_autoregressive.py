@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,8 +9,7 @@ from metacalo.checkpoint import tensor_hash
 from metacalo.generators.autoregressive import Autoregressive
 from metacalo.generators.base import Batch
 from metacalo.models.prior import Sampling
-from metacalo.showers.normalise import Latents
-from tests.small import GRID, disturb, draw_batch, draw_latents, seeded, small_autoregressive
+from tests.small import disturb, draw_batch, draw_latents, seeded, small_autoregressive
 
 
 @pytest.fixture
@@ -24,11 +25,12 @@ def test_the_sequence_is_total_layers_then_codes(model: Autoregressive) -> None:
     assert codes.shape == (3, model.prior.length) == (3, 1 + 6 + 6 * 2)
     energies = torch.cat([batch.latents.total[:, None], batch.latents.layers], 1)
     assert torch.equal(codes[:, :7], (energies + 4.5).floor().long())
-    assert torch.equal(codes[:, 7:].reshape(3, 6, 2), model.tokenizer.encode(batch.latents.voxels))
+    assert torch.equal(codes[:, 7:].reshape(3, 6, 2), model.tokenizer.encode(batch.latents))
 
 
 def test_energies_outside_the_range_go_to_the_last_bins(model: Autoregressive) -> None:
-    latents = Latents(torch.tensor([-9.0, 9.0]), torch.tensor([[8.0], [-8.0]]).expand(2, 6), torch.zeros(2, *GRID))
+    far = {"total": torch.tensor([-9.0, 9.0]), "layers": torch.tensor([[8.0], [-8.0]]).expand(2, 6)}
+    latents = replace(draw_latents(2), **far)
     codes = model.encode(latents)
     assert codes[:, 0].tolist() == [0, 8]
     assert codes[:, 1].tolist() == [8, 0]
@@ -47,6 +49,16 @@ def test_decoded_energies_are_even_within_their_bins(model: Autoregressive) -> N
 def test_decoded_codes_encode_to_the_same_energies(model: Autoregressive) -> None:
     codes = model.prior.sample(draw_batch(20).conditions, seeded())
     assert torch.equal(model.encode(model.decode(codes, seeded(1)))[:, :7], codes[:, :7])
+
+
+def test_what_is_no_energy_is_drawn_from_the_decoder(model: Autoregressive) -> None:
+    codes = model.encode(draw_latents(5))
+    latents = model.decode(codes, seeded(2))
+    noise = seeded(2)
+    torch.rand(5, 7, generator=noise)  # the energies come first
+    drawn = model.tokenizer.sample(codes[:, 7:].reshape(5, 6, 2), noise)
+    for part, expected in zip((latents.rings, latents.hits, latents.cells), drawn, strict=True):
+        assert torch.equal(part, expected)
 
 
 def test_the_loss_is_the_mean_negative_log_likelihood(model: Autoregressive) -> None:

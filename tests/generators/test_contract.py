@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ from metacalo.generators.base import Batch, ShowerGenerator
 from metacalo.generators.diffusion import Diffusion, DiffusionSettings
 from metacalo.models.prior import PriorSettings
 from metacalo.models.vqvae import VQVAE, VQVAESettings
-from metacalo.showers.normalise import Latents
+from metacalo.showers.latents import Latents
 from tests.small import GRID, disturb, draw_batch, seeded, small_autoregressive, small_diffusion, take_steps
 
 
@@ -47,7 +47,8 @@ class GeneratorContract:
             latents = model.sample(draw_batch(n).conditions, seeded())
             assert latents.total.shape == (n,)
             assert latents.layers.shape == (n, GRID[2])
-            assert latents.voxels.shape == (n, *GRID)
+            assert latents.rings.shape == latents.hits.shape == (n, GRID[0], GRID[2])
+            assert latents.cells.shape == (n, *GRID)
             for field in fields(Latents):
                 values = getattr(latents, field.name)
                 assert torch.isfinite(values).all()
@@ -92,7 +93,8 @@ class GeneratorContract:
 
     def test_training_moves_samples_to_the_data(self, build: Callable[[], ShowerGenerator]) -> None:
         model, batch = build(), draw_batch(32)
-        latents = Latents(0 * batch.latents.total + 1.2, 0 * batch.latents.layers - 0.8, batch.latents.voxels)
+        given = {"total": 0 * batch.latents.total + 1.2, "layers": 0 * batch.latents.layers - 0.8}
+        latents = replace(batch.latents, **given)
         model.train()
         optimizer = torch.optim.Adam(model.trainable().values(), lr=5e-3)
         for step in range(150):

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields, replace
 
 import pytest
 import torch
 
 from metacalo.errors import ConfigError
 from metacalo.generators.base import Batch
-from metacalo.generators.diffusion import CALODIT, Diffusion, DiffusionSettings
+from metacalo.generators.diffusion import CALODIT, Diffusion, DiffusionSettings, LossWeights
 from metacalo.generators.samplers import SamplerName
 from metacalo.generators.schedules import draw_angles
+from metacalo.showers.latents import Latents
 from tests.small import (
     CONDITIONS,
     GRID,
@@ -22,6 +24,7 @@ from tests.small import (
 )
 
 PREDICTIONS = ("v", "data", "noise")
+PARTS = ("total", "layers", "rings", "hits", "cells")
 
 
 @pytest.mark.parametrize("angle", [0.02, 0.3, 0.8, 1.3, 1.55])
@@ -51,61 +54,91 @@ def test_the_velocity_is_finite_at_the_ends(prediction: str, angle: float) -> No
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 @pytest.mark.parametrize("prediction", PREDICTIONS)
-@pytest.mark.parametrize("weight", [0.0, 2.5])
-def test_the_loss_of_an_untrained_model_by_hand(schedule: str, prediction: str, weight: float) -> None:
-    """Its prediction is zero, so that the loss is the mean square of the target."""
-    model = small_diffusion(schedule=schedule, prediction=prediction, energy_weight=weight)
+@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0, 1.0, 1.0), (0.0, 0.5, 2.5, 0.0, 0.1)])
+def test_the_loss_of_an_untrained_model_by_hand(schedule: str, prediction: str, weights: tuple[float, ...]) -> None:
+    """Its prediction is zero, so that the loss is the weighted mean square of the parts of the target."""
+    named = LossWeights(**dict(zip(PARTS, weights, strict=True)))
+    model = small_diffusion(schedule=schedule, prediction=prediction, weights=named)
     batch, generator = draw_batch(4), seeded(8)
     angle = draw_angles(schedule, 4, generator)
-    squares = []
-    for name, size in (("total", ()), ("layers", (6,)), ("voxels", GRID)):
-        data = getattr(batch.latents, name)
-        noise = torch.randn(4, *size, generator=generator)
-        a = angle.reshape(-1, *[1] * len(size))
+    noises = Latents.noise(4, GRID, generator)
+    expected = torch.zeros(())
+    for weight, data, noise in zip(weights, batch.latents.parts(), noises.parts(), strict=True):
+        a = angle.reshape(-1, *[1] * (data.dim() - 1))
         target = {"v": a.cos() * data - a.sin() * noise, "data": data, "noise": noise}[prediction]
-        squares.append(target.square().mean())
-    expected = squares[2] + weight * (squares[0] + squares[1])
+        expected = expected + weight * target.square().mean()
     torch.testing.assert_close(model.loss(batch, seeded(8)), expected)
+
+
+def test_every_part_of_the_latents_has_a_weight() -> None:
+    assert PARTS == tuple(LossWeights.model_fields) == tuple(field.name for field in fields(Latents))
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_without_weight_does_not_change_the_loss(part: str) -> None:
+    """Neither as what is predicted nor as what the network sees."""
+    batch = draw_batch(4)
+    changed = replace(batch.latents, **{part: getattr(batch.latents, part) + 1})
+    for weight in (0.0, 0.5):
+        model = small_diffusion(weights=LossWeights(**{part: weight}))
+        disturb(model)
+        losses = [model.loss(Batch(latents, batch.conditions), seeded()) for latents in (batch.latents, changed)]
+        assert torch.equal(*losses) == (weight == 0)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_without_weight_teaches_the_network_nothing(part: str) -> None:
+    """Only the rows of the last layer that predict the other parts get a gradient."""
+    model = small_diffusion(weights=LossWeights(**{part: 0.0})).train()
+    model.loss(draw_batch(4), seeded()).backward()
+    cells, rings, hits, layers, total = torch.split(model.dit.write.bias.grad, [12, 6, 6, 2, 1])
+    taught = {"total": total, "layers": layers, "rings": rings, "hits": hits, "cells": cells}
+    assert [name for name in PARTS if (taught[name] == 0).all()] == [part]
+
+
+def test_a_weight_below_zero_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"'weights.hits' = -1 is not valid"):
+        DiffusionSettings.build({"weights": {"hits": -1}})
+    with pytest.raises(ConfigError, match=r"unknown key 'weights.cell'; did you mean 'cells'\?"):
+        DiffusionSettings.build({"weights": {"cell": 1}})
 
 
 @pytest.mark.parametrize("sampler", ["euler", "heun", "ab2"])
 def test_an_untrained_velocity_samples_independent_normals(sampler: SamplerName) -> None:
     model = small_diffusion(sampler=sampler, steps=3)
     latents = model.sample(draw_batch(40).conditions, seeded(3))
-    noise = torch.randn(40, 1 + 6 + 72, generator=seeded(3))
-    assert torch.equal(latents.total, noise[:, 0])
-    assert torch.equal(latents.layers, noise[:, 1:7])
-    assert torch.equal(latents.voxels, noise[:, 7:].reshape(40, *GRID))
+    assert torch.equal(latents.flat(), Latents.noise(40, GRID, seeded(3)).flat())
 
 
 def test_sampler_and_steps_can_be_chosen() -> None:
     model = small_diffusion()
     disturb(model)
     conditions = draw_batch(2).conditions
-    reference = model.sample(conditions, seeded()).voxels
+    reference = model.sample(conditions, seeded()).flat()
     model.steps = 3
-    fewer = model.sample(conditions, seeded()).voxels
+    fewer = model.sample(conditions, seeded()).flat()
     model.sampler = "ddpm"
-    drawn = model.sample(conditions, seeded()).voxels
+    drawn = model.sample(conditions, seeded()).flat()
     assert not torch.equal(reference, fewer)
     assert not torch.equal(fewer, drawn)
 
 
 def test_correlations_of_cells_are_learnt() -> None:
     """The cells of a layer share half of their variance, so that the mean of a layer has a variance above one half."""
-    model, conditions = small_diffusion(), torch.zeros(300, CONDITIONS)
-    before = model.sample(conditions, seeded()).voxels
+    only_cells = LossWeights(total=0, layers=0, rings=0, hits=0)
+    model, conditions = small_diffusion(weights=only_cells), torch.zeros(300, CONDITIONS)
+    before = model.sample(conditions, seeded()).cells
     model.train()
     optimizer = torch.optim.Adam(model.trainable().values(), lr=5e-3)
-    for step in range(200):
+    for step in range(300):
         optimizer.zero_grad()
         model.loss(Batch(draw_latents(48, seed=step), conditions[:48]), seeded(step)).backward()
         optimizer.step()
-    after = model.eval().sample(conditions, seeded()).voxels
-    data = draw_latents(300).voxels
-    for voxels, shared in ((before, 1 / 12), (data, 0.5 + 0.5 / 12), (after, 0.5 + 0.5 / 12)):
-        assert float(voxels.mean((1, 2)).var()) == pytest.approx(shared, rel=0.25)
-        assert float(voxels.var()) == pytest.approx(1, rel=0.15)
+    after = model.eval().sample(conditions, seeded()).cells
+    data = draw_latents(300).cells
+    for cells, shared in ((before, 1 / 12), (data, 0.5 + 0.5 / 12), (after, 0.5 + 0.5 / 12)):
+        assert float(cells.mean((1, 2)).var()) == pytest.approx(shared, rel=0.25)
+        assert float(cells.var()) == pytest.approx(1, rel=0.15)
 
 
 def test_the_published_configuration_trains() -> None:
@@ -123,5 +156,5 @@ def test_the_published_sampler_runs() -> None:
     model = Diffusion(CALODIT, (3, 2, 3), CONDITIONS)
     assert (model.sampler, model.steps) == ("ddpm", 400)
     latents = model.sample(draw_batch(1).conditions, seeded())
-    assert latents.voxels.shape == (1, 3, 2, 3)
-    assert all(torch.isfinite(values).all() for values in (latents.total, latents.layers, latents.voxels))
+    assert latents.cells.shape == (1, 3, 2, 3)
+    assert torch.isfinite(latents.flat()).all()

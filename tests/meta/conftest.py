@@ -1,27 +1,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from metacalo.meta.episodes import TaskStream
-from metacalo.showers import Task, data_folder, resolve_task
+from metacalo.meta.episodes import ShowerPool, TaskStream
+from metacalo.showers import Showers, Task, data_folder, resolve_task
 from metacalo.showers.normalise import Normaliser, fit_normaliser
+from tests.small import draw_copula
+
+N_SHOWERS = 40
 
 
-def fit(task: Task, rows: np.ndarray) -> Normaliser:
+def first_showers(task: Task) -> Showers:
     with task.open() as file:
-        showers = file.load(rows)
-    return fit_normaliser(showers.showers, showers.energy.astype(np.float64))
+        return file.load(slice(0, N_SHOWERS))
 
 
 @pytest.fixture(scope="session")
 def two_tasks() -> dict[str, tuple[Task, Normaliser]]:
-    """SiW and PbWO4 with the normalisers of their first 40 showers."""
-    tasks = [resolve_task(data_folder("tasks") / name) for name in ("siw", "pbwo4")]
-    return {task.name: (task, fit(task, np.arange(40))) for task in tasks}
+    """SiW and PbWO4 with the normalisers of their first 40 showers and some correlations in common."""
+    copula, found = draw_copula((9, 16, 45)), {}
+    for name in ("siw", "pbwo4"):
+        task = resolve_task(data_folder("tasks") / name)
+        showers = first_showers(task)
+        normaliser = fit_normaliser(showers.showers, showers.energy, showers.theta)
+        found[task.name] = (task, replace(normaliser, copula=copula))
+    return found
+
+
+@pytest.fixture(scope="session")
+def pool(two_tasks: dict[str, tuple[Task, Normaliser]]) -> Callable[..., ShowerPool]:
+    """(task, changes to its normaliser) to the pool of its 40 showers."""
+
+    def make(name: str, **changes: object) -> ShowerPool:
+        task, normaliser = two_tasks[name]
+        return ShowerPool(first_showers(task), replace(normaliser, **changes), task.detector)
+
+    return make
 
 
 @pytest.fixture

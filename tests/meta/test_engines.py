@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,10 +17,11 @@ from metacalo.checkpoint import tensor_hash
 from metacalo.generators.base import Batch, ShowerGenerator
 from metacalo.meta.engines import Engine, HigherEngine
 from metacalo.models.transformer import BlockStack
-from metacalo.showers.normalise import Latents
 from tests.small import disturb, draw_batch, seeded, small_autoregressive, small_diffusion
 
 ENGINES: list[Engine] = [HigherEngine()]
+CODED = ("rings", "hits", "cells")
+"""Parts of the latents that the tokenizer reads."""
 numbers = st.floats(-3, 3)
 
 
@@ -146,14 +148,14 @@ def double_autoregressive() -> tuple[ShowerGenerator, list[Batch]]:
     model.prior.double()  # the codebooks stay in single precision
     batches = [double_batch(seed) for seed in range(3)]
     return model, [
-        Batch(Latents(b.latents.total, b.latents.layers, b.latents.voxels.float()), b.conditions) for b in batches
+        Batch(replace(b.latents, **{name: getattr(b.latents, name).float() for name in CODED}), b.conditions)
+        for b in batches
     ]
 
 
 def double_batch(seed: int) -> Batch:
     batch = draw_batch(4, seed)
-    latents = Latents(batch.latents.total.double(), batch.latents.layers.double(), batch.latents.voxels.double())
-    return Batch(latents, batch.conditions.double())
+    return Batch(batch.latents.map(torch.Tensor.double), batch.conditions.double())
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -9,15 +9,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metacalo.generators.base import Batch
-from metacalo.meta.episodes import EpisodeSampler, TaskStream, is_reserved
+from metacalo.meta.episodes import EpisodeSampler, ShowerPool, TaskStream, is_reserved, mixed_batch
 from metacalo.showers.conditions import encode_conditions
+from metacalo.showers.drift import Drift
+from metacalo.showers.latents import Latents, structure_size
 from tests.small import seeded
 
 MakeStream = Callable[..., TaskStream]
+MakePool = Callable[..., ShowerPool]
+
+GRID = (9, 16, 45)
 
 
 def equal(a: Batch, b: Batch) -> bool:
-    return torch.equal(a.conditions, b.conditions) and torch.equal(a.latents.voxels, b.latents.voxels)
+    return torch.equal(a.conditions, b.conditions) and torch.equal(a.latents.flat(), b.latents.flat())
+
+
+def restored(pool: ShowerPool, latents: Latents, rows: torch.Tensor) -> torch.Tensor:
+    """Structure of showers of a pool with its drift and its correlations put back."""
+    log_energy = pool.encoded(rows).log_energy
+    if pool.normaliser.copula is not None:
+        latents = pool.normaliser.copula.colour(latents, log_energy)
+    return pool.normaliser.drift.add(latents.structure(), log_energy)
+
+
+def flat_drift(mean: float, log_width: float) -> Drift:
+    """The same mean and width at all energies and for all of the structure."""
+    d = structure_size(GRID)
+    return Drift(torch.full((5, d), mean), torch.full((5, d), log_width), torch.zeros(5))
 
 
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=30), st.integers(0, 12))
@@ -73,16 +92,73 @@ class TestTaskStream:
         second.drawn = 12
         assert equal(first.draw(3, seeded(9)), second.draw(3, seeded(9)))
 
-    def test_zeros_are_drawn_anew(self, stream: MakeStream) -> None:
-        source = stream("siw", 5)
-        source.draw(1, seeded())
-        rows = torch.arange(5)
-        one, two = (source._pool.batch(rows, seeded(seed), reflect=False).latents.voxels for seed in (1, 2))
-        with source.task.open() as file:
-            hit = torch.from_numpy(file.load(slice(0, 5)).showers > 0)
-        assert torch.equal(one[hit], two[hit])
-        assert (one[~hit] != two[~hit]).float().mean() > 0.999
-        assert torch.isfinite(one).all()
+
+class TestMixedBatch:
+    @pytest.fixture
+    def parts(self, pool: MakePool) -> list[tuple[ShowerPool, torch.Tensor]]:
+        return [(pool("siw"), torch.tensor([3, 0, 17, 3, 39])), (pool("pbwo4"), torch.arange(30, 38))]
+
+    @pytest.mark.parametrize("reflect", [True, False])
+    def test_it_holds_the_showers_of_each_pool_in_turn(
+        self, parts: list[tuple[ShowerPool, torch.Tensor]], reflect: bool
+    ) -> None:
+        """What the showers settle is in the batch, what they leave open is drawn within its limits."""
+        batch = mixed_batch(parts, seeded(1), reflect=reflect)
+        start = 0
+        for pool, rows in parts:
+            part = slice(start, start + len(rows))
+            structure = restored(pool, batch.latents[part], rows)
+            lower, upper = pool.encoded(rows).structure
+            settled = lower == upper
+            assert 0.1 < settled.float().mean() < 0.5
+            torch.testing.assert_close(structure[settled], lower[settled], atol=1e-4, rtol=0)
+            assert ((structure > lower - 1e-4) & (structure < upper + 1e-4)).all()
+            told, alone = batch.conditions[part], pool.batch(rows, seeded(2), reflect=False).conditions
+            if reflect:  # the sign of cos theta goes with the image of the shower
+                told[:, 7], alone[:, 7] = told[:, 7].abs(), alone[:, 7].abs()
+            torch.testing.assert_close(told, alone, atol=1e-6 if reflect else 0, rtol=0)
+            start += len(rows)
+        assert start == len(batch)
+
+    def test_one_pool_in_parts_is_that_pool(self, pool: MakePool) -> None:
+        siw, rows = pool("siw"), torch.arange(12)
+        whole, parted = siw.batch(rows, seeded(1)), mixed_batch([(siw, rows[:5]), (siw, rows[5:])], seeded(1))
+        assert torch.equal(parted.conditions, whole.conditions)
+        torch.testing.assert_close(parted.latents.flat(), whole.latents.flat(), atol=1e-5, rtol=1e-5)
+
+    def test_each_pool_loses_its_own_drift(self, pool: MakePool) -> None:
+        rows = torch.arange(10)
+        drifts = {"siw": flat_drift(0.5, 0.3), "pbwo4": flat_drift(-1.0, -0.2)}
+
+        def batch(drifts: dict[str, Drift]) -> Latents:
+            parts = [(pool(name, drift=drift, copula=None), rows) for name, drift in drifts.items()]
+            return mixed_batch(parts, seeded(1), reflect=False).latents
+
+        plain, drifted = batch(dict.fromkeys(drifts, flat_drift(0.0, 0.0))), batch(drifts)
+        assert torch.equal(drifted.cells, plain.cells)
+        for part, mean, log_width in ((slice(0, 10), 0.5, 0.3), (slice(10, 20), -1.0, -0.2)):
+            expected = (plain[part].structure() - mean) / np.exp(log_width)
+            torch.testing.assert_close(drifted[part].structure(), expected, atol=1e-5, rtol=1e-5)
+
+    def test_drift_and_correlations_are_those_of_the_normaliser(
+        self, parts: list[tuple[ShowerPool, torch.Tensor]]
+    ) -> None:
+        """The pool takes out what `Normaliser.draw` does, which `Normaliser.inverse` puts back."""
+        for pool, rows in parts:
+            expected = pool.normaliser.draw(pool.encoded(rows), seeded(3))
+            drawn = pool.batch(rows, seeded(3), reflect=False).latents
+            torch.testing.assert_close(drawn.flat(), expected.flat(), atol=1e-5, rtol=1e-5)
+
+    def test_what_a_shower_leaves_open_is_drawn_anew(self, parts: list[tuple[ShowerPool, torch.Tensor]]) -> None:
+        pool, rows = parts[0]
+        lower, upper = pool.encoded(rows).structure
+        first, second = (pool.batch(rows, seeded(seed), reflect=False).latents for seed in (1, 2))
+        one, two = (restored(pool, latents, rows) for latents in (first, second))
+        settled = lower == upper
+        torch.testing.assert_close(one[settled], two[settled], atol=1e-4, rtol=0)
+        assert ((one - two).abs()[~settled] > 1e-3).float().mean() > 0.95
+        assert (first.cells != second.cells).float().mean() > 0.99
+        assert torch.isfinite(first.flat()).all()
 
 
 class TestEpisodeSampler:

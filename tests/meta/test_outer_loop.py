@@ -39,6 +39,13 @@ class DrawnStream(TaskStream):
         return draw_batch(n, seed=int(torch.randint(1000, (1,), generator=generator)) + self.drawn)
 
 
+class DrawnSampler(EpisodeSampler):
+    """Whose mixed batches are of one such stream each, for these have no pools to mix."""
+
+    def mixed_batch(self, n: int) -> Batch:
+        return self._streams[self._tasks(1)[0]].draw(n, self.generator)
+
+
 @dataclass
 class Run:
     """One stage on a small model, from the same start whenever it is made."""
@@ -56,7 +63,7 @@ class Run:
         }
         self.model = make[self.kind]()
         torch.manual_seed(4)
-        self.sampler = EpisodeSampler([DrawnStream(), DrawnStream()], seeded(1))
+        self.sampler = DrawnSampler([DrawnStream(), DrawnStream()], seeded(1))
         self.noise = seeded(2)
         parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         settings = StageSettings(steps=self.steps, batch=4, warmup=10, learning_rate=3e-3, average=0.9)
@@ -69,7 +76,7 @@ class Run:
         if step == self.stop_at:
             raise StopHereError
         if self.kind == "tokenizer":
-            loss, _ = self.model.loss(self.sampler.mixed_batch(4).latents.voxels)
+            loss, _ = self.model.loss(self.sampler.mixed_batch(4).latents)
         elif step < 95:
             loss = self.model.loss(self.sampler.mixed_batch(4), self.noise)
         else:
@@ -145,7 +152,7 @@ def walk(tmp_path: Path, average: float, steps: int = 30, **settings: float) -> 
         return loss
 
     stage = StageSettings(steps=steps, average=average, warmup=0, learning_rate=0.01, **settings)
-    sampler = EpisodeSampler([DrawnStream()], seeded())
+    sampler = DrawnSampler([DrawnStream()], seeded())
     parameters = dict(model.named_parameters())
     OuterLoop("x", model, parameters, sampler, seeded(), step, stage, tmp_path / "x", 1e9).run(resume=False)
     assert not model.training

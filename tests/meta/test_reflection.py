@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,21 +11,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metacalo.meta.episodes import ShowerPool, TaskStream, _reflect
+from metacalo.meta.episodes import ShowerPool, _reflect, mixed_batch
 from metacalo.showers import Grid, data_folder, open_showers
 from metacalo.showers.conditions import encode_conditions
-from metacalo.showers.normalise import Latents
+from metacalo.showers.latents import Latents
 from tests.small import seeded
 
 
-def latents_of(voxels: torch.Tensor) -> Latents:
-    n, n_z = voxels.shape[0], voxels.shape[3]
-    return Latents(torch.arange(n).float(), torch.arange(n * n_z).reshape(n, n_z).float(), voxels)
+def latents_of(cells: torch.Tensor) -> Latents:
+    n, n_r, n_phi, n_z = cells.shape
+    return replace(Latents.noise(n, (n_r, n_phi, n_z), seeded()), cells=cells)
 
 
-def reflect(voxels: torch.Tensor, *, y: bool = False, x: bool = False) -> torch.Tensor:
-    n = len(voxels)
-    return _reflect(latents_of(voxels), torch.full((n,), y), torch.full((n,), x)).voxels
+def reflect(cells: torch.Tensor, *, y: bool = False, x: bool = False) -> torch.Tensor:
+    n = len(cells)
+    return _reflect(latents_of(cells), torch.full((n,), y), torch.full((n,), x)).cells
 
 
 def azimuth(voxels: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -37,22 +38,22 @@ def azimuth(voxels: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 @given(st.integers(1, 24), st.booleans(), st.booleans())
 def test_twice_is_the_identity_and_the_two_commute(n_phi: int, y: bool, x: bool) -> None:
-    voxels = torch.rand(2, 2, n_phi, 3, generator=seeded(n_phi))
-    assert torch.equal(reflect(reflect(voxels, y=y, x=x), y=y, x=x), voxels)
-    both = reflect(voxels, y=True, x=True)
-    assert torch.equal(reflect(reflect(voxels, y=True), x=True), both)
-    assert torch.equal(reflect(reflect(voxels, x=True), y=True), both)
+    cells = torch.rand(2, 2, n_phi, 3, generator=seeded(n_phi))
+    assert torch.equal(reflect(reflect(cells, y=y, x=x), y=y, x=x), cells)
+    both = reflect(cells, y=True, x=True)
+    assert torch.equal(reflect(reflect(cells, y=True), x=True), both)
+    assert torch.equal(reflect(reflect(cells, x=True), y=True), both)
 
 
 @pytest.mark.parametrize("n_phi", [2, 16, 50])
 def test_cells_go_to_the_mirrored_centres(n_phi: int) -> None:
     """phi -> -phi keeps the cosine and turns the sine; phi -> pi - phi does it the other way round."""
-    voxels = torch.rand(5, 3, n_phi, 4, generator=seeded())
-    cosine, sine = azimuth(voxels)
+    cells = torch.rand(5, 3, n_phi, 4, generator=seeded())
+    cosine, sine = azimuth(cells)
     for mirrored, expected in (
-        (reflect(voxels, y=True), (cosine, -sine)),
-        (reflect(voxels, x=True), (-cosine, sine)),
-        (reflect(voxels, y=True, x=True), (-cosine, -sine)),
+        (reflect(cells, y=True), (cosine, -sine)),
+        (reflect(cells, x=True), (-cosine, sine)),
+        (reflect(cells, y=True, x=True), (-cosine, -sine)),
     ):
         np.testing.assert_allclose(azimuth(mirrored), expected, atol=1e-12)
 
@@ -69,32 +70,28 @@ def test_single_cells_go_to_the_mirrored_centres(n_phi: int) -> None:
 
 
 def test_an_odd_number_of_cells_has_no_second_mirror() -> None:
-    voxels = torch.rand(2, 2, 5, 3, generator=seeded())
-    assert torch.equal(reflect(voxels, x=True), voxels)
+    cells = torch.rand(2, 2, 5, 3, generator=seeded())
+    assert torch.equal(reflect(cells, x=True), cells)
 
 
-def test_showers_are_mirrored_one_by_one_and_keep_their_energies() -> None:
-    voxels = torch.rand(4, 2, 6, 3, generator=seeded())
+def test_showers_are_mirrored_one_by_one_and_keep_their_energies_and_hits() -> None:
+    cells = torch.rand(4, 2, 6, 3, generator=seeded())
     flip_y, flip_x = torch.tensor([False, True, False, True]), torch.tensor([False, False, True, True])
-    result = _reflect(latents_of(voxels), flip_y, flip_x)
+    result = _reflect(latents_of(cells), flip_y, flip_x)
     for i in range(4):
-        expected = reflect(voxels[i : i + 1], y=bool(flip_y[i]), x=bool(flip_x[i]))[0]
-        assert torch.equal(result.voxels[i], expected)
-    assert torch.equal(result.total, latents_of(voxels).total)
-    assert torch.equal(result.layers, latents_of(voxels).layers)
+        expected = reflect(cells[i : i + 1], y=bool(flip_y[i]), x=bool(flip_x[i]))[0]
+        assert torch.equal(result.cells[i], expected)
+    assert torch.equal(result.structure(), latents_of(cells).structure())
 
 
-def test_a_pool_mirrors_theta_with_the_shower(stream: Callable[..., TaskStream]) -> None:
+def test_a_batch_mirrors_theta_with_the_shower(pool: Callable[..., ShowerPool]) -> None:
     """Each drawn shower is one of the four images of the stored one, with the theta that belongs to it."""
-    source: TaskStream = stream("siw")
-    source.draw(1, seeded())
-    pool: ShowerPool = source._pool
-    rows = torch.arange(40)
-    batch = pool.batch(rows, seeded(1))
-    plain = pool.batch(rows, seeded(1), reflect=False)
+    parts = [(pool("siw"), torch.arange(25)), (pool("pbwo4"), torch.arange(20, 35))]
+    batch, plain = (mixed_batch(parts, seeded(1), reflect=mirrored) for mirrored in (True, False))
+    assert torch.equal(batch.latents.structure(), plain.latents.structure())
     found = []
     for i in range(40):
-        original, drawn = plain.latents.voxels[i : i + 1], batch.latents.voxels[i]
+        original, drawn = plain.latents.cells[i : i + 1], batch.latents.cells[i]
         images = [
             (y, x) for y in (False, True) for x in (False, True) if torch.equal(reflect(original, y=y, x=x)[0], drawn)
         ]
@@ -104,7 +101,18 @@ def test_a_pool_mirrors_theta_with_the_shower(stream: Callable[..., TaskStream])
         expected = plain.conditions[i].clone()
         expected[7] *= sign  # cos theta
         torch.testing.assert_close(batch.conditions[i], expected, atol=1e-6, rtol=0)
-    assert len(set(found)) == 4
+    assert set(found[:25]) == set(found[25:]) == {(y, x) for y in (False, True) for x in (False, True)}
+
+
+def test_whitening_does_not_know_the_image(pool: Callable[..., ShowerPool]) -> None:
+    """Batches are whitened first and mirrored then: it must not matter, or mirrored showers were another density."""
+    whiten = pool("siw").normaliser.copula.whiten
+    latents, log_energy = Latents.noise(6, (9, 16, 45), seeded()), torch.linspace(7, 11.5, 6)
+    flip_y, flip_x = torch.rand(2, 6, generator=seeded(4)) < 0.5
+    one = _reflect(whiten(latents, log_energy), flip_y, flip_x)
+    other = whiten(_reflect(latents, flip_y, flip_x), log_energy)
+    torch.testing.assert_close(one.flat(), other.flat(), atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(one.flat(), latents.flat(), atol=0.1)
 
 
 def test_conditions_hold_cos_theta_where_the_test_above_looks() -> None:

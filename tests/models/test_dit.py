@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields, replace
 from typing import Literal
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from metacalo.models.dit import DiT, DiTSettings, time_features
-from metacalo.showers.normalise import Latents
+from metacalo.showers.latents import Latents
 from tests.small import CONDITIONS, GRID, PATCH, disturb, draw_latents, seeded
 
 Modulation = Literal["shared", "per-block"]
@@ -24,17 +25,12 @@ def inputs(n: int = 3) -> tuple[Latents, torch.Tensor, torch.Tensor]:
     return draw_latents(n), torch.linspace(0.1, 0.9, n), torch.randn(n, CONDITIONS, generator=seeded(4))
 
 
-def flat(latents: Latents) -> torch.Tensor:
-    return torch.cat([latents.total[:, None], latents.layers, latents.voxels.flatten(1)], 1)
-
-
 @pytest.mark.parametrize("modulation", ["shared", "per-block"])
 def test_it_is_exactly_zero_at_first(modulation: Modulation) -> None:
     latents, time, conditions = inputs()
     result = make(modulation)(latents, time, conditions)
-    assert (flat(result) == 0).all()
-    assert result.voxels.shape == latents.voxels.shape
-    assert result.layers.shape == latents.layers.shape
+    assert (result.flat() == 0).all()
+    assert [part.shape for part in result.parts()] == [part.shape for part in latents.parts()]
 
 
 @pytest.mark.parametrize("modulation", ["shared", "per-block"])
@@ -42,27 +38,28 @@ def test_it_depends_on_all_that_it_is_given(modulation: Modulation) -> None:
     model = make(modulation)
     disturb(model)
     latents, time, conditions = inputs()
-    before = flat(model(latents, time, conditions))
+    before = model(latents, time, conditions).flat()
+    moved = {
+        field.name: replace(latents, **{field.name: getattr(latents, field.name) + 1}) for field in fields(Latents)
+    }
     others = {
-        "total": (Latents(latents.total + 1, latents.layers, latents.voxels), time, conditions),
-        "layers": (Latents(latents.total, latents.layers + 1, latents.voxels), time, conditions),
-        "voxels": (Latents(latents.total, latents.layers, latents.voxels + 1), time, conditions),
+        **{name: (other, time, conditions) for name, other in moved.items()},
         "time": (latents, time + 0.05, conditions),
         "conditions": (latents, time, conditions + 0.1),
     }
     for name, arguments in others.items():
-        assert ((flat(model(*arguments)) - before).abs().amax(1) > 1e-4).all(), name
+        assert ((model(*arguments).flat() - before).abs().amax(1) > 1e-4).all(), name
     with torch.no_grad():
         model.embedding += 0.1
-    assert ((flat(model(latents, time, conditions)) - before).abs().amax(1) > 1e-4).all()
+    assert ((model(latents, time, conditions).flat() - before).abs().amax(1) > 1e-4).all()
 
 
 def test_showers_of_a_batch_do_not_mix() -> None:
     model = make()
     disturb(model)
     latents, time, conditions = inputs()
-    alone = flat(model(latents[1:2], time[1:2], conditions[1:2]))
-    torch.testing.assert_close(flat(model(latents, time, conditions))[1:2], alone, atol=1e-5, rtol=1e-5)
+    alone = model(latents[1:2], time[1:2], conditions[1:2]).flat()
+    torch.testing.assert_close(model(latents, time, conditions).flat()[1:2], alone, atol=1e-5, rtol=1e-5)
 
 
 def test_modulations_are_shared_or_one_for_each_block() -> None:

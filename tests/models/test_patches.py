@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from metacalo.errors import ConfigError
 from metacalo.models.patches import Patching
-from metacalo.showers.normalise import Latents
+from metacalo.showers.latents import Latents
 from tests.small import seeded
 
 sizes = st.integers(1, 4)
@@ -23,31 +24,26 @@ def patchings(draw: Callable) -> Patching:
     return Patching((r, phi, z), patch)
 
 
-def random_latents(patching: Patching, n: int = 2) -> Latents:
-    generator = seeded()
-    return Latents(
-        torch.randn(n, generator=generator),
-        torch.randn(n, patching.grid[2], generator=generator),
-        torch.randn(n, *patching.grid, generator=generator),
-    )
-
-
 @given(patchings())
 @example(Patching((9, 16, 45), (9, 16, 1)))
 @example(Patching((9, 16, 45), (3, 2, 3)))
 @example(Patching((18, 50, 45), (3, 5, 9)))
-def test_cells_and_tokens_are_inverse(patching: Patching) -> None:
-    latents = random_latents(patching)
-    tokens = patching.split_cells(latents.voxels)
+def test_latents_and_tokens_are_inverse(patching: Patching) -> None:
+    latents = Latents.noise(2, patching.grid, seeded())
+    tokens = patching.split_cells(latents.cells)
     assert tokens.shape == (2, patching.n_tokens, patching.n_cells)
-    assert patching.n_tokens * patching.n_cells == latents.voxels[0].numel()
-    assert torch.equal(patching.merge_cells(tokens), latents.voxels)
-    joined = patching.join(latents)
+    assert patching.n_tokens * patching.n_cells == latents.cells[0].numel()
+    assert torch.equal(patching.merge_cells(tokens), latents.cells)
+    content, joined = patching.join_content(latents), patching.join(latents)
+    assert content.shape == (2, patching.n_tokens, patching.content_size)
     assert joined.shape == (2, patching.n_tokens, patching.token_size)
+    assert torch.equal(joined[..., : patching.content_size], content)
     parted = patching.part(joined)
-    assert torch.equal(parted.voxels, latents.voxels)
-    torch.testing.assert_close(parted.layers, latents.layers)
-    torch.testing.assert_close(parted.total, latents.total)
+    assert torch.equal(parted.cells, latents.cells)
+    for field in fields(Latents):
+        torch.testing.assert_close(getattr(parted, field.name), getattr(latents, field.name))
+    for part, whole in zip(patching.part_content(content), (parted.rings, parted.hits, parted.cells), strict=True):
+        assert torch.equal(part, whole)
 
 
 @given(patchings())
@@ -61,23 +57,42 @@ def test_tokens_come_with_z_slowest_then_r_then_phi(patching: Patching) -> None:
     assert torch.equal(patching.split_cells(token[None].float())[0], expected.float())
 
 
+@given(patchings())
+def test_a_token_carries_the_rings_and_hits_of_its_own_cells(patching: Patching) -> None:
+    """Every cell holds the number of its ring: so must the ring's place in each token, whatever its patch in phi."""
+    n_r, n_phi, n_z = patching.grid
+    rings = torch.arange(float(n_r * n_z)).reshape(1, n_r, n_z)
+    latents = Latents(torch.zeros(1), torch.zeros(1, n_z), rings, -rings, rings[:, :, None].expand(1, n_r, n_phi, n_z))
+    p_r, p_phi, p_z = patching.patch
+    cells, energies, hits = torch.split(
+        patching.join_content(latents)[0], [patching.n_cells, patching.n_rings, patching.n_rings], dim=-1
+    )
+    assert torch.equal(hits, -energies)
+    of_cells = cells.reshape(-1, p_r, p_phi, p_z)
+    assert torch.equal(of_cells, energies.reshape(-1, p_r, 1, p_z).expand_as(of_cells))
+
+
 def test_a_token_carries_the_energies_of_its_own_layers() -> None:
     patching = Patching((2, 2, 6), (1, 2, 3))
-    latents = Latents(
-        torch.tensor([7.0]), torch.arange(6.0)[None], torch.arange(6.0).expand(1, 2, 2, 6)
-    )  # a cell holds its layer
+    layers = torch.arange(6.0)
+    latents = Latents(  # a cell and a ring hold their layer
+        torch.tensor([7.0]), layers[None], layers.expand(1, 2, 6), layers.expand(1, 2, 6), layers.expand(1, 2, 2, 6)
+    )
     for token in patching.join(latents)[0]:
-        cells, layers, total = token.split([6, 3, 1])
-        assert torch.equal(cells.reshape(2, 3)[0], layers)
+        cells, rings, hits, energies, total = token.split([6, 3, 3, 3, 1])
+        assert torch.equal(cells.reshape(2, 3)[0], energies)
+        assert torch.equal(rings, energies)
+        assert torch.equal(hits, energies)
         assert total == 7.0
 
 
 def test_values_that_tokens_share_are_averaged() -> None:
     patching = Patching((2, 2, 2), (1, 1, 1))
-    tokens = torch.zeros(1, 8, 3)
-    tokens[0, :, 1] = torch.arange(8.0)  # four tokens a layer, the layers one after the other
-    tokens[0, :, 2] = torch.arange(8.0)
+    # cell, ring, hits, layer, total of two tokens a ring and four a layer, the layers one after the other
+    tokens = torch.arange(8.0)[None, :, None].expand(1, 8, 5)
     parted = patching.part(tokens)
+    assert parted.cells.flatten().tolist() == [0.0, 4.0, 1.0, 5.0, 2.0, 6.0, 3.0, 7.0]
+    assert parted.rings.tolist() == parted.hits.tolist() == [[[0.5, 4.5], [2.5, 6.5]]]
     assert parted.layers.tolist() == [[1.5, 5.5]]
     assert parted.total.tolist() == [3.5]
 

@@ -1,0 +1,98 @@
+"""Everything that decides what a base becomes: the settings of `metacalo pretrain`."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from metacalo.config import Device, Seed, Settings
+from metacalo.generators.diffusion import DiffusionSettings
+from metacalo.generators.distillation import ShortcutSteps
+from metacalo.meta.algorithms import AlgorithmName
+from metacalo.meta.outer_loop import StageSettings
+from metacalo.models.prior import PriorSettings
+from metacalo.models.vqvae import VQVAESettings
+from metacalo.showers.preprocessing import PreprocessingName
+
+__all__ = ["DistilSettings", "MetaSettings", "PretrainSettings", "Stage"]
+
+Stage = Literal["tokenizer", "ar", "diffusion", "distil"]
+
+
+class MetaSettings(Settings):
+    """The outer loop's algorithm and its episodes."""
+
+    algorithm: AlgorithmName = "fomaml"
+    start: float = Field(
+        default=0.85, ge=0, le=1, description="share of the steps taken on mixed batches before episodes start"
+    )
+    tasks: int = Field(default=4, ge=1, description="episodes in a meta-batch")
+    inner_steps: int = Field(default=2, ge=1)
+    inner_rate: float = Field(default=0.02, gt=0)
+    support: int = Field(default=16, ge=1, description="showers per inner step")
+    query: int = Field(default=16, ge=1)
+
+
+class DistilSettings(StageSettings):
+    """How the diffusion transformer learns whole sampler steps (`generators.distillation`)."""
+
+    steps: int = Field(default=0, ge=0, description="0 = the base is not distilled")
+    learning_rate: float = Field(default=5e-4, gt=0)
+    warmup: int = Field(default=50, ge=0, description="steps over which the learning rate rises")
+    weight_decay: float = Field(default=0.0, ge=0)
+    average: float = Field(
+        default=0.99, ge=0, lt=1, description="decay of the averaged weights that are kept in the end"
+    )
+    sampler_steps: ShortcutSteps = Field(default=4, description="steps that `generate` then takes by default")
+
+
+class PretrainSettings(Settings):
+    """Everything that decides what a base becomes."""
+
+    name: str = "base"
+    tasks: tuple[str, ...] = Field(default=(), description="folders of tasks; by default those that ship")
+    holdout: tuple[str, ...] = Field(default=(), description="tasks left out, with all of the same materials")
+    initial: str | None = Field(
+        default=None,
+        description="base to go on from: its sizes, its preprocessing and its tokenizer are taken over as they are",
+    )
+    seed: Seed = 1
+    device: Device = "cpu"
+    autocast: bool = Field(default=True, description="bfloat16 matrix products")
+    gradient_checkpointing: bool = Field(
+        default=False, description="less memory for a third more time: pays where a large grid or batch does not fit"
+    )
+    reserve_one_in: int = Field(default=10, ge=0, description="one shower in so many is never trained on; 0 = none")
+    capacity: int = Field(default=4096, ge=1, description="showers of a task that are held in memory")
+    minutes_between_states: float = Field(default=5.0, ge=0)
+    generators: tuple[Literal["ar", "diffusion"], ...] = Field(default=("ar", "diffusion"), min_length=1)
+    preprocessing: PreprocessingName = Field(
+        default="tables", description="tables = metacalo's normaliser; log = the usual logarithms, for diffusion alone"
+    )
+    tokenizer: VQVAESettings = VQVAESettings()
+    prior: PriorSettings = PriorSettings()
+    diffusion: DiffusionSettings = DiffusionSettings()
+    train_tokenizer: StageSettings = StageSettings(steps=3000)
+    train_ar: StageSettings = StageSettings(steps=6000)
+    train_diffusion: StageSettings = StageSettings(steps=10000)
+    distil: DistilSettings = DistilSettings()
+    meta: MetaSettings = MetaSettings()
+
+    @model_validator(mode="after")
+    def _generators_fit(self) -> Self:
+        message = None
+        if self.preprocessing == "log" and "ar" in self.generators:
+            message = "preprocessing = 'log' has no energies for the generator 'ar'; use generators = ['diffusion']"
+        elif self.distil.steps and "diffusion" not in self.generators:
+            message = "distil.steps is for the generator 'diffusion', which generators leaves out; set it to 0"
+        if message is not None:
+            raise ValueError(message)
+        return self
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of the run, in their order."""
+        autoregressive: tuple[Stage, ...] = ("tokenizer", "ar") if "ar" in self.generators else ()
+        diffusion: tuple[Stage, ...] = ("diffusion",) if "diffusion" in self.generators else ()
+        return (*autoregressive, *diffusion, *(("distil",) if self.distil.steps else ()))

@@ -1,0 +1,113 @@
+"""What marginals leave of the incident energy in latents: their mean and width at each energy.
+
+Marginals make each latent standard normal over all energies. At one energy its mean and width still differ from 0 and
+1: a ring of 10 MeV is the core of a 1 GeV shower and the fringe of a 100 GeV one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = ["DRIFT_KNOTS", "Drift", "fit_drift", "hat_weights"]
+
+DRIFT_KNOTS = np.linspace(np.log(1e3), np.log(1e5), 5)
+"""Knots in ln(E_inc / MeV) of means and widths: 1 to 100 GeV, held outside."""
+
+_WIDTH_LIMITS = (0.3, 3.0)
+
+
+def hat_weights(log_energy: Tensor, knots: np.ndarray) -> Float[Tensor, "n K"]:
+    """Weight of each knot at ln(E_inc / MeV); linear interpolation between knots is a product with it."""
+    step = knots[1] - knots[0]
+    position = (log_energy.clamp(float(knots[0]), float(knots[-1])) - knots[0]) / step
+    distance = (position[:, None] - torch.arange(len(knots), device=position.device)).abs()
+    return torch.clamp(1 - distance, min=0).float()
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Mean and width of each structural latent as functions of ln(E_inc), linear between `DRIFT_KNOTS`.
+
+    Attributes:
+        mean, log_width: shape (K, d).
+        weight: showers behind each knot, shape (K,).
+    """
+
+    mean: Float[Tensor, "K d"]
+    log_width: Float[Tensor, "K d"]
+    weight: Float[Tensor, "K"]
+
+    def remove(self, structure: Float[Tensor, "n d"], log_energy: Float[Tensor, "n"]) -> Float[Tensor, "n d"]:
+        """Structure with mean 0 and width 1 at each energy."""
+        hat = hat_weights(log_energy, DRIFT_KNOTS)
+        return (structure - hat @ self.mean) * torch.exp(-(hat @ self.log_width))
+
+    def add(self, structure: Float[Tensor, "n d"], log_energy: Float[Tensor, "n"]) -> Float[Tensor, "n d"]:
+        """Inverse of `remove`."""
+        hat = hat_weights(log_energy, DRIFT_KNOTS)
+        return structure * torch.exp(hat @ self.log_width) + hat @ self.mean
+
+    def shrunk_towards(self, prior: Drift, strength: float) -> Drift:
+        """Mean and width averaged with `prior`'s, which count as `strength` showers at each knot."""
+        share = (self.weight / (self.weight + strength))[:, None]
+        return Drift(
+            torch.lerp(prior.mean, self.mean, share), torch.lerp(prior.log_width, self.log_width, share), self.weight
+        )
+
+    def columns(self) -> Float[Tensor, "d K column"]:
+        """Mean and log width side by side, for regression over detectors."""
+        return torch.stack([self.mean.T, self.log_width.T], dim=-1)
+
+    @classmethod
+    def from_columns(cls, columns: Float[Tensor, "d K column"], weight: Float[Tensor, "K"]) -> Drift:
+        """Inverse of `columns`."""
+        return cls(columns[..., 0].T.contiguous(), columns[..., 1].T.contiguous(), weight)
+
+    @classmethod
+    def none(cls, size: int) -> Drift:
+        """A drift of `size` latents that changes nothing."""
+        n_knots = len(DRIFT_KNOTS)
+        return cls(torch.zeros(n_knots, size), torch.zeros(n_knots, size), torch.zeros(n_knots))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All parts by name, for a safetensors file."""
+        return {"drift.mean": self.mean, "drift.log_width": self.log_width, "drift.weight": self.weight}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Drift:
+        """Inverse of `tensors`."""
+        return cls(*(tensors[f"drift.{name}"].float() for name in ("mean", "log_width", "weight")))
+
+
+def fit_drift(structure: Float[Tensor, "n d"], log_energy: Float[Tensor, "n"]) -> Drift:
+    """Least squares: a piecewise linear mean, then the same for the squared residuals.
+
+    Knots without showers follow their neighbours. The first latent, of the total, does not drift.
+
+    Args:
+        structure: `Latents.structure()`.
+        log_energy: ln(E_inc / MeV).
+    """
+    hat = hat_weights(log_energy, DRIFT_KNOTS)
+    roughness = _roughness(len(DRIFT_KNOTS))
+    gram = hat.T @ hat + roughness
+    mean = torch.linalg.solve(gram, hat.T @ structure)
+    squared = (structure - hat @ mean) ** 2
+    one = hat.new_ones(len(DRIFT_KNOTS), 1)  # what the ridge draws variances to
+    variance = torch.linalg.solve(gram, hat.T @ squared + roughness @ one)
+    low, high = _WIDTH_LIMITS
+    log_width = 0.5 * torch.log(variance.clamp(low**2, high**2))
+    mean[:, 0], log_width[:, 0] = 0.0, 0.0  # the response is a function of the energy already
+    return Drift(mean, log_width, hat.sum(0))
+
+
+def _roughness(n_knots: int) -> Float[Tensor, "K K"]:
+    """One shower's worth of preference for neighbouring knots to be equal, and a hundredth for zero."""
+    difference = torch.eye(n_knots)[1:] - torch.eye(n_knots)[:-1]
+    return difference.T @ difference + 0.01 * torch.eye(n_knots)

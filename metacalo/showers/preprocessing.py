@@ -1,0 +1,224 @@
+"""The ways from showers to latents that a base may carry: how normalisers are fitted, predicted and read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metacalo.showers import cells
+from metacalo.showers.copula import Copula, fit_modes, fit_structure
+from metacalo.showers.drift import Drift, fit_drift
+from metacalo.showers.hdf5 import Showers
+from metacalo.showers.hyperprior import Hyperprior, fit_hyperprior
+from metacalo.showers.latents import Latents
+from metacalo.showers.marginals import Interval
+from metacalo.showers.normalise import Normaliser, fit_normaliser, settled
+from metacalo.showers.plain import LogNormaliser, LogPrior, fit_log_normaliser, fit_log_prior
+from metacalo.typing import ShowerTensor
+
+__all__ = ["PREPROCESSING", "AnyNormaliser", "DetectorPrior", "Encoded", "Preprocessing", "PreprocessingName"]
+
+PreprocessingName = Literal["tables", "log"]
+
+_COPULA_SHOWERS = 1500  # of a task that the common correlations are fitted on
+_COPULA_ROUNDS = 4
+
+
+class Encoded(Protocol):
+    """Showers that a normaliser has read, from which latents are drawn."""
+
+    @property
+    def log_energy(self) -> Float[Tensor, "n"]:
+        """Logarithm of the incident energy in MeV."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Tensor | slice) -> Self: ...
+
+    def dequantise(self, generator: torch.Generator, copula: Copula | None = None) -> Latents:
+        """Latents that stand for the showers, drawn anew with every call."""
+        ...
+
+    @classmethod
+    def concatenate(cls, parts: list[Self]) -> Self:
+        """Encoded showers one after another."""
+        ...
+
+
+class AnyNormaliser(Protocol):
+    """Invertible map between showers in MeV and latents; see `Normaliser`."""
+
+    @property
+    def scale(self) -> float:
+        """Mean E_total / E_inc of the file's convention."""
+        ...
+
+    @property
+    def threshold(self) -> float:
+        """Smallest non-zero cell energy in MeV."""
+        ...
+
+    @property
+    def copula(self) -> Copula | None:
+        """Correlations that detectors share."""
+        ...
+
+    def encode(self, showers: ShowerTensor, energy: Float[Tensor, "n"], theta: Float[Tensor, "n"]) -> Encoded:
+        """Showers (MeV) of incident energy (MeV) and angle (rad), ready to be drawn from."""
+        ...
+
+    def inverse(self, latents: Latents, energy: Float[Tensor, "n"], theta: Float[Tensor, "n"]) -> ShowerTensor:
+        """Showers in MeV."""
+        ...
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same normaliser on another device."""
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Its parts by name, for a safetensors file."""
+        ...
+
+
+class DetectorPrior(Protocol):
+    """What a base knows of the normaliser of a detector before it has seen any of its showers."""
+
+    def predict(self, descriptors: Float[Tensor, "d"], *, scale: float = 1.0) -> Any:
+        """The normaliser of a detector by its descriptors, for a convention of that mean E_total / E_inc."""
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Its parts by name, for a safetensors file."""
+        ...
+
+
+class Preprocessing(Protocol):
+    """One way from showers to latents."""
+
+    def fit(self, shots: Showers, prior: Any = None) -> AnyNormaliser:
+        """The normaliser of a detector, from its shots and what was known before."""
+        ...
+
+    def fit_detectors(
+        self, detectors: Iterable[tuple[Showers, Float[np.ndarray, "d"]]]
+    ) -> tuple[list[AnyNormaliser], DetectorPrior]:
+        """The normalisers of several detectors, of showers and descriptors each, and the prior over them.
+
+        The detectors may come one by one: the showers of each are needed only until the next one comes.
+        """
+        ...
+
+    def load(self, tensors: Mapping[str, Tensor], prior: Any) -> AnyNormaliser:
+        """Inverse of `AnyNormaliser.tensors`; what detectors share is the prior's.
+
+        Raises:
+            KeyError, ValueError: a tensor is missing or does not fit.
+        """
+        ...
+
+    def load_prior(self, tensors: Mapping[str, Tensor]) -> DetectorPrior:
+        """Inverse of `DetectorPrior.tensors`.
+
+        Raises:
+            KeyError: a tensor is missing.
+        """
+        ...
+
+
+class _Tables:
+    """Tables of conditional quantiles, fitted to the detector and shrunk towards its hyperprior (`normalise`)."""
+
+    def fit(self, shots: Showers, prior: Normaliser | None = None) -> Normaliser:
+        return fit_normaliser(shots.showers, shots.energy, shots.theta, prior=prior)
+
+    def fit_detectors(
+        self, detectors: Iterable[tuple[Showers, Float[np.ndarray, "d"]]]
+    ) -> tuple[list[AnyNormaliser], Hyperprior]:
+        fitted, samples, described = [], [], []
+        for showers, descriptors in detectors:
+            fitted.append(self.fit(showers))
+            samples.append(_CopulaSample.of(fitted[-1], showers.select(slice(0, _COPULA_SHOWERS))))
+            described.append(torch.from_numpy(descriptors))
+        drifts, copula = _fit_copula(samples, [normaliser.drift for normaliser in fitted])
+        fitted = [replace(normaliser, drift=drift) for normaliser, drift in zip(fitted, drifts, strict=True)]
+        hyperprior = fit_hyperprior(fitted, torch.stack(described), copula)
+        shrunk: list[AnyNormaliser] = [
+            normaliser.shrunk_towards(hyperprior.predict(descriptors, scale=normaliser.scale))
+            for normaliser, descriptors in zip(fitted, described, strict=True)
+        ]
+        return shrunk, hyperprior
+
+    def load(self, tensors: Mapping[str, Tensor], prior: Hyperprior) -> Normaliser:
+        return Normaliser.from_tensors(tensors, prior.copula)
+
+    def load_prior(self, tensors: Mapping[str, Tensor]) -> Hyperprior:
+        return Hyperprior.from_tensors(tensors)
+
+
+class _Log:
+    """Logits of cell energy over incident energy with one standardisation for all (`plain`)."""
+
+    def fit(self, shots: Showers, prior: LogNormaliser | None = None) -> LogNormaliser:
+        return fit_log_normaliser(shots.showers, shots.energy, prior)
+
+    def fit_detectors(
+        self, detectors: Iterable[tuple[Showers, Float[np.ndarray, "d"]]]
+    ) -> tuple[list[AnyNormaliser], LogPrior]:
+        fitted, counts = [], []
+        for showers, _ in detectors:
+            fitted.append(self.fit(showers))
+            counts.append(len(showers))
+        prior = fit_log_prior(fitted, counts)
+        return [normaliser.shrunk_towards(prior.normaliser) for normaliser in fitted], prior
+
+    def load(self, tensors: Mapping[str, Tensor], prior: LogPrior) -> LogNormaliser:
+        return LogNormaliser.from_tensors(tensors)
+
+    def load_prior(self, tensors: Mapping[str, Tensor]) -> LogPrior:
+        return LogPrior.from_tensors(tensors)
+
+
+@dataclass(frozen=True)
+class _CopulaSample:
+    """Showers of a detector: intervals of structural latents with drift, latents of cells, ln(E_inc / MeV)."""
+
+    structure: Interval
+    cells: ShowerTensor
+    log_energy: Float[Tensor, "n"]
+
+    @classmethod
+    def of(cls, normaliser: Normaliser, showers: Showers) -> _CopulaSample:
+        energy, theta = (torch.from_numpy(np.asarray(x, dtype=np.float32)) for x in (showers.energy, showers.theta))
+        drifting = replace(normaliser, drift=Drift.none(normaliser.drift.mean.shape[1]))
+        encoded = drifting.encode(torch.from_numpy(showers.showers), energy, theta)
+        # seeded by the showers: the same numbers for all detectors would look like correlations
+        generator = torch.Generator().manual_seed(int(showers.hashes()[0]) % 2**63)
+        placed = cells.place_cells(encoded.scores, encoded.around.float(), generator)
+        return cls(encoded.structure, placed, encoded.log_energy)
+
+
+def _fit_copula(samples: list[_CopulaSample], drifts: list[Drift]) -> tuple[list[Drift], Copula]:
+    """Drifts and the copula, in turn: where latents lie within their intervals depends on both."""
+    modes = fit_modes([(sample.cells, sample.log_energy) for sample in samples])
+    generator, copula = torch.Generator().manual_seed(0), None
+    for _ in range(_COPULA_ROUNDS):
+        steady, fitted = [], []
+        for sample, drift in zip(samples, drifts, strict=True):
+            _, n_r, n_phi, n_z = sample.cells.shape
+            drawn = settled(sample.structure, drift, sample.log_energy, (n_r, n_phi, n_z), copula, generator)
+            fitted.append(fit_drift(drawn, sample.log_energy))
+            steady.append((fitted[-1].remove(drawn, sample.log_energy), sample.log_energy))
+        drifts, copula = fitted, Copula(fit_structure(steady), modes)
+    assert copula is not None
+    return drifts, copula
+
+
+PREPROCESSING: dict[PreprocessingName, Preprocessing] = {"tables": _Tables(), "log": _Log()}
+"""By the name that `BaseConfig.preprocessing` has for it."""

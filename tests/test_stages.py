@@ -1,0 +1,177 @@
+"""Distillation as a stage of pretraining, and the stages that a recipe has."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from metacalo.base import Base, load_half
+from metacalo.checkpoint import load_json
+from metacalo.errors import ConfigError, ModelFolderError, UnknownNameError
+from metacalo.generators.diffusion import Diffusion
+from metacalo.meta.outer_loop import OuterLoop
+from metacalo.pretrain import PretrainSettings, pretrain
+from metacalo.showers import data_folder, open_showers, write_showers
+from tests.small import seeded
+
+SMALL = {
+    "name": "small",
+    "minutes_between_states": 0.0,
+    "generators": ("diffusion",),
+    "diffusion": {"dit": {"patch": (9, 16, 15), "width": 12, "blocks": 1, "heads": 2, "rank": 1, "embedding": 2}},
+    "train_diffusion": {"steps": 4, "batch": 6, "warmup": 1},
+    "distil": {"steps": 54, "batch": 6, "warmup": 2, "sampler_steps": 2},
+}
+Make = Callable[..., PretrainSettings]
+
+
+class StopHereError(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
+    """Settings with changes; their only task has thirty showers."""
+    folder = tmp_path_factory.mktemp("tasks")
+    shipped = data_folder("tasks") / "siw"
+    with open_showers(shipped / "showers.h5") as file:
+        write_showers(folder / "siw" / "showers.h5", file.load(slice(0, 30)))
+    shutil.copy(shipped / "detector.toml", folder / "siw")
+    return lambda **changes: PretrainSettings.build({"tasks": (str(folder),), **SMALL, **changes})
+
+
+@pytest.fixture(scope="module")
+def plain(make: Make, tmp_path_factory: pytest.TempPathFactory) -> Base:
+    """A base that was not distilled."""
+    out = tmp_path_factory.mktemp("plain") / "small"
+    assert pretrain(make(distil={}), out) == out
+    return Base.load(out)
+
+
+@pytest.fixture(scope="module")
+def base(make: Make, tmp_path_factory: pytest.TempPathFactory) -> Base:
+    """A distilled base."""
+    out = tmp_path_factory.mktemp("distilled") / "small"
+    assert pretrain(make(), out) == out
+    return Base.load(out)
+
+
+def test_a_distilled_base_has_one_network_that_knows_steps(base: Base, plain: Base) -> None:
+    names = {"config.json", "training.json", *(f"{s}.safetensors" for s in ("diffusion", "hyperprior", "seen"))}
+    assert {file.name for file in base.path.iterdir()} == names
+    settings = base.config.diffusion
+    assert (settings.dit.shortcuts, settings.sampler, settings.steps) == (True, "shortcut", 2)
+    assert set(base.weights["diffusion"]) - set(plain.weights["diffusion"]) == {"dit.step.weight"}
+    assert base.weights["diffusion"]["dit.step.weight"].abs().max() > 0
+    assert {stage: len(record["losses"]) for stage, record in load_json(base.path / "training.json").items()} == {
+        "diffusion": 0, "distil": 1
+    }  # fmt: skip
+    assert plain.config.diffusion == PretrainSettings.build({"diffusion": SMALL["diffusion"]}).diffusion
+
+
+def test_it_is_sampled_in_as_many_evaluations_as_steps(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = base.generator("diffusion")
+    assert isinstance(model, Diffusion)
+    seen = []
+    denoise = model.dit.forward
+    monkeypatch.setattr(model.dit, "forward", lambda *given: seen.append(given[-1]) or denoise(*given))
+    conditions = torch.zeros(3, base.config.condition_size)
+    for steps in (2, 1, 8):
+        seen.clear()
+        model.choose(steps=steps)
+        latents = model.sample(conditions, seeded())
+        assert all(part.isfinite().all() for part in latents.parts())
+        assert [given.tolist() for given in seen] == [[1 / steps] * 3] * steps
+
+
+def test_a_resumed_distillation_gives_the_same_base(
+    make: Make, base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "small"
+    advance = OuterLoop._advance
+
+    def stopping(self: OuterLoop) -> torch.Tensor:
+        if (self.name, self.step) == ("distil", 52):
+            raise StopHereError
+        return advance(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OuterLoop, "_advance", stopping)
+        with pytest.raises(StopHereError):
+            pretrain(make(), out)
+    assert (tmp_path / "small.work" / "distil.state").exists()
+    assert pretrain(make(), out, resume=True) == out
+    assert Base.load(out).hash == base.hash
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_distilling_a_finished_base_gives_the_same(make: Make, base: Base, plain: Base, tmp_path: Path) -> None:
+    settings = make(initial=str(plain.path), train_diffusion={"steps": 0})
+    with pytest.raises(ModelFolderError, match="the stage 'distil' needs a finished 'diffusion'; run that stage first"):
+        pretrain(settings, tmp_path / "x", stages=["distil"])
+    assert pretrain(settings, tmp_path / "x", stages=["diffusion"]) is None
+    left = load_half(tmp_path / "x.work" / "diffusion.safetensors")
+    assert all(torch.equal(left[name], tensor) for name, tensor in plain.weights["diffusion"].items())
+    out = pretrain(settings, tmp_path / "x", stages=["distil"], resume=True)
+    assert out is not None
+    assert Base.load(out).hash == base.hash
+
+
+def test_training_that_would_leave_shortcuts_behind_is_refused(make: Make, base: Base, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"has shortcuts, which would lead where old weights led; set distil\.steps"):
+        pretrain(make(initial=str(base.path), distil={}), tmp_path / "x")
+    told = {"dit": {**SMALL["diffusion"]["dit"], "shortcuts": True}}
+    with pytest.raises(ConfigError, match=r"diffusion\.dit\.shortcuts would lead where old weights led"):
+        pretrain(make(diffusion=told, distil={}), tmp_path / "x")
+    out = pretrain(make(initial=str(base.path), train_diffusion={"steps": 0}, distil={}), tmp_path / "same")
+    assert out is not None
+    assert Base.load(out).config.diffusion == base.config.diffusion
+    assert Base.load(out).hash == base.hash
+
+
+def test_what_an_initial_base_lacks_is_told(make: Make, base: Base, tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match=r"unknown generator of base 'small' 'ar' \(known: diffusion\)"):
+        pretrain(make(initial=str(base.path), generators=("ar", "diffusion")), tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("changes", "stages"),
+    [
+        ({}, ("tokenizer", "ar", "diffusion")),
+        ({"distil": {"steps": 5}}, ("tokenizer", "ar", "diffusion", "distil")),
+        ({"generators": ("diffusion",)}, ("diffusion",)),
+        ({"generators": ("ar",)}, ("tokenizer", "ar")),
+    ],
+)
+def test_the_stages_of_a_recipe(changes: dict[str, Any], stages: tuple[str, ...]) -> None:
+    assert PretrainSettings.build(changes).stages == stages
+
+
+def test_a_stage_that_is_not_in_the_recipe(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match=r"unknown stage 'distil' \(known: diffusion\)"):
+        pretrain(make(distil={}), tmp_path / "x", stages=["distil"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"generators": ("ar",), "distil": {"steps": 5}}, "distil.steps is for the generator 'diffusion'"),
+        ({"generators": ()}, "'generators' = .* is not valid"),
+        ({"distil": {"sampler_steps": 3}}, r"'distil.sampler_steps' = 3 is not valid"),
+        ({"preprocessing": "log"}, "preprocessing = 'log' has no energies for the generator 'ar'"),
+    ],
+)
+def test_recipes_that_cannot_be(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        PretrainSettings.build(changes)
+
+
+def test_only_a_network_that_predicts_v_is_distilled(make: Make, tmp_path: Path) -> None:
+    diffusion = {**SMALL["diffusion"], "prediction": "data"}
+    with pytest.raises(ConfigError, match="distil: the network predicts data, not v; leave the stage out"):
+        pretrain(make(diffusion=diffusion), tmp_path / "x")
