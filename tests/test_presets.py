@@ -92,6 +92,19 @@ def test_parts_without_weight_do_not_exist_for_the_network() -> None:
     assert not ours.structure().any()
 
 
+def test_estimates_of_the_data_are_clipped() -> None:
+    """An untrained network takes all of its input for data, over and over."""
+    torch.manual_seed(0)
+    conditions = torch.zeros(5, CONDITIONS)
+    largest = []
+    for settings in (CALODIT, CALODIT.model_copy(update={"clip": None})):
+        model = Diffusion(settings, (3, 2, 3), CONDITIONS)
+        model.choose(steps=20)
+        largest.append(float(model.sample(conditions, seeded()).cells.abs().max()))
+    assert largest[0] <= 6.0 + 1e-4
+    assert largest[1] > 20
+
+
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with sixty showers of SiW as a task."""

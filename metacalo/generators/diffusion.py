@@ -44,6 +44,11 @@ class DiffusionSettings(Settings):
     sampler: SamplerName = "heun"
     steps: int = Field(default=8, ge=1)
     weights: LossWeights = LossWeights()
+    clip: float | None = Field(
+        default=None,
+        gt=0,
+        description="largest size of sampling's estimate of the data, where noise or data is predicted",
+    )
 
     @model_validator(mode="after")
     def _sampler_fits(self) -> Self:
@@ -66,9 +71,13 @@ CALODIT = DiffusionSettings(
     sampler="ddpm",
     steps=400,
     weights=LossWeights(total=0, layers=0, rings=0, hits=0, cells=1),
+    clip=6.0,
 )
-"""The published CaloDiT: 400 steps, cosine schedule, width 144, 8 heads, patches 3 x 2 x 3, 2 + 2 blocks. It sees cells
-only, see `showers.plain`."""
+"""The published CaloDiT: 400 steps, cosine schedule, width 144, 8 heads, patches 3 x 2 x 3, 2 + 2 blocks.
+
+It sees cells only, whose latents (`showers.plain`) reach 5.7. The clipping is that of DDPM's code (arXiv:2006.11239):
+without it, a network that is not trained to the end deposits hundreds of times the incident energy.
+"""
 
 
 class Diffusion(ShowerGenerator):
@@ -125,9 +134,10 @@ class Diffusion(ShowerGenerator):
         if self.settings.prediction == "v":
             return predicted
         sine, cosine = max(math.sin(angle), 1e-2), max(math.cos(angle), 1e-2)
-        if self.settings.prediction == "data":
-            return (predicted - sine * x) / cosine
-        return (cosine * x - predicted) / sine
+        data = predicted if self.settings.prediction == "data" else (x - cosine * predicted) / sine
+        if self.settings.clip is not None:
+            data = data.clamp(-self.settings.clip, self.settings.clip)
+        return (data - sine * x) / cosine
 
     def choose(self, sampler: SamplerName | None = None, steps: int | None = None) -> None:
         """Sets the sampler and its steps; None leaves them as they are.

@@ -29,14 +29,15 @@ from metacalo.errors import ShowerFileError
 from metacalo.showers import cells, rings
 from metacalo.showers.copula import Copula
 from metacalo.showers.drift import Drift, fit_drift
+from metacalo.showers.encoded import EncodedShowers, settled
 from metacalo.showers.hits import count_hits, draw_hits, encode_hits, fit_hits
 from metacalo.showers.latents import Latents, structure_size
-from metacalo.showers.marginals import ConditionalMarginals, Interval, draw_within
+from metacalo.showers.marginals import ConditionalMarginals, Interval
 from metacalo.showers.response import Response, fit_response
 from metacalo.showers.tabulate import fit_marginals
 from metacalo.typing import ShowerArray, ShowerTensor
 
-__all__ = ["LOG_ENERGY_KNOTS", "PRIOR_STRENGTH", "STAGES", "EncodedShowers", "Normaliser", "fit_normaliser"]
+__all__ = ["LOG_ENERGY_KNOTS", "PRIOR_STRENGTH", "STAGES", "Normaliser", "fit_normaliser"]
 
 LOG_ENERGY_KNOTS = np.linspace(np.log(1e3), np.log(1e5), 5)
 """Knots in ln(E_inc / MeV): 1 to 100 GeV, continued linearly outside."""
@@ -49,54 +50,6 @@ PRIOR_STRENGTH = {"total": 10.0, "layers": 30.0, "rings": 100.0, "hits": 40.0, "
 
 _TINY = 1e-9  # MeV
 _ROUNDING = 1e-3  # a cell of the sample must not fall below its own threshold on the way back
-
-
-@dataclass(frozen=True)
-class EncodedShowers:
-    """Showers as intervals of latents, so that every epoch can dequantise them anew.
-
-    Attributes:
-        structure: of the structural latents without drift, two tensors (n, d).
-        scores: of the hit cells' shares, see `cells.encode_shares`, shape (n, r, phi, z).
-        around: energy around each cell, see `cells.surroundings`, half precision, shape (n, r, phi, z).
-        log_energy: ln(E_inc / MeV), shape (n,).
-    """
-
-    structure: Interval
-    scores: ShowerTensor
-    around: ShowerTensor
-    log_energy: Float[Tensor, "n"]
-
-    def __len__(self) -> int:
-        return len(self.log_energy)
-
-    def __getitem__(self, rows: Tensor | slice) -> EncodedShowers:
-        """Some of the showers: a slice, row numbers, or a mask."""
-        lower, upper = self.structure
-        return EncodedShowers(
-            Interval(lower[rows], upper[rows]), self.scores[rows], self.around[rows], self.log_energy[rows]
-        )
-
-    def dequantise(self, generator: torch.Generator, copula: Copula | None = None) -> Latents:
-        """Latents within the intervals, drawn anew with every call: white ones, or white after those of `copula`."""
-        placed = cells.place_cells(self.scores, self.around.float(), generator)
-        _, n_r, n_phi, n_z = placed.shape
-        grid = (n_r, n_phi, n_z)
-        structure = draw_within(self.structure, generator)
-        if copula is not None:
-            structure = copula.settle(structure, self.structure, self.log_energy, grid, generator)
-        latents = Latents.from_flat(torch.cat([structure, placed.flatten(1)], dim=1), grid)
-        return latents if copula is None else copula.whiten(latents, self.log_energy)
-
-    @classmethod
-    def concatenate(cls, parts: list[EncodedShowers]) -> EncodedShowers:
-        """Encoded showers one after another."""
-        return cls(
-            Interval(*(torch.cat(both) for both in zip(*(part.structure for part in parts), strict=True))),
-            torch.cat([part.scores for part in parts]),
-            torch.cat([part.around for part in parts]),
-            torch.cat([part.log_energy for part in parts]),
-        )
 
 
 @dataclass(frozen=True)
@@ -292,19 +245,3 @@ def _fit_drift(
         if prior is not None:
             drift = drift.shrunk_towards(prior.drift, PRIOR_STRENGTH["drift"])
     return drift
-
-
-def settled(
-    structure: Interval,
-    drift: Drift,
-    log_energy: Float[Tensor, "n"],
-    grid: tuple[int, int, int],
-    copula: Copula | None,
-    generator: torch.Generator,
-) -> Float[Tensor, "n d"]:
-    """Structural latents drawn within their intervals, under a drift and, if there is one, a copula."""
-    steady = Interval(*(drift.remove(side, log_energy) for side in structure))
-    drawn = draw_within(steady, generator)
-    if copula is not None:
-        drawn = copula.settle(drawn, steady, log_energy, grid, generator)
-    return drift.add(drawn, log_energy)

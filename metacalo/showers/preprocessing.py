@@ -14,11 +14,12 @@ from torch import Tensor
 from metacalo.showers import cells
 from metacalo.showers.copula import Copula, fit_modes, fit_structure
 from metacalo.showers.drift import Drift, fit_drift
+from metacalo.showers.encoded import settled
 from metacalo.showers.hdf5 import Showers
 from metacalo.showers.hyperprior import Hyperprior, fit_hyperprior
 from metacalo.showers.latents import Latents
 from metacalo.showers.marginals import Interval
-from metacalo.showers.normalise import Normaliser, fit_normaliser, settled
+from metacalo.showers.normalise import Normaliser, fit_normaliser
 from metacalo.showers.plain import LogNormaliser, LogPrior, fit_log_normaliser, fit_log_prior
 from metacalo.typing import ShowerTensor
 

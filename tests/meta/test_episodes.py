@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from metacalo.generators.base import Batch
 from metacalo.meta.episodes import EpisodeSampler, ShowerPool, TaskStream, is_reserved, mixed_batch
+from metacalo.showers import Task
 from metacalo.showers.conditions import encode_conditions
 from metacalo.showers.drift import Drift
 from metacalo.showers.latents import Latents, structure_size
+from metacalo.showers.normalise import Normaliser
 from tests.small import seeded
 
 MakeStream = Callable[..., TaskStream]
@@ -25,12 +27,9 @@ def equal(a: Batch, b: Batch) -> bool:
     return torch.equal(a.conditions, b.conditions) and torch.equal(a.latents.flat(), b.latents.flat())
 
 
-def restored(pool: ShowerPool, latents: Latents, rows: torch.Tensor) -> torch.Tensor:
-    """Structure of showers of a pool with its drift and its correlations put back."""
-    log_energy = pool.encoded(rows).log_energy
-    if pool.normaliser.copula is not None:
-        latents = pool.normaliser.copula.colour(latents, log_energy)
-    return pool.normaliser.drift.add(latents.structure(), log_energy)
+def coloured(pool: ShowerPool, latents: Latents, rows: torch.Tensor) -> torch.Tensor:
+    """Structure of showers of a pool with their correlations put back."""
+    return pool.normaliser.copula.colour(latents, pool.encoded(rows).log_energy).structure()
 
 
 def flat_drift(mean: float, log_width: float) -> Drift:
@@ -107,7 +106,7 @@ class TestMixedBatch:
         start = 0
         for pool, rows in parts:
             part = slice(start, start + len(rows))
-            structure = restored(pool, batch.latents[part], rows)
+            structure = coloured(pool, batch.latents[part], rows)
             lower, upper = pool.encoded(rows).structure
             settled = lower == upper
             assert 0.1 < settled.float().mean() < 0.5
@@ -127,33 +126,41 @@ class TestMixedBatch:
         torch.testing.assert_close(parted.latents.flat(), whole.latents.flat(), atol=1e-5, rtol=1e-5)
 
     def test_each_pool_loses_its_own_drift(self, pool: MakePool) -> None:
-        rows = torch.arange(10)
-        drifts = {"siw": flat_drift(0.5, 0.3), "pbwo4": flat_drift(-1.0, -0.2)}
+        rows, drifts = torch.arange(10), {"siw": (0.5, 0.3), "pbwo4": (-1.0, -0.2)}
+        parts = [(pool(name, drift=flat_drift(*drift), copula=None), rows) for name, drift in drifts.items()]
+        batch = mixed_batch(parts, seeded(1), reflect=False)
+        for part, (name, (mean, log_width)) in zip((slice(0, 10), slice(10, 20)), drifts.items(), strict=True):
+            lower, upper = pool(name, drift=flat_drift(0.0, 0.0)).encoded(rows).structure
+            settled = lower == upper
+            expected = (lower - mean) / np.exp(log_width)
+            structure = batch.latents[part].structure()
+            torch.testing.assert_close(structure[settled], expected[settled], atol=1e-5, rtol=1e-5)
 
-        def batch(drifts: dict[str, Drift]) -> Latents:
-            parts = [(pool(name, drift=drift, copula=None), rows) for name, drift in drifts.items()]
-            return mixed_batch(parts, seeded(1), reflect=False).latents
-
-        plain, drifted = batch(dict.fromkeys(drifts, flat_drift(0.0, 0.0))), batch(drifts)
-        assert torch.equal(drifted.cells, plain.cells)
-        for part, mean, log_width in ((slice(0, 10), 0.5, 0.3), (slice(10, 20), -1.0, -0.2)):
-            expected = (plain[part].structure() - mean) / np.exp(log_width)
-            torch.testing.assert_close(drifted[part].structure(), expected, atol=1e-5, rtol=1e-5)
-
-    def test_drift_and_correlations_are_those_of_the_normaliser(
-        self, parts: list[tuple[ShowerPool, torch.Tensor]]
-    ) -> None:
-        """The pool takes out what `Normaliser.draw` does, which `Normaliser.inverse` puts back."""
+    def test_it_draws_what_the_normaliser_draws(self, parts: list[tuple[ShowerPool, torch.Tensor]]) -> None:
+        """Without drift and correlations, which `Normaliser.inverse` puts back."""
         for pool, rows in parts:
             expected = pool.normaliser.draw(pool.encoded(rows), seeded(3))
             drawn = pool.batch(rows, seeded(3), reflect=False).latents
             torch.testing.assert_close(drawn.flat(), expected.flat(), atol=1e-5, rtol=1e-5)
 
+    def test_each_part_decodes_to_the_showers_of_its_task(
+        self, pool: MakePool, two_tasks: dict[str, tuple[Task, Normaliser]]
+    ) -> None:
+        rows = torch.arange(8)
+        batch = mixed_batch([(pool(name), rows) for name in two_tasks], seeded(1), reflect=False)
+        for part, (task, normaliser) in zip((slice(0, 8), slice(8, 16)), two_tasks.values(), strict=True):
+            with task.open() as file:
+                showers = file.load(slice(0, 8))
+            incident, angle = torch.from_numpy(showers.energy), torch.from_numpy(showers.theta)
+            back = normaliser.inverse(batch.latents[part], incident, angle).numpy()
+            np.testing.assert_allclose(back.sum((1, 2, 3)), showers.showers.sum((1, 2, 3)), rtol=1e-3)
+            assert np.abs(back - showers.showers).sum() < 0.1 * showers.showers.sum()
+
     def test_what_a_shower_leaves_open_is_drawn_anew(self, parts: list[tuple[ShowerPool, torch.Tensor]]) -> None:
         pool, rows = parts[0]
         lower, upper = pool.encoded(rows).structure
         first, second = (pool.batch(rows, seeded(seed), reflect=False).latents for seed in (1, 2))
-        one, two = (restored(pool, latents, rows) for latents in (first, second))
+        one, two = (coloured(pool, latents, rows) for latents in (first, second))
         settled = lower == upper
         torch.testing.assert_close(one[settled], two[settled], atol=1e-4, rtol=0)
         assert ((one - two).abs()[~settled] > 1e-3).float().mean() > 0.95

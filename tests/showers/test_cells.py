@@ -270,6 +270,17 @@ def test_independent_latents_have_the_shares_of_the_sample() -> None:
     assert torch.equal(back > 0, torch.from_numpy(hit))
 
 
+def test_scores_in_a_ring_of_two_are_independent_and_normal() -> None:
+    """Their shares add up to 1: as they are, one score would be minus the other."""
+    energy, hit = dirichlet(4000, np.array([2]), np.array([1.0]))
+    energy *= 2 * np.exp(LOG_HIT_KNOTS[4]) / energy.sum(2, keepdims=True)
+    showers = torch.from_numpy(energy)
+    score = encode_shares(fit(showers), showers, count_hits(showers), showers.sum(2))
+    pairs = score[:, 0, :, 0][torch.from_numpy(hit[:, 0, :, 0])].reshape(-1, 2).double().numpy()
+    assert stats.pearsonr(*pairs.T).pvalue > 1e-3
+    assert stats.kstest(pairs[:, 0], stats.norm.cdf).pvalue > 1e-3
+
+
 def test_equal_showers_have_equal_scores(showers: torch.Tensor, shares: ConditionalMarginals) -> None:
     few = showers[:20]
     first, again, other = (

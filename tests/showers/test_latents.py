@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from metacalo.showers.latents import Latents, structure_size
+from metacalo.showers.latents import Latents, structure_layers, structure_size
 
 GRIDS = st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 4))
 
@@ -36,6 +36,16 @@ def test_a_row_holds_the_total_the_layers_the_rings_the_hits_and_the_cells() -> 
     assert latents.hits.tolist() == [[[10, 11, 12], [13, 14, 15]]]
     assert latents.cells[0, 1, 2].tolist() == [16 + 12 + 6, 16 + 12 + 7, 16 + 12 + 8]
     assert torch.equal(latents.structure(), flat[:, : structure_size((2, 4, 3))])
+
+
+def test_each_structural_latent_knows_its_layer() -> None:
+    layers = structure_layers((2, 4, 3))
+    assert len(layers) == structure_size((2, 4, 3))
+    latents = Latents.from_flat(torch.cat([layers, torch.zeros(24)])[None], (2, 4, 3))
+    assert latents.total == -1
+    assert latents.layers.tolist() == [[0, 1, 2]]
+    for part in (latents.rings, latents.hits):
+        assert part.tolist() == [[[0, 1, 2], [0, 1, 2]]]
 
 
 def test_another_structure_with_the_same_cells() -> None:

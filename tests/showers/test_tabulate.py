@@ -91,6 +91,9 @@ def test_a_plane_without_values_takes_those_of_the_nearest() -> None:
     expected = torch.from_numpy(np.quantile(value, LEVELS, method="hazen")).float()
     torch.testing.assert_close(table.quantiles, expected.expand(4, 5, -1), atol=1e-5, rtol=0)
     assert table.weight.sum() == table.weight[1, 2] == 50
+    two = np.concatenate([value, value + 10]), np.full(100, 2.0), np.repeat([1.0, 4.0], 50)
+    medians = fit_marginals([two], KNOTS, np.arange(5.0)).quantiles[:, 0, MEDIAN]
+    torch.testing.assert_close(medians, torch.tensor([0.5, 0.5, 0.5, 10.5, 10.5]), atol=1e-5, rtol=0)
 
 
 def test_what_does_not_exist_does_not_count() -> None:

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from metacalo.showers.drift import DRIFT_KNOTS, Drift, fit_drift, hat_weights
+
+SIZE = 7
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def log_energies(n: int, seed: int = 9) -> torch.Tensor:
+    """Spread evenly over the knots, and a little beyond."""
+    return torch.empty(n).uniform_(np.log(0.7e3), np.log(1.4e5), generator=generator(seed))
+
+
+def drift(seed: int = 0) -> Drift:
+    shape = (len(DRIFT_KNOTS), SIZE)
+    mean, log_width = torch.randn(2, *shape, generator=generator(seed))
+    mean[:, 0] = log_width[:, 0] = 0.0  # the total
+    return Drift(mean, 0.3 * log_width, torch.full(shape[:1], 100.0))
+
+
+@pytest.mark.parametrize("x", [0.0, 0.3, 1.0, 1.75, 2.0, -4.0, 9.0])
+def test_hat_weights_interpolate(x: float) -> None:
+    knots, values = np.array([0.0, 1.0, 2.0]), torch.tensor([3.0, -1.0, 7.0])
+    weights = hat_weights(torch.tensor([x]), knots)
+    assert float(weights.sum()) == pytest.approx(1)
+    assert float(weights @ values) == pytest.approx(np.interp(x, knots, values), abs=1e-6)
+
+
+def test_drift_comes_back() -> None:
+    structure, x = torch.randn(50, SIZE, generator=generator()), log_energies(50)
+    torch.testing.assert_close(drift().remove(drift().add(structure, x), x), structure, atol=1e-5, rtol=0)
+    torch.testing.assert_close(drift().add(drift().remove(structure, x), x), structure, atol=1e-5, rtol=0)
+    assert torch.equal(Drift.none(SIZE).remove(structure, x), structure)
+
+
+@pytest.mark.parametrize("log_energy", [*DRIFT_KNOTS, 8.3, 10.1, 5.0, 13.0])
+def test_drift_is_interpolated_between_knots_and_held_outside(log_energy: float) -> None:
+    x = torch.tensor([log_energy])
+    mean, log_width = (
+        torch.tensor([np.interp(log_energy, DRIFT_KNOTS, column) for column in part.T.numpy()]).float()
+        for part in (drift().mean, drift().log_width)
+    )
+    structure = torch.randn(1, SIZE, generator=generator())
+    expected = structure * torch.exp(log_width) + mean
+    torch.testing.assert_close(drift().add(structure, x), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_known_drift_is_fitted_within_its_errors() -> None:
+    n, wild = 20_000, drift()
+    true = Drift(wild.mean, 0.3 * wild.log_width, wild.weight)
+    x = log_energies(n)
+    white = torch.randn(n, SIZE, generator=generator(1))
+    fitted = fit_drift(true.add(white, x), x)
+    n_knot = fitted.weight[:, None]
+    torch.testing.assert_close(n_knot.sum(), torch.tensor(float(n)))
+    width = torch.exp(true.log_width)
+    # neighbouring knots share their showers: errors are up to twice 1 / sqrt(n)
+    assert ((fitted.mean - true.mean).abs() < 4 * 2 * width / n_knot.sqrt()).all()
+    # a line of the variance is not quite the exponential of a line of ln(width)
+    assert ((fitted.log_width - true.log_width).abs() < 4 * 2 / (2 * n_knot).sqrt() + 0.01).all()
+    steady = fitted.remove(true.add(white, x), x)
+    for low, high in ((7, 8.5), (8.5, 10), (10, 12)):
+        chosen = steady[(x > low) & (x < high)]
+        assert (chosen.mean(0).abs() < 6 / len(chosen) ** 0.5).all()
+        assert (chosen.std(0) - 1).abs().max() < 0.1
+
+
+def test_knots_without_showers_follow_their_neighbours() -> None:
+    x = torch.full((1000,), float(DRIFT_KNOTS[1]))
+    structure = 2 + 0.5 * torch.randn(1000, 3, generator=generator())
+    fitted = fit_drift(structure, x)
+    torch.testing.assert_close(fitted.mean[:, 1:], torch.full((5, 2), 2.0), atol=0.2, rtol=0)
+    torch.testing.assert_close(torch.exp(fitted.log_width[:2, 1:]), torch.full((2, 2), 0.5), atol=0.1, rtol=0)
+    assert (torch.exp(fitted.log_width[4]) > 0.52).all()  # and a little the width 1
+    assert fitted.weight.tolist() == pytest.approx([0, 1000, 0, 0, 0], abs=1e-2)
+
+
+def test_the_total_does_not_drift() -> None:
+    fitted = fit_drift(5 + 3 * torch.randn(500, 2, generator=generator()), log_energies(500))
+    assert (fitted.mean[:, 0] == 0).all()
+    assert (fitted.log_width[:, 0] == 0).all()
+    assert (fitted.mean[:, 1] > 4).all()
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_widths_are_bounded(n: int) -> None:
+    scale = torch.tensor([1.0, 1e-3, 1e3])
+    fitted = fit_drift(scale * torch.randn(500, 3, generator=generator()), log_energies(500))
+    np.testing.assert_allclose(torch.exp(fitted.log_width[:, 1:]), np.tile([0.3, 3.0], (5, 1)), rtol=1e-5)
+    few = fit_drift(torch.randn(n, SIZE, generator=generator()), torch.full((n,), 9.0))
+    assert torch.isfinite(few.columns()).all()
+
+
+def test_shrinking_a_drift() -> None:
+    mine, prior = drift(0), drift(1)
+    mine = Drift(mine.mean, mine.log_width, torch.tensor([0.0, 100, 300, 1e9, 0]))
+    shrunk = mine.shrunk_towards(prior, 100.0)
+    share = torch.tensor([0, 0.5, 0.75, 1, 0])[:, None]
+    torch.testing.assert_close(shrunk.mean, share * mine.mean + (1 - share) * prior.mean, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        shrunk.log_width, share * mine.log_width + (1 - share) * prior.log_width, atol=1e-5, rtol=0
+    )
+
+
+def test_columns_and_tensors_of_a_drift() -> None:
+    one = drift()
+    assert one.columns().shape == (SIZE, len(DRIFT_KNOTS), 2)
+    for again in (Drift.from_columns(one.columns(), one.weight), Drift.from_tensors(one.tensors())):
+        assert torch.equal(again.mean, one.mean)
+        assert torch.equal(again.log_width, one.log_width)
+        assert torch.equal(again.weight, one.weight)
