@@ -77,6 +77,13 @@ def _log_total(relative_variance: np.ndarray, hits: np.ndarray, rng: np.random.G
     return np.asarray(np.log(np.maximum(rng.standard_gamma(shape), 1e-30) / shape))
 
 
+def _seeds(showers: ShowerTensor) -> list[int]:
+    """Of each shower by its own bits: equal ones get equal totals, in any batch, different ones independent ones."""
+    bits = showers.contiguous().view(torch.int32)
+    seeds: list[int] = bits.flatten(1).sum(1, dtype=torch.int64).abs().tolist()
+    return seeds
+
+
 def _flat(cells: Tensor) -> Float[Tensor, "n ring phi"]:
     return cells.permute(0, 1, 3, 2).flatten(1, 2)
 
@@ -95,10 +102,11 @@ def encode_shares(
     n, n_r, n_phi, n_z = showers.shape
     mean_hit = log_energy(rings / hits.clamp_min(1)).flatten(1)
     site = _share_site(hits, n_phi).flatten(1)
-    # equal showers get equal totals, different ones independent ones
-    rng = np.random.default_rng(int(float(rings.double().sum()) * 1e3))
-    total = _log_total(table.relative_variance(mean_hit, site).cpu().numpy(), hits.flatten(1).cpu().numpy(), rng)
-    weight = _flat(_log_ratio(showers, hits, rings)) + torch.from_numpy(total).to(showers)[..., None]
+    variances, counts = table.relative_variance(mean_hit, site).cpu().numpy(), hits.flatten(1).cpu().numpy()
+    draws = zip(variances, counts, map(np.random.default_rng, _seeds(showers)), strict=True)
+    totals = np.array([_log_total(variance, count, rng) for variance, count, rng in draws])
+    weight = _flat(_log_ratio(showers, hits, rings))
+    weight = weight + torch.from_numpy(totals.reshape(counts.shape)).to(showers)[..., None]
     score, _ = table.to_latent(weight, mean_hit, site)
     score = score.reshape(n, n_r, n_z, n_phi).permute(0, 1, 3, 2)
     score = torch.where(hits[:, :, None] > 1, score, torch.full_like(score, ALONE))
@@ -217,11 +225,18 @@ def share_out(
     share = torch.where(hit, ratio, torch.full_like(ratio, -torch.inf)).softmax(-1)
     share = torch.where(count > 0, share, torch.zeros_like(share))
     ring = rings.flatten(1)[..., None]
-    energy = ring * share
-    low = hit & (energy < threshold)
-    lifted = torch.where(low, torch.full_like(energy, threshold), energy)
-    spare = (ring - torch.where(low, lifted, 0.0).sum(-1, keepdim=True)).clamp_min(0)
-    others = torch.where(low, 0.0, energy)
-    energy = torch.where(low, lifted, others * spare / others.sum(-1, keepdim=True).clamp_min(1e-9))
+    energy = torch.where(hit, _lifted(ring * share, count, ring, threshold), 0.0)
     energy = energy * (ring / energy.sum(-1, keepdim=True).clamp_min(1e-9))  # all low: nobody had any to spare
     return energy.reshape(n, n_r, n_z, n_phi).permute(0, 1, 3, 2)
+
+
+def _lifted(energy: Tensor, count: Tensor, ring: Tensor, threshold: float) -> Float[Tensor, "n ring phi"]:
+    """Energies max(threshold, c energy) of hits, with the c that keeps the sum of the ring.
+
+    If the m largest pay for the others, c = (ring - (count - m) threshold) / (their sum). The right m has the least c:
+    with any other one somebody is below the threshold, or is lifted without need.
+    """
+    largest = energy.sort(dim=-1, descending=True).values
+    paid_for = count - torch.arange(1, energy.shape[-1] + 1, device=energy.device)
+    factor = (ring - paid_for * threshold) / largest.cumsum(-1).clamp_min(1e-9)
+    return (factor.amin(-1, keepdim=True) * energy).clamp_min(threshold)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from metacalo.showers.drift import hat_weights
 from metacalo.showers.latents import Latents, structure_layers
-from metacalo.showers.marginals import Interval, draw_within
+from metacalo.showers.marginals import Interval, draw_within, held_inside
 from metacalo.typing import ShowerTensor
 
 __all__ = ["COMPONENT_KNOTS", "Components", "Copula", "fit_components", "fit_modes", "fit_structure"]
@@ -92,9 +92,9 @@ class Components:
                 scaled = values / width
                 pull = scaled[:, at] / rest**2 + ((scaled @ self.vectors) * excess) @ self.vectors[at].T
                 centre = values[:, at] - pull / width[:, at] / precision[:, at]
-                inside = Interval(*((side[:, at] - centre) / spread[:, at] for side in within))
-                drawn = centre + spread[:, at] * draw_within(inside, generator)
-                drawn = torch.minimum(torch.maximum(drawn, within.lower[:, at]), within.upper[:, at])
+                known = Interval(*(side[:, at] for side in within))
+                standard = Interval(*((side - centre) / spread[:, at] for side in known))
+                drawn = held_inside(centre + spread[:, at] * draw_within(standard, generator), known)
                 values = values.index_copy(1, at, torch.where(free[:, at], drawn, values[:, at]))
         return values
 

@@ -29,6 +29,7 @@ __all__ = [
     "ConditionalMarginals",
     "Interval",
     "draw_within",
+    "held_inside",
     "score_of",
     "scores_of_levels",
 ]
@@ -42,7 +43,12 @@ ATOM_LIMIT = 4.0
 NO_ATOM = 8.0
 """|Score| of an atom that cannot be."""
 
+_MEDIAN = LEVELS.index(0.5)
+_COMMON_STRENGTH = 30.0  # values that no departure counts for; 3 to 100 serve alike (docs/experiments.md)
 _LATENT_LIMIT = 6.0
+_REACHED = 5.0  # |score| at which an atom that can be begins at the latest: single precision draws none beyond 5.29
+_ROUNDING = 1e-2  # of a score, where regression or averages stand for `NO_ATOM`
+_APART, _LARGEST_PART = 3e-4, 0.03  # from the ends of an interval: in score, and of its width
 _MIN_SLOPE = 1e-3  # smallest d value / d score: keeps the map invertible where quantiles coincide
 
 
@@ -54,11 +60,19 @@ class Interval(NamedTuple):
 
 
 def draw_within(interval: Interval, generator: torch.Generator) -> Tensor:
-    """Standard normal latents truncated to the interval, of its shape; `generator` is of the CPU."""
+    """Standard normal latents truncated to the interval and off its ends, of its shape; `generator` is of the CPU."""
     lower, upper = interval
     below, above = torch.special.ndtr(lower), torch.special.ndtr(upper)
     uniform = torch.rand(lower.shape, generator=generator).to(lower.device)
-    return torch.where(lower == upper, lower, score_of(below + (above - below) * uniform))
+    drawn = score_of(below + (above - below) * uniform)
+    return torch.where(lower == upper, lower, held_inside(drawn, interval))
+
+
+def held_inside(latent: Tensor, interval: Interval) -> Tensor:
+    """Latents held a little off the ends of the interval: the rounding of drift and copula must not step over them."""
+    lower, upper = interval
+    margin = (_LARGEST_PART * (upper - lower)).clamp(max=_APART)
+    return torch.minimum(torch.maximum(latent, lower + margin), upper - margin)
 
 
 def score_of(probability: Tensor) -> Tensor:
@@ -119,8 +133,8 @@ class ConditionalMarginals:
             lower, upper = index + plane * (last + 1), index + (plane + 1) * (last + 1)
             below, above = (torch.lerp(columns[at], columns[at + 1], share) for at in (lower, upper))
             row = torch.lerp(below, above, (height - plane)[..., None])
-        t0 = row[..., :1].clamp(-NO_ATOM, ATOM_LIMIT)
-        t1 = torch.maximum(row[..., 1:2].clamp(-ATOM_LIMIT, NO_ATOM), t0 + 1e-3)
+        t0 = -_reachable(-row[..., :1]).clamp_min(-ATOM_LIMIT)
+        t1 = torch.maximum(_reachable(row[..., 1:2]).clamp_min(-ATOM_LIMIT), t0 + 1e-3)
         return t0, t1, torch.cummax(row[..., 2:], dim=-1).values
 
     def to_latent(
@@ -142,10 +156,11 @@ class ConditionalMarginals:
         inner = torch.isfinite(value)
         u = torch.special.ndtr(_score_in(table, torch.where(inner, value, 0.0), scores_of_levels().to(value)))
         p0, p1 = torch.special.ndtr(t0), torch.special.ndtr(-t1)
-        latent = score_of(p0 + (1 - p0 - p1) * u)
+        latent = held_inside(score_of(p0 + (1 - p0 - p1) * u), Interval(t0, t1))  # however far out, it is no atom
         infinite = torch.full_like(latent, torch.inf)
-        lower = torch.where(inner, latent, torch.where(value == torch.inf, t1, -infinite))
-        upper = torch.where(inner, latent, torch.where(value == -torch.inf, t0, infinite))
+        start, end = t0.clamp_min(-_LATENT_LIMIT), t1.clamp_max(_LATENT_LIMIT)  # an atom that cannot be is far out
+        lower = torch.where(inner, latent, torch.where(value == torch.inf, end, -infinite))
+        upper = torch.where(inner, latent, torch.where(value == -torch.inf, start, infinite))
         return Interval(lower, upper)
 
     def to_value(
@@ -173,18 +188,35 @@ class ConditionalMarginals:
         first, second = (w @ density) / density.sum(), (w**2 @ density) / density.sum()
         return second / first**2 - 1
 
-    def shrunk_towards(self, prior: ConditionalMarginals, strength: float) -> ConditionalMarginals:
-        """Rows averaged with `prior`'s (same sites and knots), which count as `strength` values (empirical Bayes)."""
+    def shrunk_towards(
+        self, prior: ConditionalMarginals, strength: float, alike: Int[Tensor, "S"] | None = None
+    ) -> ConditionalMarginals:
+        """Rows averaged with `prior`'s (same sites and knots), which count as `strength` values (empirical Bayes).
+
+        Args:
+            prior: what is known without values.
+            strength: values that it counts for in each row.
+            alike: number of the group that each site belongs to, from 0. The prior is first moved, at each knot, by the
+                mean departure of the medians of a group: an error that its sites share is told by all their values.
+        """
+        quantiles = prior.quantiles if alike is None else prior.quantiles + self._common_departure(prior, alike)
         share = self.weight / (self.weight + strength)
         return ConditionalMarginals(
             self.knots,
             torch.lerp(prior.t0, self.t0, share),
             torch.lerp(prior.t1, self.t1, share),
-            torch.lerp(prior.quantiles, self.quantiles, share[..., None]),
+            torch.lerp(quantiles, self.quantiles, share[..., None]),
             self.weight,
             self.extrapolate,
             self.planes,
         )
+
+    def _common_departure(self, prior: ConditionalMarginals, alike: Int[Tensor, "S"]) -> Float[Tensor, "S K 1"]:
+        departure = (self.quantiles - prior.quantiles)[..., _MEDIAN]
+        nothing = self.weight.new_zeros(int(alike.max()) + 1, self.weight.shape[1])
+        values = nothing.index_add(0, alike, self.weight)
+        summed = nothing.index_add(0, alike, self.weight * departure)
+        return (summed / (values + _COMMON_STRENGTH))[alike, :, None]
 
     def columns(self) -> Float[Tensor, "S K column"]:
         """t0, t1 and the quantiles side by side, for regression over detectors."""
@@ -216,6 +248,11 @@ class ConditionalMarginals:
         names = ("knots", "t0", "t1", "quantiles", "weight", "planes")
         knots, t0, t1, quantiles, weight, planes = (tensors[f"{prefix}.{name}"].float() for name in names)
         return cls(knots, t0, t1, quantiles, weight, extrapolate, planes)
+
+
+def _reachable(start: Tensor) -> Tensor:
+    """Scores at which atoms begin: those of atoms that can be, however rare an average says, where draws reach them."""
+    return torch.where(start < NO_ATOM - _ROUNDING, start.clamp_max(_REACHED), NO_ATOM)
 
 
 def _segment(table: Tensor, index: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:

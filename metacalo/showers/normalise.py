@@ -45,7 +45,7 @@ LOG_ENERGY_KNOTS = np.linspace(np.log(1e3), np.log(1e5), 5)
 STAGES = ("layers", "rings", "hits", "shares")
 """The stages that are `ConditionalMarginals`."""
 
-PRIOR_STRENGTH = {"total": 10.0, "layers": 30.0, "rings": 100.0, "hits": 40.0, "shares": 200.0, "drift": 100.0}
+PRIOR_STRENGTH = {"total": 10.0, "layers": 30.0, "rings": 40.0, "hits": 40.0, "shares": 200.0, "drift": 100.0}
 """Values that the prior counts for in each row: least error on a held-out detector at 50 and 400 shots."""
 
 _TINY = 1e-9  # MeV
@@ -141,8 +141,10 @@ class Normaliser:
         """The normaliser with all tables averaged with `prior`'s, at `PRIOR_STRENGTH`, and with its copula."""
         tables = {
             stage: getattr(self, stage).shrunk_towards(getattr(prior, stage), PRIOR_STRENGTH[stage])
-            for stage in ("total", *STAGES, "drift")
+            for stage in ("total", "layers", "hits", "shares", "drift")
         }
+        alike = rings.ring_of_sites(*map(len, (self.rings.t0, self.layers.t0))).to(self.rings.t0.device)
+        tables["rings"] = self.rings.shrunk_towards(prior.rings, PRIOR_STRENGTH["rings"], alike)
         return replace(self, **tables, copula=prior.copula)
 
     def to(self, device: torch.device | str) -> Normaliser:

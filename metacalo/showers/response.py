@@ -2,8 +2,8 @@
 
     ln(response) = m(u) + b cos^2(theta) + s(u) q,   m quadratic, ln s linear in u,
 
-where u is ln(E_inc) mapped so that the trained range is [-1, 1], and q has tabulated quantiles. The angle matters
-because a slanted path crosses the same layers with thicker passive parts.
+where u is ln(E_inc) mapped so that the trained range is [-1, 1] and held beyond +-1.2, and q has tabulated quantiles.
+The angle matters because a slanted path crosses the same layers with thicker passive parts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from metacalo.showers.tabulate import fit_marginals
 __all__ = ["Response", "fit_response"]
 
 _KNOTS = np.array([0.0, 1.0])  # a table needs two; both hold the same row
-_RANGE = 1.2  # |u| beyond which the mean response is held
+_RANGE = 1.2  # |u| beyond which the mean and the width are held
 _RIDGE = (1e-6, 0.3, 0.3, 0.3)  # of the parameters of the mean, in showers
 _FALLBACK_WIDTH = 0.05  # s, where there are too few showers to tell
 _FEWEST = 8
@@ -48,9 +48,8 @@ class Response:
     weight: float
 
     def _location_and_width(self, energy: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-        u = energy_coordinate(energy)
-        bounded = u.clamp(-_RANGE, _RANGE)
-        basis = torch.stack([torch.ones_like(u), bounded, bounded**2, torch.cos(theta) ** 2], dim=-1)
+        u = energy_coordinate(energy).clamp(-_RANGE, _RANGE)
+        basis = torch.stack([torch.ones_like(u), u, u**2, torch.cos(theta) ** 2], dim=-1)
         width = torch.stack([torch.ones_like(u), u], dim=-1) @ self.log_width
         return basis @ self.mean, torch.exp(width)
 
@@ -124,7 +123,7 @@ def fit_response(
     """
     seen = response > 0
     value = np.log(response[seen])
-    u = energy_coordinate(torch.from_numpy(energy[seen])).numpy()
+    u = energy_coordinate(torch.from_numpy(energy[seen])).clamp(-_RANGE, _RANGE).numpy()
     basis = np.stack([np.ones_like(u), u, u**2, np.cos(theta[seen]) ** 2], axis=1)
     width = np.array([np.log(_FALLBACK_WIDTH), 0.0])
     mean = np.zeros(4)

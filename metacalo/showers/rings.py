@@ -15,7 +15,16 @@ from torch import Tensor
 from metacalo.showers.marginals import ConditionalMarginals, Interval
 from metacalo.showers.tabulate import fit_marginals
 
-__all__ = ["DEPTH_BLOCK", "LOG_ENERGY_KNOTS", "break_rings", "depth_sites", "encode_rings", "fit_rings", "log_energy"]
+__all__ = [
+    "DEPTH_BLOCK",
+    "LOG_ENERGY_KNOTS",
+    "break_rings",
+    "depth_sites",
+    "encode_rings",
+    "fit_rings",
+    "log_energy",
+    "ring_of_sites",
+]
 
 LOG_ENERGY_KNOTS = np.linspace(np.log(0.03), np.log(8e3), 9)
 """Knots in ln(E / MeV) of the energy that is to be shared out, 0.03 MeV to 8 GeV."""
@@ -29,6 +38,11 @@ _TINY = 1e-9  # MeV
 def depth_sites(n_r: int, n_z: int, block: int = DEPTH_BLOCK) -> Int[Tensor, "r z"]:
     """Site of each ring and layer: one per ring and `block` of layers."""
     return torch.arange(n_r)[:, None] * -(-n_z // block) + torch.arange(n_z)[None] // block
+
+
+def ring_of_sites(sites: int, n_z: int) -> Int[Tensor, "S"]:
+    """Ring of each of the `sites` of a table of rings, see `fit_rings`."""
+    return torch.arange(sites) // -(-n_z // DEPTH_BLOCK)
 
 
 def log_energy(energy: Tensor) -> Tensor:
@@ -76,14 +90,21 @@ def break_rings(
     left, rings = layers, []
     for ring in range(n_r - 1):
         odds = table.to_value(latent[:, ring, :, None], log_energy(left), sites[ring].expand(n, -1))[..., 0]
-        part = torch.sigmoid(odds)
-        least = (threshold / left.clamp_min(_TINY)).clamp_max(0.5)
-        kept = part.clamp(least, 1 - least)
-        kept = torch.where(left < 2 * threshold, (part > 0.5).to(part), kept)
-        part = torch.where((part > 0) & (part < 1), kept, part)
-        rings.append(left * part)
-        left = left * (1 - part)
+        taken, left = _break(left, odds, threshold)
+        rings.append(taken)
     return torch.stack([*rings, left], dim=1)
+
+
+def _break(left: Tensor, odds: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """What a ring takes of `left` and what it leaves, at least `threshold` each unless one of them takes all.
+
+    Each is a sigmoid of its own: 1 - part would forget what is below 6e-8 of a large layer.
+    """
+    all_of_it = torch.full_like(odds, torch.inf).copysign(odds)
+    odds = torch.where(left < 2 * threshold, all_of_it, odds)
+    least = torch.where(torch.isfinite(odds), threshold / left.clamp_min(_TINY), 0.0)
+    taken, rest = (torch.sigmoid(side).clamp(least, 1 - least) for side in (odds, -odds))
+    return left * taken, left * rest
 
 
 def fit_rings(rings: Float[np.ndarray, "n r z"]) -> ConditionalMarginals:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metacalo.showers.marginals import ATOM_LIMIT, LEVELS, NO_ATOM, ConditionalMarginals
+from metacalo.showers.marginals import ATOM_LIMIT, LEVELS, NO_ATOM, ConditionalMarginals, scores_of_levels
 
 __all__ = ["fit_marginals"]
 
@@ -133,7 +133,29 @@ def _centred_quantiles(value: np.ndarray, distance: np.ndarray, hat: np.ndarray)
     order = np.argsort(at_knot)
     share = hat[order]
     cumulative = (np.cumsum(share) - 0.5 * share) / share.sum()
-    return np.asarray(np.interp(LEVELS, cumulative, at_knot[order]))
+    effective = hat.sum() ** 2 / (hat @ hat)
+    return _with_tails(np.interp(LEVELS, cumulative, at_knot[order]), rarest=1 / (1 + effective))
+
+
+def _with_tails(quantiles: np.ndarray, rarest: float) -> np.ndarray:
+    """Levels beyond `rarest` and 1 - `rarest`: lines in the score through the two levels next to them.
+
+    The sample does not reach there: its outermost value, held, would leave what lies beyond without a latent. A sample
+    that reaches farther than the line is followed.
+    """
+    levels, scores = np.array(LEVELS), scores_of_levels().double().numpy()
+    known = np.flatnonzero((levels >= rarest) & (levels <= 1 - rarest))
+    if len(known) < 2:
+        return quantiles
+    result = quantiles.copy()
+    for end, inner, beyond, farther in (
+        (known[0], known[1], scores < scores[known[0]], np.minimum),
+        (known[-1], known[-2], scores > scores[known[-1]], np.maximum),
+    ):
+        slope = (quantiles[inner] - quantiles[end]) / (scores[inner] - scores[end])
+        line = quantiles[end] + slope * (scores - scores[end])
+        result[beyond] = farther(line, quantiles)[beyond]
+    return result
 
 
 def _single(array: np.ndarray) -> Tensor:

@@ -60,7 +60,6 @@ def plain(shots: Showers) -> Normaliser:
 def shrunk(shots: Showers) -> Normaliser:
     """As in an adaptation: shrunk towards another detector's, with common correlations."""
     other = load("scipb", slice(0, 300))
-    other.showers[::100] = 0  # what no detector has ever done is too improbable to come back
     return fit(shots, replace(fit(other), copula=draw_copula(GRID)))
 
 
@@ -73,21 +72,21 @@ def normaliser(request: pytest.FixtureRequest) -> Normaliser:
 
 
 def test_showers_come_back(shots: Showers, normaliser: Normaliser) -> None:
-    """But for values beyond their tables, see test_marginals."""
+    """But for values far beyond their tables, which single precision does not resolve."""
     showers, energy, theta = tensors_of(shots)
     again = normaliser.inverse(normaliser.forward(showers, energy, theta, generator()), energy, theta)
     torch.testing.assert_close(again.sum((1, 2, 3)), showers.sum((1, 2, 3)), rtol=1e-5, atol=0)
     hit = showers > 0
-    assert ((again > 0) != hit).sum() <= 2e-3 * hit.sum()
-    for axes, tolerance in (((1, 2), 0.98), ((2,), 0.98)):  # layers, rings
+    assert ((again > 0) != hit).sum() <= 5e-4 * hit.sum()
+    for axes, tolerance in (((1, 2), 0.998), ((2,), 0.99)):  # layers, rings
         mine, theirs = again.sum(axes), showers.sum(axes)
-        assert ((mine > 0) != (theirs > 0)).float().mean() < 2e-3
+        assert ((mine > 0) != (theirs > 0)).float().mean() < 3e-4
         error = (mine / theirs - 1).abs()[theirs > 0]
         assert error.median() < 1e-4
         assert (error < 1e-2).float().mean() > tolerance
     error = (again / showers - 1).abs()[hit]
     assert error.median() < 1e-4
-    assert (error < 1e-2).float().mean() > 0.98
+    assert (error < 1e-2).float().mean() > 0.995
 
 
 def test_empty_showers_and_layers_stay_empty(shots: Showers, normaliser: Normaliser) -> None:
@@ -96,8 +95,7 @@ def test_empty_showers_and_layers_stay_empty(shots: Showers, normaliser: Normali
         again = normaliser.inverse(normaliser.forward(showers, energy, theta, generator(seed)), energy, theta)
         assert (again[0] == 0).all()
         assert (again[2:].sum((1, 2, 3)) > 0).all()
-        if normaliser.copula is None:  # shrunk towards a detector without it, an empty layer can be too improbable
-            assert (again[1, :, :, 20:] == 0).all()
+        assert (again[1, :, :, 20:] == 0).all()
 
 
 def test_half_of_the_showers_may_be_empty(shots: Showers) -> None:
@@ -295,8 +293,7 @@ def test_rows_of_encoded_showers_and_their_concatenation(shots: Showers, plain: 
         assert len(other) == 2
         for mine, theirs in zip(other.structure, encoded[rows].structure, strict=True):
             torch.testing.assert_close(mine, theirs)
-        # scores have random totals, which are others in other company
-        assert torch.equal(other.scores.isnan(), encoded[rows].scores.isnan())
+        torch.testing.assert_close(other.scores, encoded[rows].scores, atol=1e-4, rtol=0, equal_nan=True)
         torch.testing.assert_close(other.around, encoded[rows].around)
         torch.testing.assert_close(other.log_energy, encoded[rows].log_energy)
 

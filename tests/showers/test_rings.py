@@ -77,8 +77,7 @@ def test_rings_add_up_to_layers_and_none_is_below_the_threshold(
     table = constant_table(5 * 2, t0, t0 + abs(width), mean)
     rings = break_rings(table, 3 * torch.randn(20, 6, 4, generator=generator), layers, THRESHOLD)
     assert_adds_up(rings, layers)
-    # to the precision with which 1 - part is known
-    assert (rings[rings > 0] > THRESHOLD * (1 - 1e-2)).all()
+    assert (rings[rings > 0] > THRESHOLD * (1 - 1e-5)).all()
 
 
 def test_a_layer_below_the_threshold_keeps_its_energy_in_one_ring() -> None:
@@ -94,11 +93,11 @@ def test_encoded_rings_come_back(rings: torch.Tensor, table: ConditionalMarginal
     again = break_rings(table, latent, rings.sum(1), THRESHOLD)
     assert_adds_up(again, rings.sum(1))
     hit = rings > 0
-    # a value beyond its table is not resolved: see test_marginals
-    assert ((again > 0) != hit).float().mean() < 5e-4
+    # single precision does not resolve values far beyond their table
+    assert ((again > 0) != hit).float().mean() < 1e-4
     error = (again / rings - 1).abs()[hit]
     assert error.median() < 1e-6
-    assert (error < 1e-3).float().mean() > 0.98
+    assert (error < 1e-3).float().mean() > 0.995
     assert (again[0] == 0).all()
 
 
@@ -148,7 +147,6 @@ def test_a_ring_that_takes_all_and_one_that_takes_nothing() -> None:
     torch.testing.assert_close(break_rings(table, latent, rings.sum(1), THRESHOLD), rings)
 
 
-@pytest.mark.xfail(strict=True, reason="1 - part is known to 6e-8 only")
 @pytest.mark.parametrize("log_odds", [15.0, 25.0])
 def test_in_large_layers_small_rings_keep_their_energy(log_odds: float) -> None:
     layers = torch.linspace(2e4, 5e4, 100)[:, None]
@@ -156,3 +154,14 @@ def test_in_large_layers_small_rings_keep_their_energy(log_odds: float) -> None:
     rings = break_rings(table, torch.zeros(100, 2, 1), layers, threshold := 1e-3)
     expected = (layers * torch.sigmoid(torch.tensor(-log_odds))).clamp_min(threshold)
     torch.testing.assert_close(rings[:, 1], expected, rtol=1e-2, atol=0)
+
+
+@pytest.mark.parametrize("log_odds", [-25.0, 0.1, 25.0])
+def test_a_part_that_is_not_all_leaves_a_cell_for_the_others(log_odds: float) -> None:
+    """Finite odds stand for energy in both, however small a part single precision makes of them."""
+    layers = torch.tensor([[1.9, 2.1, 30.0, 5e4]]) * THRESHOLD
+    rings = break_rings(constant_table(2, -8.0, 8.0, mean=log_odds), torch.zeros(1, 2, 4), layers, THRESHOLD)
+    assert_adds_up(rings, layers)
+    assert (rings > 0).sum(1).tolist() == [[1, 2, 2, 2]]
+    assert (rings[:, 0, 0] > 0).item() == (log_odds > 0)
+    assert (rings[:, :, 1:] >= THRESHOLD * (1 - 1e-5)).all()

@@ -12,6 +12,7 @@ from metacalo.showers.tabulate import fit_marginals
 
 KNOTS = np.linspace(0, 4, 5)
 MEDIAN = LEVELS.index(0.5)
+OF_FIFTY = slice(LEVELS.index(0.05), LEVELS.index(0.95) + 1)  # levels that 50 values resolve
 
 
 def test_at_a_knot_a_fit_gives_the_empirical_quantiles() -> None:
@@ -89,7 +90,8 @@ def test_a_plane_without_values_takes_those_of_the_nearest() -> None:
     value = np.linspace(0, 1, 50)
     table = fit_marginals([(value, np.full(50, 2.0), np.full(50, 1.0))], KNOTS, np.arange(4.0))
     expected = torch.from_numpy(np.quantile(value, LEVELS, method="hazen")).float()
-    torch.testing.assert_close(table.quantiles, expected.expand(4, 5, -1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(table.quantiles[..., OF_FIFTY], expected[OF_FIFTY].expand(4, 5, -1), atol=1e-5, rtol=0)
+    assert torch.equal(table.quantiles, table.quantiles[:1, :1].expand(4, 5, -1))
     assert table.weight.sum() == table.weight[1, 2] == 50
     two = np.concatenate([value, value + 10]), np.full(100, 2.0), np.repeat([1.0, 4.0], 50)
     medians = fit_marginals([two], KNOTS, np.arange(5.0)).quantiles[:, 0, MEDIAN]
@@ -148,7 +150,37 @@ def test_one_context_at_a_knot_but_for_rounding(shift: float) -> None:
     table = fit_marginals([(value, np.full(50, 2 + shift))], KNOTS)
     expected = torch.from_numpy(np.quantile(value, LEVELS, method="hazen")).float()
     for knot in range(5):
-        torch.testing.assert_close(table.quantiles[0, knot], expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(table.quantiles[0, knot, OF_FIFTY], expected[OF_FIFTY], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("n", [5, 10, 50, 400])
+def test_beyond_the_sample_tables_go_on_along_the_score(n: int) -> None:
+    """The outermost value, held, would leave what lies beyond without a latent."""
+    value = stats.norm.ppf((np.arange(n) + 0.5) / n)
+    quantiles = fit_marginals([(value, np.zeros(n))], KNOTS).quantiles[0, 0].numpy()
+    np.testing.assert_allclose(quantiles, stats.norm.ppf(LEVELS), rtol=0.15, atol=1e-6)
+    assert quantiles[-1] > value.max() or n == 400
+    assert quantiles[0] == pytest.approx(-quantiles[-1])
+
+
+def test_a_sample_that_reaches_farther_than_the_line_is_followed() -> None:
+    value = np.concatenate([stats.norm.ppf((np.arange(50) + 0.5) / 50), [20.0]])
+    quantiles = fit_marginals([(value, np.zeros(51))], KNOTS).quantiles[0, 0]
+    assert quantiles[-1] == 20
+    assert quantiles[0] == pytest.approx(stats.norm.ppf(0.001), rel=0.15)
+
+
+def test_unseen_values_are_told_apart() -> None:
+    """Of a second sample those beyond the first one have latents of their own."""
+    rng = np.random.default_rng(7)
+    first, second = rng.normal(size=50), rng.normal(size=2000)
+    table = fit_marginals([(first, np.zeros(50))], KNOTS)
+    beyond = np.sort(second[(second < first.min()) | (second > first.max())])
+    assert len(beyond) > 20
+    value = torch.from_numpy(beyond).float()[None, None]
+    latent = table.to_latent(value, torch.zeros(1, 1)).lower
+    assert latent.abs().max() < 5
+    torch.testing.assert_close(table.to_value(latent, torch.zeros(1, 1)), value, rtol=1e-2, atol=0)
 
 
 @given(
