@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -63,6 +65,9 @@ class PretrainSettings(Settings):
     gradient_checkpointing: bool = Field(
         default=False, description="less memory for a third more time: pays where a large grid or batch does not fit"
     )
+    compile: bool = Field(
+        default=False, description="torch.compile the transformer blocks: faster training, needs a C++ compiler"
+    )
     reserve_one_in: int = Field(default=10, ge=0, description="one shower in so many is never trained on; 0 = none")
     capacity: int = Field(default=4096, ge=1, description="showers of a task that are held in memory")
     minutes_between_states: float = Field(default=5.0, ge=0)
@@ -80,12 +85,14 @@ class PretrainSettings(Settings):
     meta: MetaSettings = MetaSettings()
 
     @model_validator(mode="after")
-    def _generators_fit(self) -> Self:
+    def _fits(self) -> Self:
         message = None
         if self.preprocessing == "log" and "ar" in self.generators:
             message = "preprocessing = 'log' has no energies for the generator 'ar'; use generators = ['diffusion']"
         elif self.distil.steps and "diffusion" not in self.generators:
             message = "distil.steps is for the generator 'diffusion', which generators leaves out; set it to 0"
+        elif self.compile and not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))):
+            message = "compile = true needs a C++ compiler, and none was found; install g++, or set it to false"
         if message is not None:
             raise ValueError(message)
         return self

@@ -109,6 +109,7 @@ class _Training:
         for module in model.modules():
             if isinstance(module, BlockStack):
                 module.checkpointing = self.run.settings.gradient_checkpointing
+                module.compiled = self.run.settings.compile
         loop = OuterLoop(
             self.stage, model, parameters, self.sampler, self.noise, gradient_step, settings, state, save_every
         )

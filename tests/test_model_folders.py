@@ -134,6 +134,8 @@ def test_an_adapted_model_read_back_has_the_same_normaliser(
     for model in (adapted, loaded):  # the correlations are the base's and are not written again
         assert tensor_hash(model.normaliser.copula.tensors()) == tensor_hash(base.hyperprior.copula.tensors())
     assert not any("copula" in name for name in adapted.normaliser.tensors())
+    assert adapted.normaliser.own is not None
+    assert zero_shot(base, shots.detector).normaliser.own is None
     assert loaded.detector == adapted.detector == shots.detector
     assert np.sort(loaded.shots).tolist() == np.sort(shots.hashes()).tolist()
     assert set(seen_hashes(folder, base=base.path)) == {*shots.hashes(), 5, -7, 6}
@@ -142,8 +144,12 @@ def test_an_adapted_model_read_back_has_the_same_normaliser(
 def test_correlations_and_theta_shape_the_showers(adapted: ShowerModel, shots: Showers) -> None:
     showers = generated(adapted, "diffusion", shots)
     bare = replace(adapted, normaliser=replace(adapted.normaliser, copula=None))
+    common = replace(adapted, normaliser=replace(adapted.normaliser, own=None))
     slanted = replace(shots, theta=shots.theta * 0 + 1.0)
-    for other in (generated(bare, "diffusion", shots), generated(adapted, "diffusion", slanted)):
+    for other in (
+        *(generated(model, "diffusion", shots) for model in (bare, common)),
+        generated(adapted, "diffusion", slanted),
+    ):
         assert (other != showers).any((1, 2, 3)).all()
 
 

@@ -15,6 +15,7 @@ from metacalo.checkpoint import load_json
 from metacalo.errors import ConfigError, ModelFolderError, UnknownNameError
 from metacalo.generators.diffusion import Diffusion
 from metacalo.meta.outer_loop import OuterLoop
+from metacalo.models import transformer
 from metacalo.pretrain import PretrainSettings, pretrain
 from metacalo.showers import data_folder, open_showers, write_showers
 from tests.small import seeded
@@ -110,6 +111,32 @@ def test_a_resumed_distillation_gives_the_same_base(
     assert list(tmp_path.iterdir()) == [out]
 
 
+def test_only_plain_steps_of_training_are_compiled(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither steps over episodes nor what is done with the base; what comes out is the same."""
+    runs: list[int] = []
+    monkeypatch.setattr(transformer, "_compiled_run", lambda: runs.append(1) or transformer._run)
+    tokenizer = {"patch": (9, 16, 15), "width": 12, "blocks": 1, "quantizer": {"size": 8, "code_width": 4}}
+    sizes = {
+        "generators": ("ar", "diffusion"),
+        "tokenizer": tokenizer,
+        "prior": {"width": 12, "blocks": 1, "heads": 2, "rank": 1, "embedding": 2, "bins": 8},
+        "train_tokenizer": {"steps": 3, "batch": 6},
+        "train_ar": {"steps": 4, "batch": 6},
+        "distil": {},
+        "meta": {"start": 0.5, "tasks": 1, "inner_steps": 1, "support": 2, "query": 2},
+    }
+    plain, compiled = (pretrain(make(compile=value, **sizes), tmp_path / str(value)) for value in (False, True))
+    # encoder and decoder of the tokenizer, its encoder and the prior, the denoiser; half the steps of the last two
+    assert len(runs) == 3 * 2 + 2 * 2 + 2
+    assert plain is not None
+    assert compiled is not None
+    base = Base.load(compiled)
+    assert base.hash == Base.load(plain).hash
+    for name in ("ar", "diffusion"):
+        base.generator(name).sample(torch.zeros(2, base.config.condition_size), seeded())
+    assert len(runs) == 12
+
+
 def test_distilling_a_finished_base_gives_the_same(make: Make, base: Base, plain: Base, tmp_path: Path) -> None:
     settings = make(initial=str(plain.path), train_diffusion={"steps": 0})
     with pytest.raises(ModelFolderError, match="the stage 'distil' needs a finished 'diffusion'; run that stage first"):
@@ -163,10 +190,12 @@ def test_a_stage_that_is_not_in_the_recipe(make: Make, tmp_path: Path) -> None:
         ({"generators": ("ar",), "distil": {"steps": 5}}, "distil.steps is for the generator 'diffusion'"),
         ({"generators": ()}, "'generators' = .* is not valid"),
         ({"distil": {"sampler_steps": 3}}, r"'distil.sampler_steps' = 3 is not valid"),
+        ({"compile": True}, "compile = true needs a C\\+\\+ compiler, and none was found; install g"),
         ({"preprocessing": "log"}, "preprocessing = 'log' has no energies for the generator 'ar'"),
     ],
 )
-def test_recipes_that_cannot_be(changes: dict[str, Any], sentence: str) -> None:
+def test_recipes_that_cannot_be(changes: dict[str, Any], sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: None)  # a machine without a compiler
     with pytest.raises(ConfigError, match=sentence):
         PretrainSettings.build(changes)
 

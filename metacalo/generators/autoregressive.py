@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -52,7 +54,7 @@ class Autoregressive(ShowerGenerator):
         within = torch.rand(bins.shape, generator=generator).to(bins.device)
         energies = (bins + within) / self.prior.bins * 2 * _RANGE - _RANGE
         indices = codes[:, n_energies:].reshape(len(codes), -1, self.prior.depth)
-        return Latents(energies[:, 0], energies[:, 1:], *self.tokenizer.sample(indices, generator))
+        return replace(self.tokenizer.sample(indices, generator), total=energies[:, 0], layers=energies[:, 1:])
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
         """Mean negative log-likelihood per position, in nats."""

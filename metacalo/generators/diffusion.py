@@ -25,14 +25,27 @@ __all__ = ["CALODIT", "Diffusion", "DiffusionSettings", "LossWeights", "mix"]
 class LossWeights(Settings):
     """Weight of the mean squared error over each part of `Latents`, by its name there.
 
-    A part without weight does not exist for the network: it sees zeros in its place.
+    A part without weight does not exist for the network, and is sampled as independent normals. Cells have none: beyond
+    what the normaliser knows they are nearly white, and thousands of them hide the rest from a network.
     """
 
     total: float = Field(default=0.1, ge=0)
     layers: float = Field(default=1.0, ge=0)
     rings: float = Field(default=1.0, ge=0)
     hits: float = Field(default=1.0, ge=0)
-    cells: float = Field(default=0.5, ge=0)
+    cells: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _something_counts(self) -> Self:
+        if not self.parts:
+            message = "no part has a weight, so that nothing would be learnt; give one of them a weight above 0"
+            raise ValueError(message)
+        return self
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts with a weight."""
+        return tuple(part for part, weight in self if weight)
 
 
 class DiffusionSettings(Settings):
@@ -92,12 +105,12 @@ class Diffusion(ShowerGenerator):
     def __init__(self, settings: DiffusionSettings, grid: tuple[int, int, int], condition_size: int) -> None:
         super().__init__()
         self.settings = settings
-        self.dit = DiT(settings.dit, grid, condition_size)
+        self.dit = DiT(settings.dit, grid, condition_size, settings.weights.parts)
         self.sampler: SamplerName = settings.sampler
         self.steps = settings.steps
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
-        """Mean squared error of the prediction: the weighted sum over total, layers, rings, hits and cells."""
+        """Mean squared error of the prediction: the weighted sum over the parts of the latents."""
         n, device = len(batch), batch.conditions.device
         angle = draw_angles(self.settings.schedule, n, generator).to(device)
         noise = Latents.noise(n, batch.latents.grid, generator).to(device)
@@ -113,19 +126,14 @@ class Diffusion(ShowerGenerator):
         self, noisy: Latents, time: Float[Tensor, "n"], conditions: Conditions, step: Float[Tensor, "n"] | None = None
     ) -> Latents:
         """The network's prediction at `time` = 2 angle / pi, for a sampler's step of length `step` (`DiT.forward`)."""
-        return self._weighed(self.dit(self._weighed(noisy), time, conditions, step))
-
-    def _weighed(self, latents: Latents) -> Latents:
-        """The latents with zeros in the place of parts without weight."""
-        weights = self.settings.weights.model_dump()
-        absent = {name: torch.zeros_like(getattr(latents, name)) for name, weight in weights.items() if not weight}
-        return replace(latents, **absent) if absent else latents
+        return self.dit(noisy, time, conditions, step)  # type: ignore[no-any-return]
 
     def error(self, predicted: Latents, target: Latents) -> Float[Tensor, ""]:
         """Weighted sum of the mean squared errors of the parts."""
         errors = [
-            weight * ((getattr(predicted, name) - getattr(target, name)) ** 2).mean()
-            for name, weight in self.settings.weights
+            weight * ((getattr(predicted, part) - getattr(target, part)) ** 2).mean()
+            for part, weight in self.settings.weights
+            if weight
         ]
         return torch.stack(errors).sum()
 
@@ -158,10 +166,11 @@ class Diffusion(ShowerGenerator):
         def velocity(flat: Tensor, angle: float) -> Tensor:
             x, time = Latents.from_flat(flat, grid), torch.full((n,), angle / (math.pi / 2), device=device)
             predicted = self.denoise(x, time, conditions, step)
-            return self._weighed(x.combine(predicted, lambda a, b: self._velocity(a, b, angle))).flat()
+            return x.combine(predicted, lambda a, b: self._velocity(a, b, angle)).flat()
 
-        noise = Latents.noise(n, grid, generator).flat().to(conditions.device)
-        return Latents.from_flat(sample(velocity, noise, self.sampler, self.steps, generator), grid)
+        noise = Latents.noise(n, grid, generator).to(device)
+        drawn = Latents.from_flat(sample(velocity, noise.flat(), self.sampler, self.steps, generator), grid)
+        return replace(noise, **{part: getattr(drawn, part) for part in self.settings.weights.parts})
 
 
 def mix(a: Latents, b: Latents, alpha: Float[Tensor, "n"], beta: Float[Tensor, "n"]) -> Latents:

@@ -71,8 +71,7 @@ class HigherEngine:
                 differentiable,
             ),
         ):
-            if second_order:
-                _keep_activations(fast)
+            _simplify(fast, second_order=second_order)
             for step in range(steps):
                 differentiable.step(inner_loss(fast, step))
             loss = query_loss(fast)
@@ -83,11 +82,16 @@ class HigherEngine:
         return loss.detach(), found
 
 
-def _keep_activations(model: nn.Module) -> None:
-    """Blocks that are computed again in the backward pass would use the last fast weights, not those of their step."""
-    for module in model.modules():
+def _simplify(fast: nn.Module, *, second_order: bool) -> None:
+    """Switches off in a functional copy what does not go with its changing weights.
+
+    It would be compiled for every episode. And blocks that are computed again in a second-order backward pass would use
+    the last fast weights, not those of their step.
+    """
+    for module in fast.modules():
         if isinstance(module, BlockStack):
-            module.checkpointing = False
+            module.compiled = False
+            module.checkpointing = module.checkpointing and not second_order
 
 
 @contextmanager

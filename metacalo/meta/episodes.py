@@ -12,6 +12,7 @@ from torch import Tensor
 from metacalo.generators.base import Batch
 from metacalo.showers.conditions import encode_conditions
 from metacalo.showers.detector import Detector
+from metacalo.showers.encoded import without_correlations
 from metacalo.showers.hdf5 import Showers
 from metacalo.showers.latents import Latents
 from metacalo.showers.preprocessing import AnyNormaliser, Encoded
@@ -71,7 +72,7 @@ def mixed_batch(
 ) -> Batch:
     """One batch of rows of several pools whose normalisers share a copula, pool after pool; see `ShowerPool`.
 
-    What costs time, dequantising and whitening, is done once for all.
+    What costs time, dequantising and whitening, is done once for all; correlations of layers go pool by pool.
 
     Args:
         parts: pools, and the rows (n,) of each.
@@ -80,7 +81,10 @@ def mixed_batch(
     """
     encoded = _joined([pool.encoded(rows) for pool, rows in parts])
     sizes = [len(rows) for _, rows in parts]
-    latents = encoded.dequantise(generator, parts[0][0].normaliser.copula)
+    copula = parts[0][0].normaliser.copula
+    latents = encoded.dequantise(generator, copula)
+    longitudinal = [pool.normaliser.longitudinal for pool, _ in parts]
+    latents = without_correlations(latents, encoded.log_energy, copula, longitudinal, sizes)
     mirrored = np.zeros(len(latents), bool)
     if reflect:
         flip_y, flip_x = torch.rand(2, len(latents), generator=generator) < 0.5

@@ -69,6 +69,7 @@ class OuterLoop:
             lr=self.settings.learning_rate,
             weight_decay=self.settings.weight_decay,
             betas=(0.9, 0.99),
+            fused=True,
         )
         self._average = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
         self.step = 0

@@ -27,14 +27,15 @@ class LowRankLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         """(..., n_in) to (..., n_out)."""
-        output = super().forward(input)
-        if self.rank:
-            output = output + F.linear(F.linear(input, self.down), self.up)
-        return output
+        return F.linear(input, self._merged(), self.bias)
+
+    def _merged(self) -> Tensor:
+        """W + B A: one product with many tokens in the place of three."""
+        return self.weight + self.up @ self.down if self.rank else self.weight
 
     @torch.no_grad()
     def merge(self) -> None:
         """Adds B A to W and clears the adapter: the same function in one matrix."""
         if self.rank:
-            self.weight += self.up @ self.down
+            self.weight.copy_(self._merged())
             self.up.zero_()

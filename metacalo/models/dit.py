@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Literal
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from metacalo.config import Settings
 from metacalo.errors import ConfigError
-from metacalo.models.patches import Patching
+from metacalo.models.patches import PARTS, Patching
 from metacalo.models.positions import sincos_3d
 from metacalo.models.transformer import Block, BlockStack, Modulation
 from metacalo.showers.latents import Latents
@@ -41,17 +42,23 @@ class DiTSettings(Settings):
 class DiT(nn.Module):
     """Denoiser F(x_t, t, condition), zero at initialisation (adaLN-Zero).
 
-    Tokens carry the latents of their cells, of their layers' energies and of the total (`Patching.join`). The shared
-    adaLN (PixArt-alpha, arXiv:2310.00426) makes one modulation from the condition, to which each block adds its own
-    learned offsets; `per-block` is the original DiT.
+    Tokens carry those `parts` of the latents that it denoises (`Patching.join`); for it there are no others, and its
+    prediction of them is zero. The shared adaLN (PixArt-alpha, arXiv:2310.00426) makes one modulation from the
+    condition, to which each block adds its own learned offsets; `per-block` is the original DiT.
 
     The detector embedding is zero for every detector known by its descriptors alone; adaptation moves it. With
     `shortcuts` the condition has a second time, the length of the sampler's step; a step of no length adds nothing.
     """
 
-    def __init__(self, settings: DiTSettings, grid: tuple[int, int, int], condition_size: int) -> None:
+    def __init__(
+        self,
+        settings: DiTSettings,
+        grid: tuple[int, int, int],
+        condition_size: int,
+        parts: Collection[str] = PARTS,
+    ) -> None:
         super().__init__()
-        self.patching = Patching(grid, settings.patch)
+        self.patching = Patching(grid, settings.patch, parts)
         width = settings.width
         self.embedding = nn.Parameter(torch.zeros(settings.embedding))
         self.read = nn.Linear(self.patching.token_size, width)
@@ -96,7 +103,7 @@ class DiT(nn.Module):
         x = self.blocks(x, self._modulations(c))
         shift, scale = self.final_modulation(torch.nn.functional.silu(c))[:, None].chunk(2, dim=-1)
         tokens: Tokens = self.write(self.norm(x) * (1 + scale) + shift)
-        return self.patching.part(tokens.float())
+        return self.patching.part(tokens.float(), latents.map(torch.zeros_like))
 
     def _condition(self, time: Tensor, conditions: Tensor, step: Tensor | None) -> Float[Tensor, "n width"]:
         embedding = self.embedding.expand(len(time), -1)

@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import torch
-from einops import rearrange, reduce, repeat
+from einops import reduce, repeat
+from torch import Tensor
 
 from metacalo.errors import ConfigError
 from metacalo.showers.latents import Latents
-from metacalo.typing import RingTensor, ShowerTensor, Tokens
+from metacalo.typing import Tokens
 
-__all__ = ["Patching"]
+__all__ = ["PARTS", "Patching"]
+
+_AXES = MappingProxyType(
+    {
+        "cells": ("(r pr) (phi pp) (z pz)", "pr pp pz"),
+        "rings": ("(r pr) (z pz)", "pr pz"),
+        "hits": ("(r pr) (z pz)", "pr pz"),
+        "layers": ("(z pz)", "pz"),
+        "total": ("", ""),
+    }
+)
+"""Part of `Latents` to its axes in a shower, and to those that a token has of it: r, phi and z count patches."""
+
+PARTS = tuple(_AXES)
+"""All parts of `Latents`, in their order in a token."""
 
 
 @dataclass(frozen=True)
 class Patching:
     """Cuts a `grid` of cells into patches of `patch` cells, both (r, phi, z).
 
-    Token order is z slowest, then r, then phi, so that a causal model goes through the shower as the particle does.
+    The token of a patch carries `parts` of `Latents`: its cells, its rings and their hits, its layers, the total. What
+    several patches share, the token of each of them has. Token order is z slowest, then r, then phi, so that a causal
+    model goes through the shower as the particle does.
 
     Raises:
         ConfigError: the patch does not divide the grid.
@@ -26,6 +46,7 @@ class Patching:
 
     grid: tuple[int, int, int]
     patch: tuple[int, int, int]
+    parts: Collection[str] = PARTS
 
     def __post_init__(self) -> None:
         for axis, cells, size in zip(("r", "phi", "z"), self.grid, self.patch, strict=True):
@@ -41,82 +62,41 @@ class Patching:
     @property
     def n_tokens(self) -> int:
         """Patches in all."""
-        n_r, n_phi, n_z = self.counts
-        return n_r * n_phi * n_z
+        return math.prod(self.counts)
 
     @property
-    def n_cells(self) -> int:
-        """Cells in a patch."""
-        p_r, p_phi, p_z = self.patch
-        return p_r * p_phi * p_z
-
-    @property
-    def n_rings(self) -> int:
-        """(r, z) rings in a patch."""
-        return self.patch[0] * self.patch[2]
-
-    @property
-    def content_size(self) -> int:
-        """Values in a token of `join_content`: cells, ring energies, hits of rings."""
-        return self.n_cells + 2 * self.n_rings
+    def sizes(self) -> dict[str, int]:
+        """Values that a token has of each part, in their order."""
+        return {part: math.prod(self._lengths(part).values()) for part in PARTS if part in self.parts}
 
     @property
     def token_size(self) -> int:
-        """Values in a token of `join`: its content, the energies of its layers, the total."""
-        return self.content_size + self.patch[2] + 1
+        """Values in a token."""
+        return sum(self.sizes.values())
 
-    def split_cells(self, cells: ShowerTensor) -> Tokens:
-        """(n, r, phi, z) cells to (n, token, n_cells)."""
-        p_r, p_phi, p_z = self.patch
-        return rearrange(cells, "n (r pr) (phi pp) (z pz) -> n (z r phi) (pr pp pz)", pr=p_r, pp=p_phi, pz=p_z)
-
-    def merge_cells(self, tokens: Tokens) -> ShowerTensor:
-        """Inverse of `split_cells`."""
-        n_r, n_phi, _ = self.counts
-        p_r, p_phi, p_z = self.patch
-        return rearrange(
-            tokens,
-            "n (z r phi) (pr pp pz) -> n (r pr) (phi pp) (z pz)",
-            r=n_r, phi=n_phi, pr=p_r, pp=p_phi, pz=p_z,
-        )  # fmt: skip
-
-    def _split_rings(self, rings: RingTensor) -> Tokens:
-        """(n, r, z) rings to (n, token, n_rings), repeated over the patches in phi."""
-        return repeat(
-            rings,
-            "n (r pr) (z pz) -> n (z r phi) (pr pz)",
-            pr=self.patch[0], pz=self.patch[2], phi=self.counts[1],
-        )  # fmt: skip
-
-    def _merge_rings(self, tokens: Tokens) -> RingTensor:
-        """Inverse of `_split_rings`, the mean over phi."""
-        n_r, n_phi, _ = self.counts
-        return reduce(
-            tokens,
-            "n (z r phi) (pr pz) -> n (r pr) (z pz)", "mean",
-            r=n_r, phi=n_phi, pr=self.patch[0], pz=self.patch[2],
-        )  # fmt: skip
-
-    def join_content(self, latents: Latents) -> Tokens:
-        """Tokens (n, token, content_size): cells, then ring energies, then hits."""
-        parts = [self.split_cells(latents.cells), self._split_rings(latents.rings), self._split_rings(latents.hits)]
-        return torch.cat(parts, dim=-1)
-
-    def part_content(self, tokens: Tokens) -> tuple[RingTensor, RingTensor, ShowerTensor]:
-        """Inverse of `join_content`: rings, hits and cells; values that several tokens carry are averaged."""
-        cells, rings, hits = torch.split(tokens, [self.n_cells, self.n_rings, self.n_rings], dim=-1)
-        return self._merge_rings(rings), self._merge_rings(hits), self.merge_cells(cells)
+    def _lengths(self, part: str) -> dict[str, int]:
+        """Lengths of a part's axes in a token."""
+        return {axis: size for axis, size in zip(("pr", "pp", "pz"), self.patch, strict=True) if axis in _AXES[part][1]}
 
     def join(self, latents: Latents) -> Tokens:
-        """Tokens (n, token, token_size): content, then the layers' energies, then the total, repeated where shared."""
-        n_r, n_phi, n_z = self.counts
-        layers = repeat(latents.layers, "n (z pz) -> n (z r phi) pz", z=n_z, r=n_r, phi=n_phi)
-        total = repeat(latents.total, "n -> n token 1", token=self.n_tokens)
-        return torch.cat([self.join_content(latents), layers, total], dim=-1)
+        """Tokens (n, token, token_size)."""
+        r, phi, z = self.counts
 
-    def part(self, tokens: Tokens) -> Latents:
-        """Inverse of `join`; values that several tokens carry are averaged."""
-        n_r, n_phi, _ = self.counts
-        content, layers, total = torch.split(tokens, [self.content_size, self.patch[2], 1], dim=-1)
-        layers = reduce(layers, "n (z r phi) pz -> n (z pz)", "mean", r=n_r, phi=n_phi)
-        return Latents(total.mean((1, 2)), layers, *self.part_content(content))
+        def split(part: str) -> Tensor:
+            whole, own = _AXES[part]
+            values: Tensor = getattr(latents, part)
+            return repeat(values, f"n {whole} -> n (z r phi) ({own})", r=r, phi=phi, z=z)
+
+        return torch.cat([split(part) for part in self.sizes], dim=-1)
+
+    def part(self, tokens: Tokens, others: Latents) -> Latents:
+        """Inverse of `join`, with what tokens do not carry from `others`; values that several carry are averaged."""
+        r, phi, z = self.counts
+
+        def merge(part: str, values: Tensor) -> Tensor:
+            whole, own = _AXES[part]
+            lengths = self._lengths(part)
+            return reduce(values, f"n (z r phi) ({own}) -> n {whole}", "mean", r=r, phi=phi, z=z, **lengths)
+
+        values = torch.split(tokens, list(self.sizes.values()), dim=-1)
+        return replace(others, **{part: merge(part, of) for part, of in zip(self.sizes, values, strict=True)})

@@ -15,7 +15,7 @@ from metacalo.models.positions import sincos_3d
 from metacalo.models.quantizer import QuantizerSettings, ResidualQuantizer
 from metacalo.models.transformer import Block, BlockStack
 from metacalo.showers.latents import Latents
-from metacalo.typing import RingTensor, ShowerTensor, Tokens
+from metacalo.typing import Tokens
 
 __all__ = ["VQVAE", "VQVAESettings"]
 
@@ -30,20 +30,27 @@ class VQVAESettings(Settings):
     blocks: int = Field(default=2, ge=1, description="transformer blocks in the encoder, and as many in the decoder")
     heads: int = Field(default=2, ge=1)
     quantizer: QuantizerSettings = QuantizerSettings()
-    cell_weight: float = Field(
-        default=0.1,
-        ge=0,
-        description="loss weight of a cell, a ring's values count 1: cells are nearly white, eat up codes",
+    hits_weight: float = Field(
+        default=0.3, ge=0, description="loss weight of a ring's hits, its energy counts 1; 0 = hits are not coded"
     )
+    cell_weight: float = Field(
+        default=0.0, ge=0, description="loss weight of a cell; 0 = cells are not coded: nearly white, they eat up codes"
+    )
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Part of the latents to the loss weight of a value, for the parts that are coded."""
+        weights = {"rings": 1.0, "hits": self.hits_weight, "cells": self.cell_weight}
+        return {part: weight for part, weight in weights.items() if weight}
 
 
 class VQVAE(nn.Module):
     """Encoder, residual codebooks and a decoder that gives a distribution.
 
-    It codes the cells, rings and hits of a patch; the layer energies and the total the prior has beside the codes. The
-    decoder returns mean and width of a normal per value: the codes carry what values share, the width what is left, so
-    that decoded showers have the full spectrum and not its blurred mean. Trained by the negative log-likelihood of the
-    dequantised latents, in which a cell counts by `cell_weight`, plus the commitment loss.
+    It codes those of the rings, hits and cells of a patch that have a weight; the layer energies and the total the
+    prior has beside the codes. The decoder returns mean and width of a normal per value: the codes carry what values
+    share, the width what is left, so that decoded showers have the full spectrum and not its blurred mean. Trained by
+    the weighted negative log-likelihood of the dequantised latents, plus the commitment loss.
     """
 
     value_weight: Tensor
@@ -51,8 +58,8 @@ class VQVAE(nn.Module):
     def __init__(self, settings: VQVAESettings, grid: tuple[int, int, int]) -> None:
         super().__init__()
         self.settings = settings
-        self.patching = Patching(grid, settings.patch)
-        width, size = settings.width, self.patching.content_size
+        self.patching = Patching(grid, settings.patch, tuple(settings.weights))
+        width, size = settings.width, self.patching.token_size
         self.register_buffer("positions", sincos_3d(self.patching.counts, width), persistent=False)
         self.read = nn.Linear(size, width)
         self.encoder = BlockStack(Block(width, settings.heads) for _ in range(settings.blocks))
@@ -61,8 +68,7 @@ class VQVAE(nn.Module):
         self.from_code = nn.Linear(settings.quantizer.code_width, width)
         self.decoder = BlockStack(Block(width, settings.heads) for _ in range(settings.blocks))
         self.write = nn.Sequential(nn.RMSNorm(width), nn.Linear(width, 2 * size))
-        weight = torch.ones(size)
-        weight[: self.patching.n_cells] = settings.cell_weight
+        weight = torch.cat([torch.full((n,), settings.weights[part]) for part, n in self.patching.sizes.items()])
         self.register_buffer("value_weight", weight / weight.mean(), persistent=False)
 
     def _encode(self, content: Tokens) -> Float[Tensor, "n token code_width"]:
@@ -75,7 +81,7 @@ class VQVAE(nn.Module):
 
     def loss(self, latents: Latents) -> tuple[Tensor, Int[Tensor, "n token depth"]]:
         """Weighted negative log-likelihood per value plus commitment, and the codes used (for their perplexity)."""
-        content = self.patching.join_content(latents)
+        content = self.patching.join(latents)
         quantized, indices, commitment = self.quantizer(self._encode(content))
         mean, log_sigma = self._decode(quantized)
         cost = 0.5 * ((content - mean) * torch.exp(-log_sigma)) ** 2 + log_sigma
@@ -84,19 +90,16 @@ class VQVAE(nn.Module):
     @torch.no_grad()
     def encode(self, latents: Latents) -> Int[Tensor, "n token depth"]:
         """Code indices of normalised showers."""
-        return self.quantizer(self._encode(self.patching.join_content(latents)))[1]  # type: ignore[no-any-return]
+        return self.quantizer(self._encode(self.patching.join(latents)))[1]  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def decode(self, indices: Int[Tensor, "n token depth"]) -> tuple[Tokens, Tokens]:
-        """Mean and log width of the content of the tokens that code indices stand for (`Patching.join_content`)."""
+        """Mean and log width of the values of the tokens that code indices stand for (`Patching.join`)."""
         return self._decode(self.quantizer.codes_to_vectors(indices))
 
-    def sample(
-        self, indices: Int[Tensor, "n token depth"], generator: torch.Generator
-    ) -> tuple[RingTensor, RingTensor, ShowerTensor]:
-        """Latent rings, hits and cells drawn from the decoder's distribution."""
+    def sample(self, indices: Int[Tensor, "n token depth"], generator: torch.Generator) -> Latents:
+        """Latents drawn from the decoder's distribution; the parts that are not coded are independent normals."""
         mean, log_sigma = self.decode(indices)
-        noise = torch.randn(mean.shape, generator=generator).to(mean.device)
-        # the mean over the patches in phi that share a ring must have the width of one of them
-        noise[..., self.patching.n_cells :] *= math.sqrt(self.patching.counts[1])
-        return self.patching.part_content(mean + torch.exp(log_sigma) * noise)
+        noise = Latents.noise(len(indices), self.patching.grid, generator).to(mean.device)
+        # patches in phi that share a ring share its noise too: their mean is as wide as one of them
+        return self.patching.part(mean + torch.exp(log_sigma) * self.patching.join(noise), noise)

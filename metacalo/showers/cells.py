@@ -22,6 +22,7 @@ from torch import Tensor
 
 from metacalo.showers.marginals import ConditionalMarginals, score_of
 from metacalo.showers.rings import log_energy
+from metacalo.showers.spectrum import Spectrum
 from metacalo.showers.tabulate import fit_marginals
 from metacalo.typing import ShowerTensor
 
@@ -201,6 +202,7 @@ def share_out(
     hits: Int[Tensor, "n r z"],
     rings: Float[Tensor, "n r z"],
     threshold: float,
+    spectrum: Spectrum | None = None,
 ) -> ShowerTensor:
     """Cell energies that add up to `rings`; those below `threshold` are lifted to it at the cost of the others.
 
@@ -210,6 +212,7 @@ def share_out(
         hits: from `hits.draw_hits`; 0 gives an empty ring.
         rings: ring energies in MeV (over the scale of the file).
         threshold: smallest cell energy, in the unit of `rings`.
+        spectrum: corrects the cells' energies before they are made to add up.
     """
     n, n_r, n_phi, n_z = latent.shape
     cells = _flat(latent)
@@ -225,7 +228,11 @@ def share_out(
     share = torch.where(hit, ratio, torch.full_like(ratio, -torch.inf)).softmax(-1)
     share = torch.where(count > 0, share, torch.zeros_like(share))
     ring = rings.flatten(1)[..., None]
-    energy = torch.where(hit, _lifted(ring * share, count, ring, threshold), 0.0)
+    energy = ring * share
+    if spectrum is not None:
+        in_mesh = energy.reshape(n, n_r, n_z, n_phi).permute(0, 1, 3, 2)
+        energy = _flat(spectrum.sharpen(in_mesh))
+    energy = torch.where(hit, _lifted(energy, count, ring, threshold), 0.0)
     energy = energy * (ring / energy.sum(-1, keepdim=True).clamp_min(1e-9))  # all low: nobody had any to spare
     return energy.reshape(n, n_r, n_z, n_phi).permute(0, 1, 3, 2)
 

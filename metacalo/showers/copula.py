@@ -20,7 +20,14 @@ from metacalo.showers.latents import Latents, structure_layers
 from metacalo.showers.marginals import Interval, draw_within, held_inside
 from metacalo.typing import ShowerTensor
 
-__all__ = ["COMPONENT_KNOTS", "Components", "Copula", "fit_components", "fit_modes", "fit_structure"]
+__all__ = [
+    "COMPONENT_KNOTS",
+    "Components",
+    "Copula",
+    "fit_components",
+    "fit_modes",
+    "fit_structure",
+]
 
 COMPONENT_KNOTS = np.linspace(np.log(1e3), np.log(1e5), 9)
 """Knots in ln(E_inc / MeV) of the variances of the components."""
@@ -97,6 +104,27 @@ class Components:
                 drawn = held_inside(centre + spread[:, at] * draw_within(standard, generator), known)
                 values = values.index_copy(1, at, torch.where(free[:, at], drawn, values[:, at]))
         return values
+
+    def covariance(self, log_energy: Float[Tensor, "n"], size: int) -> Float[Tensor, "n size size"]:
+        """Of the first `size` values at ln(E_inc / MeV)."""
+        deviation, rest, width = self._deviations(log_energy)
+        few = self.vectors[:size]
+        excess = torch.einsum("ik,nk,jk->nij", few, deviation**2 - rest**2, few)
+        plain = excess + rest[:, :, None] ** 2 * torch.eye(size, device=few.device)
+        return plain * width[:, :size, None] * width[:, None, :size]
+
+    def to(self, device: torch.device | str) -> Components:
+        """The same components on another device."""
+        return Components(*(getattr(self, kind).to(device) for kind in _KINDS))
+
+    def tensors(self, prefix: str) -> dict[str, Tensor]:
+        """All parts by name, for a safetensors file."""
+        return {f"{prefix}.{kind}": getattr(self, kind) for kind in _KINDS}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], prefix: str) -> Components:
+        """Inverse of `tensors`."""
+        return cls(*(tensors[f"{prefix}.{kind}"].float() for kind in _KINDS))
 
     def _deviations(
         self, log_energy: Float[Tensor, "n"]
@@ -189,24 +217,19 @@ class Copula:
 
     def to(self, device: torch.device | str) -> Copula:
         """The same copula on another device."""
-        return Copula.from_tensors({name: tensor.to(device) for name, tensor in self.tensors().items()})
+        return Copula(self.structure.to(device), tuple(mode.to(device) for mode in self.modes))
 
     def tensors(self) -> dict[str, Tensor]:
         """All parts by name, for a safetensors file."""
         parts = {"structure": self.structure, **{f"mode{k}": mode for k, mode in enumerate(self.modes)}}
-        return {
-            f"copula.{name}.{kind}": getattr(components, kind) for name, components in parts.items() for kind in _KINDS
-        }
+        return {k: v for name, part in parts.items() for k, v in part.tensors(f"copula.{name}").items()}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Copula:
         """Inverse of `tensors`."""
-
-        def read(name: str) -> Components:
-            return Components(*(tensors[f"copula.{name}.{kind}"].float() for kind in _KINDS))
-
         n_modes = sum(name.startswith("copula.mode") and name.endswith("vectors") for name in tensors)
-        return cls(read("structure"), tuple(read(f"mode{k}") for k in range(n_modes)))
+        modes = (Components.from_tensors(tensors, f"copula.mode{k}") for k in range(n_modes))
+        return cls(Components.from_tensors(tensors, "copula.structure"), tuple(modes))
 
 
 def fit_structure(samples: Sequence[tuple[Float[Tensor, "n d"], Float[Tensor, "n"]]]) -> Components:

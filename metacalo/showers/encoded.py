@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,10 +13,11 @@ from metacalo.showers import cells
 from metacalo.showers.copula import Copula
 from metacalo.showers.drift import Drift
 from metacalo.showers.latents import Latents
+from metacalo.showers.longitudinal import Longitudinal
 from metacalo.showers.marginals import Interval, draw_within
 from metacalo.typing import ShowerTensor
 
-__all__ = ["EncodedShowers", "settled"]
+__all__ = ["EncodedShowers", "settled", "without_correlations"]
 
 
 @dataclass(frozen=True)
@@ -45,15 +47,14 @@ class EncodedShowers:
         )
 
     def dequantise(self, generator: torch.Generator, copula: Copula | None = None) -> Latents:
-        """Latents within the intervals, drawn anew with every call: white ones, or white after those of `copula`."""
+        """Latents within the intervals, drawn anew with every call; as correlated as `copula` says."""
         placed = cells.place_cells(self.scores, self.around.float(), generator)
         _, n_r, n_phi, n_z = placed.shape
         grid = (n_r, n_phi, n_z)
         structure = draw_within(self.structure, generator)
         if copula is not None:
             structure = copula.settle(structure, self.structure, self.log_energy, grid, generator)
-        latents = Latents.from_flat(torch.cat([structure, placed.flatten(1)], dim=1), grid)
-        return latents if copula is None else copula.whiten(latents, self.log_energy)
+        return Latents.from_flat(torch.cat([structure, placed.flatten(1)], dim=1), grid)
 
     @classmethod
     def concatenate(cls, parts: list[EncodedShowers]) -> EncodedShowers:
@@ -80,3 +81,27 @@ def settled(
     if copula is not None:
         drawn = copula.settle(drawn, steady, log_energy, grid, generator)
     return drift.add(drawn, log_energy)
+
+
+def without_correlations(
+    latents: Latents,
+    log_energy: Float[Tensor, "n"],
+    copula: Copula | None,
+    longitudinal: Sequence[Longitudinal | None],
+    sizes: Sequence[int],
+) -> Latents:
+    """White latents: without the correlations of the layers, which each detector has of its own, and of the copula.
+
+    Args:
+        latents: of one detector after another.
+        log_energy: ln(E_inc / MeV).
+        copula: shared by all of them; None leaves the latents as they are.
+        longitudinal: of each detector; None leaves its layers to the copula.
+        sizes: showers of each detector.
+    """
+    if copula is None:
+        return latents
+    rows = [torch.split(values, list(sizes)) for values in (latents.structure(), log_energy)]
+    parts = zip(longitudinal, *rows, strict=True)
+    lifted = [part if one is None else one.lift(part, energy, copula) for one, part, energy in parts]
+    return copula.whiten(latents.with_structure(torch.cat(lifted)), log_energy)

@@ -8,14 +8,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metacalo.showers.marginals import ConditionalMarginals, Interval
-from metacalo.showers.rings import LOG_ENERGY_KNOTS, depth_sites, log_energy
+from metacalo.showers.rings import LOG_ENERGY_KNOTS, LOG_INCIDENT_PLANES, depth_sites, log_energy
 from metacalo.showers.tabulate import fit_marginals
 from metacalo.typing import ShowerTensor
 
-__all__ = ["LOG_INCIDENT_PLANES", "count_hits", "draw_hits", "encode_hits", "fit_hits"]
-
-LOG_INCIDENT_PLANES = np.linspace(np.log(1e3), np.log(1e5), 4)
-"""Knots in ln(E_inc / MeV) of the tables of hit counts."""
+__all__ = ["count_hits", "draw_hits", "encode_hits", "fit_hits"]
 
 _BLOCK = 5  # layers that share a table
 

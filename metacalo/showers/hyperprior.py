@@ -18,16 +18,19 @@ from torch import Tensor
 
 from metacalo.showers.copula import Copula
 from metacalo.showers.drift import Drift
+from metacalo.showers.longitudinal import Longitudinal
 from metacalo.showers.marginals import ConditionalMarginals
 from metacalo.showers.normalise import STAGES, Normaliser
 from metacalo.showers.response import Response
+from metacalo.showers.spectrum import Spectrum
 
 __all__ = ["Hyperprior", "fit_hyperprior"]
 
-_TARGETS = ("total", *STAGES, "drift")
+_TARGETS = ("total", *STAGES, "spectrum", "drift", "longitudinal")
 _CALIBRATED = 0.5  # mean response above which deposits were divided by the sampling fraction
 _ENOUGH = 30.0  # showers at which a table row counts half of its most
 _RIDGE = 0.1  # strength of the ridge, in detectors; more drew far detectors to the mean (docs/experiments.md)
+_LONGITUDINAL_RIDGE = 50.0  # of correlations, which few showers tell badly: they hardly depart from their mean
 
 
 @dataclass(frozen=True)
@@ -69,11 +72,13 @@ class Hyperprior:
             )
             for stage in STAGES
         }
-        drift = Drift.from_columns(columns["drift"], torch.zeros(columns["drift"].shape[1]))
+        unseen = {stage: torch.zeros(columns[stage].shape[1]) for stage in ("drift", "longitudinal")}
         return Normaliser(
             total=Response.from_vector(columns["total"][0, 0], 0.0),
             **tables,
-            drift=drift,
+            spectrum=Spectrum.from_columns(columns["spectrum"], torch.zeros(len(columns["spectrum"]))),
+            drift=Drift.from_columns(columns["drift"], unseen["drift"]),
+            longitudinal=Longitudinal.from_columns(columns["longitudinal"], unseen["longitudinal"]),
             scale=scale,
             threshold=self.threshold * scale,
             copula=self.copula,
@@ -118,9 +123,13 @@ def _target(normaliser: Normaliser, stage: str) -> tuple[Float[Tensor, "S K colu
         if normaliser.scale > _CALIBRATED:
             vector[..., 0] += math.log(normaliser.scale)  # what the sampling fraction left of the response
         return vector, torch.full(vector.shape[:2], normaliser.total.weight)
-    if stage == "drift":
-        columns = normaliser.drift.columns()
-        return columns, normaliser.drift.weight.expand(columns.shape[:2])
+    if stage in ("drift", "longitudinal"):
+        by_knot: Drift | Longitudinal = getattr(normaliser, stage)
+        columns = by_knot.columns()
+        return columns, by_knot.weight.expand(columns.shape[:2])
+    if stage == "spectrum":
+        columns = normaliser.spectrum.columns()
+        return columns, normaliser.spectrum.weight[:, None].expand(columns.shape[:2])
     table: ConditionalMarginals = getattr(normaliser, stage)
     return table.columns(), table.weight
 
@@ -137,8 +146,6 @@ def fit_hyperprior(
     """
     mean, spread = descriptors.mean(0), descriptors.std(0, correction=0).clamp_min(1e-2)
     features = _features(descriptors, mean, spread).double()
-    ridge = torch.full((features.shape[1],), _RIDGE, dtype=torch.float64)
-    ridge[0] = 1e-6
     coefficients = {}
     for stage in _TARGETS:
         targets, weights = zip(*(_target(normaliser, stage) for normaliser in normalisers), strict=True)
@@ -146,6 +153,8 @@ def fit_hyperprior(
         weight = shots / (shots + _ENOUGH) + 1e-3
         gram = torch.einsum("nskf,ng->skfg", weight[..., None] * features[:, None, None], features)
         right = torch.einsum("nsk,nf,nskc->skfc", weight, features, target)
+        ridge = torch.full((features.shape[1],), _LONGITUDINAL_RIDGE if stage == "longitudinal" else _RIDGE).double()
+        ridge[0] = 1e-6  # the mean is free
         solved = torch.linalg.solve(gram + torch.diag(ridge), right)  # (S, K, feature, column)
         coefficients[stage] = solved.permute(2, 0, 1, 3).float().contiguous()
     knots = {stage: getattr(normalisers[0], stage).knots for stage in STAGES}

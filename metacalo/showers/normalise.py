@@ -4,15 +4,16 @@ From the coarse to the fine, each stage given the one before and exactly conserv
 
     total   E_total / E_inc                         given E_inc and theta        `response`
     layers  E_layer / E_total                       given E_inc                  `marginals`
-    rings   E_ring / what the inner rings left      given what they left         `rings`
+    rings   E_ring / what the inner rings left      given what they left, E_inc  `rings`
     hits    number of hit cells of a ring           given E_ring and E_inc       `hits`
     cells   which are hit, and their shares         given E_ring and the hits    `cells`
 
 Marginal tables make each of these standard normal, `Drift` makes it so at each energy, and a `Copula` that detectors
-share takes out their correlations. So an *untrained* generator (independent normal latents) already has every
-single-cell spectrum, the multiplicities, profiles and their linear correlations; what is left to learn is the rest. It
-is fitted on the shots, shrunk towards what the detector descriptors predict (`hyperprior`), and maps back with exact
-zeros and the sampled total conserved.
+share takes out their correlations, but for those of the layers, of which each detector has its own (`Longitudinal`);
+`Spectrum` keeps the features of the cell energies. So an *untrained* generator (independent normal latents) already has
+every single-cell spectrum, the multiplicities, profiles and their linear correlations; what is left to learn is the
+rest. It is fitted on the shots, shrunk towards what the detector descriptors predict (`hyperprior`), and maps back with
+exact zeros and the sampled total conserved.
 """
 
 from __future__ import annotations
@@ -29,15 +30,17 @@ from metacalo.errors import ShowerFileError
 from metacalo.showers import cells, rings
 from metacalo.showers.copula import Copula
 from metacalo.showers.drift import Drift, fit_drift
-from metacalo.showers.encoded import EncodedShowers, settled
+from metacalo.showers.encoded import EncodedShowers, settled, without_correlations
 from metacalo.showers.hits import count_hits, draw_hits, encode_hits, fit_hits
 from metacalo.showers.latents import Latents, structure_size
+from metacalo.showers.longitudinal import Longitudinal, fit_longitudinal
 from metacalo.showers.marginals import ConditionalMarginals, Interval
 from metacalo.showers.response import Response, fit_response
+from metacalo.showers.spectrum import Spectrum, fit_spectrum
 from metacalo.showers.tabulate import fit_marginals
 from metacalo.typing import ShowerArray, ShowerTensor
 
-__all__ = ["LOG_ENERGY_KNOTS", "PRIOR_STRENGTH", "STAGES", "Normaliser", "fit_normaliser"]
+__all__ = ["LOG_ENERGY_KNOTS", "PRIOR_STRENGTH", "STAGES", "Normaliser", "fit_normaliser", "with_spectrum"]
 
 LOG_ENERGY_KNOTS = np.linspace(np.log(1e3), np.log(1e5), 5)
 """Knots in ln(E_inc / MeV): 1 to 100 GeV, continued linearly outside."""
@@ -45,7 +48,16 @@ LOG_ENERGY_KNOTS = np.linspace(np.log(1e3), np.log(1e5), 5)
 STAGES = ("layers", "rings", "hits", "shares")
 """The stages that are `ConditionalMarginals`."""
 
-PRIOR_STRENGTH = {"total": 10.0, "layers": 30.0, "rings": 40.0, "hits": 40.0, "shares": 200.0, "drift": 100.0}
+PRIOR_STRENGTH = {
+    "total": 10.0,
+    "layers": 30.0,
+    "rings": 40.0,
+    "hits": 40.0,
+    "shares": 200.0,
+    "drift": 100.0,
+    "spectrum": 500.0,
+    "longitudinal": 400.0,
+}
 """Values that the prior counts for in each row: least error on a held-out detector at 50 and 400 shots."""
 
 _TINY = 1e-9  # MeV
@@ -59,7 +71,9 @@ class Normaliser:
     Attributes:
         total: the response.
         layers, rings, hits, shares: tables of the later stages.
+        spectrum: what is left of the absolute energy in the cells.
         drift: what is left of the energy in the structural latents.
+        longitudinal: correlations of total and layers.
         scale: mean E_total / E_inc of the file's convention (near 1 or near the sampling fraction); energies are
             divided by it before the tables, which so serve both conventions.
         threshold: smallest non-zero cell energy of the file in MeV; no generated hit is smaller.
@@ -71,7 +85,9 @@ class Normaliser:
     rings: ConditionalMarginals
     hits: ConditionalMarginals
     shares: ConditionalMarginals
+    spectrum: Spectrum
     drift: Drift
+    longitudinal: Longitudinal
     scale: float
     threshold: float
     copula: Copula | None = None
@@ -81,7 +97,7 @@ class Normaliser:
         scaled = showers / self.scale
         in_rings, hits = scaled.sum(2), count_hits(scaled)
         structure = self.encode_structure(in_rings, hits, energy, theta, showers.shape[2])
-        scores = cells.encode_shares(self.shares, scaled, hits, in_rings)
+        scores = cells.encode_shares(self.shares, self.spectrum.blur(scaled), hits, in_rings)
         x = torch.log(energy)
         steady = Interval(*(self.drift.remove(side, x) for side in structure))
         return EncodedShowers(steady, scores, cells.surroundings(scaled).half(), x)
@@ -103,15 +119,16 @@ class Normaliser:
         stages = [
             self.total.to_latent(total / energy, energy, theta),
             layers,
-            rings.encode_rings(self.rings, in_rings),
+            rings.encode_rings(self.rings, in_rings, energy),
             encode_hits(self.hits, hits, in_rings, energy, n_phi),
         ]
         lower, upper = (torch.cat([stage[side].reshape(len(total), -1) for stage in stages], dim=1) for side in (0, 1))
         return Interval(lower, upper)
 
     def draw(self, encoded: EncodedShowers, generator: torch.Generator) -> Latents:
-        """Latents of encoded showers: dequantised, without common correlations."""
-        return encoded.dequantise(generator, self.copula)
+        """Latents of encoded showers: dequantised, without correlations."""
+        latents = encoded.dequantise(generator, self.copula)
+        return without_correlations(latents, encoded.log_energy, self.copula, [self.longitudinal], [len(encoded)])
 
     def forward(
         self,
@@ -128,22 +145,25 @@ class Normaliser:
         x = torch.log(energy)
         if self.copula is not None:
             latents = self.copula.colour(latents, x)
+            latents = latents.with_structure(self.longitudinal.impose(latents.structure(), x, self.copula))
         latents = latents.with_structure(self.drift.add(latents.structure(), x))
         total = self.total.to_response(latents.total, energy, theta) * energy
         fractions = self.layers.to_value(latents.layers[..., None], x[:, None].expand_as(latents.layers))[..., 0]
         threshold = self.threshold / self.scale
         in_layers = _share_total(total, torch.exp(fractions), threshold)
-        in_rings = rings.break_rings(self.rings, latents.rings, in_layers, threshold)
+        in_rings = rings.break_rings(self.rings, latents.rings, in_layers, energy, threshold)
         hits = draw_hits(self.hits, latents.hits, in_rings, energy, latents.grid[1], threshold)
-        return self.scale * cells.share_out(self.shares, latents.cells, hits, in_rings, threshold * (1 - _ROUNDING))
+        return self.scale * cells.share_out(
+            self.shares, latents.cells, hits, in_rings, threshold * (1 - _ROUNDING), self.spectrum
+        )
 
     def shrunk_towards(self, prior: Normaliser) -> Normaliser:
         """The normaliser with all tables averaged with `prior`'s, at `PRIOR_STRENGTH`, and with its copula."""
         tables = {
             stage: getattr(self, stage).shrunk_towards(getattr(prior, stage), PRIOR_STRENGTH[stage])
-            for stage in ("total", "layers", "hits", "shares", "drift")
+            for stage in ("total", "layers", "hits", "shares", "spectrum", "drift", "longitudinal")
         }
-        alike = rings.ring_of_sites(*map(len, (self.rings.t0, self.layers.t0))).to(self.rings.t0.device)
+        alike = rings.ring_of_rows(len(self.rings.t0), len(self.layers.t0)).to(self.rings.t0.device)
         tables["rings"] = self.rings.shrunk_towards(prior.rings, PRIOR_STRENGTH["rings"], alike)
         return replace(self, **tables, copula=prior.copula)
 
@@ -154,7 +174,7 @@ class Normaliser:
 
     def tensors(self) -> dict[str, Tensor]:
         """All tables and scalars by name, for a safetensors file; the copula is the base's."""
-        parts = self.total.tensors() | self.drift.tensors()
+        parts = self.total.tensors() | self.spectrum.tensors() | self.drift.tensors() | self.longitudinal.tensors()
         for stage in STAGES:
             parts |= getattr(self, stage).tensors(stage)
         return {**parts, "scalars": torch.tensor([self.scale, self.threshold], dtype=torch.float64)}
@@ -170,7 +190,9 @@ class Normaliser:
         return cls(
             total=Response.from_tensors(plain),
             **tables,
+            spectrum=Spectrum.from_tensors(plain),
             drift=Drift.from_tensors(plain),
+            longitudinal=Longitudinal.from_tensors(plain),
             scale=scale,
             threshold=threshold,
             copula=copula,
@@ -221,10 +243,12 @@ def fit_normaliser(
     tables = Normaliser(
         total=fit_response(total / scale / energy, energy, theta),
         layers=fit_marginals([(fractions[:, z], log_energy) for z in range(n_z)], LOG_ENERGY_KNOTS, extrapolate=True),
-        rings=rings.fit_rings(in_rings),
+        rings=rings.fit_rings(in_rings, energy),
         hits=fit_hits(hits, in_rings, energy, np.random.default_rng(0)),
         shares=cells.fit_shares(scaled, hits, in_rings, np.random.default_rng(1)),
+        spectrum=Spectrum.none(n_r),
         drift=Drift.none(structure_size((n_r, 1, n_z))),
+        longitudinal=Longitudinal.none(1 + n_z),
         scale=scale,
         threshold=threshold,
     )
@@ -232,18 +256,45 @@ def fit_normaliser(
         tables = tables.shrunk_towards(replace(prior, drift=tables.drift))
     incident, angle = (torch.from_numpy(array.astype(np.float32)) for array in (energy, theta))
     structure = tables.encode_structure(torch.from_numpy(in_rings), torch.from_numpy(hits), incident, angle, n_phi)
-    return replace(tables, drift=_fit_drift(structure, torch.log(incident), (n_r, n_phi, n_z), prior))
+    tables = _with_energy(tables, structure, torch.log(incident), (n_r, n_phi, n_z), prior)
+    return tables if prior is None else with_spectrum(tables, torch.from_numpy(scaled), torch.log(incident))
 
 
-def _fit_drift(
-    structure: Interval, log_energy: Float[Tensor, "n"], grid: tuple[int, int, int], prior: Normaliser | None
-) -> Drift:
-    """Drift of structural latents of which intervals are known; twice, since where they lie depends on it."""
+def _with_energy(
+    tables: Normaliser,
+    structure: Interval,
+    log_energy: Float[Tensor, "n"],
+    grid: tuple[int, int, int],
+    prior: Normaliser | None,
+) -> Normaliser:
+    """Drift and correlations of layers, of structural latents of which intervals are known.
+
+    Twice, since where latents lie within their intervals depends on them.
+    """
     generator = torch.Generator().manual_seed(0)
-    drift = Drift.none(structure.lower.shape[1]) if prior is None else prior.drift
+    copula = None if prior is None else prior.copula
+    drift = tables.drift if prior is None else prior.drift
     for _ in range(2):
-        drawn = settled(structure, drift, log_energy, grid, None if prior is None else prior.copula, generator)
+        drawn = settled(structure, drift, log_energy, grid, copula, generator)
         drift = fit_drift(drawn, log_energy)
         if prior is not None:
             drift = drift.shrunk_towards(prior.drift, PRIOR_STRENGTH["drift"])
-    return drift
+    longitudinal = fit_longitudinal(drift.remove(drawn, log_energy), log_energy, 1 + grid[2])
+    if prior is not None:
+        longitudinal = longitudinal.shrunk_towards(prior.longitudinal, PRIOR_STRENGTH["longitudinal"])
+    return replace(tables, drift=drift, longitudinal=longitudinal)
+
+
+def with_spectrum(tables: Normaliser, scaled: ShowerTensor, log_energy: Float[Tensor, "n"]) -> Normaliser:
+    """Tables with a spectrum fitted to showers, in MeV over the scale of the file, which moves that of `tables`."""
+    in_rings, hits = scaled.sum(2), count_hits(scaled)
+    n, *grid = scaled.shape
+    latents = Latents.noise(n, (grid[0], grid[1], grid[2]), torch.Generator().manual_seed(2))
+    if tables.copula is not None:
+        latents = tables.copula.colour(latents, log_energy)
+    threshold = tables.threshold / tables.scale * (1 - _ROUNDING)
+
+    def decode(spectrum: Spectrum) -> ShowerTensor:
+        return cells.share_out(tables.shares, latents.cells, hits, in_rings, threshold, spectrum)
+
+    return replace(tables, spectrum=fit_spectrum(scaled, decode, tables.spectrum, PRIOR_STRENGTH["spectrum"]))

@@ -80,6 +80,7 @@ class LogNormaliser:
     threshold: float
     grid: tuple[int, int, int]
     copula: ClassVar[None] = None
+    longitudinal: ClassVar[None] = None
 
     def encode(self, showers: ShowerTensor, energy: Float[Tensor, "n"], theta: Float[Tensor, "n"]) -> LogEncoded:
         """Latents of showers (MeV) of incident energy (MeV); the angle (rad) is of no use."""

@@ -18,8 +18,9 @@ from metacalo.showers.encoded import settled
 from metacalo.showers.hdf5 import Showers
 from metacalo.showers.hyperprior import Hyperprior, fit_hyperprior
 from metacalo.showers.latents import Latents
+from metacalo.showers.longitudinal import Longitudinal, fit_longitudinal
 from metacalo.showers.marginals import Interval
-from metacalo.showers.normalise import Normaliser, fit_normaliser
+from metacalo.showers.normalise import Normaliser, fit_normaliser, with_spectrum
 from metacalo.showers.plain import LogNormaliser, LogPrior, fit_log_normaliser, fit_log_prior
 from metacalo.typing import ShowerTensor
 
@@ -29,6 +30,7 @@ PreprocessingName = Literal["tables", "log"]
 
 _COPULA_SHOWERS = 1500  # of a task that the common correlations are fitted on
 _COPULA_ROUNDS = 4
+_SPECTRUM_SHOWERS = 300  # of a task, for the spectrum of its cells
 
 
 class Encoded(Protocol):
@@ -69,6 +71,11 @@ class AnyNormaliser(Protocol):
     @property
     def copula(self) -> Copula | None:
         """Correlations that detectors share."""
+        ...
+
+    @property
+    def longitudinal(self) -> Longitudinal | None:
+        """Correlations of the layers, of which each detector has its own."""
         ...
 
     def encode(self, showers: ShowerTensor, energy: Float[Tensor, "n"], theta: Float[Tensor, "n"]) -> Encoded:
@@ -147,12 +154,11 @@ class _Tables:
             fitted.append(self.fit(showers))
             samples.append(_CopulaSample.of(fitted[-1], showers.select(slice(0, _COPULA_SHOWERS))))
             described.append(torch.from_numpy(descriptors))
-        drifts, copula = _fit_copula(samples, [normaliser.drift for normaliser in fitted])
-        fitted = [replace(normaliser, drift=drift) for normaliser, drift in zip(fitted, drifts, strict=True)]
+        fitted, copula = _fit_correlations(samples, fitted)
         hyperprior = fit_hyperprior(fitted, torch.stack(described), copula)
         shrunk: list[AnyNormaliser] = [
-            normaliser.shrunk_towards(hyperprior.predict(descriptors, scale=normaliser.scale))
-            for normaliser, descriptors in zip(fitted, described, strict=True)
+            normaliser.shrunk_towards(hyperprior.predict(about, scale=normaliser.scale))
+            for normaliser, about in zip(fitted, described, strict=True)
         ]
         return shrunk, hyperprior
 
@@ -188,11 +194,19 @@ class _Log:
 
 @dataclass(frozen=True)
 class _CopulaSample:
-    """Showers of a detector: intervals of structural latents with drift, latents of cells, ln(E_inc / MeV)."""
+    """Showers of a detector.
+
+    Attributes:
+        structure: intervals of structural latents with drift.
+        cells: latents of cells.
+        log_energy: ln(E_inc / MeV).
+        scaled: a few of the showers in MeV over the scale of the file.
+    """
 
     structure: Interval
     cells: ShowerTensor
     log_energy: Float[Tensor, "n"]
+    scaled: ShowerTensor
 
     @classmethod
     def of(cls, normaliser: Normaliser, showers: Showers) -> _CopulaSample:
@@ -202,23 +216,39 @@ class _CopulaSample:
         # seeded by the showers: the same numbers for all detectors would look like correlations
         generator = torch.Generator().manual_seed(int(showers.hashes()[0]) % 2**63)
         placed = cells.place_cells(encoded.scores, encoded.around.float(), generator)
-        return cls(encoded.structure, placed, encoded.log_energy)
+        scaled = torch.from_numpy(showers.showers[:_SPECTRUM_SHOWERS]) / normaliser.scale
+        return cls(encoded.structure, placed, encoded.log_energy, scaled)
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Cells of the mesh, (r, phi, z)."""
+        _, n_r, n_phi, n_z = self.cells.shape
+        return n_r, n_phi, n_z
 
 
-def _fit_copula(samples: list[_CopulaSample], drifts: list[Drift]) -> tuple[list[Drift], Copula]:
-    """Drifts and the copula, in turn: where latents lie within their intervals depends on both."""
+def _fit_correlations(samples: list[_CopulaSample], normalisers: list[Normaliser]) -> tuple[list[Normaliser], Copula]:
+    """The copula, and with it drift, correlations of layers and spectrum of each detector.
+
+    Drifts and the copula are fitted in turn: where latents lie within their intervals depends on both.
+    """
     modes = fit_modes([(sample.cells, sample.log_energy) for sample in samples])
     generator, copula = torch.Generator().manual_seed(0), None
+    drifts = [normaliser.drift for normaliser in normalisers]
+    steady: list[tuple[Tensor, Tensor]] = []
     for _ in range(_COPULA_ROUNDS):
         steady, fitted = [], []
         for sample, drift in zip(samples, drifts, strict=True):
-            _, n_r, n_phi, n_z = sample.cells.shape
-            drawn = settled(sample.structure, drift, sample.log_energy, (n_r, n_phi, n_z), copula, generator)
+            drawn = settled(sample.structure, drift, sample.log_energy, sample.grid, copula, generator)
             fitted.append(fit_drift(drawn, sample.log_energy))
             steady.append((fitted[-1].remove(drawn, sample.log_energy), sample.log_energy))
         drifts, copula = fitted, Copula(fit_structure(steady), modes)
     assert copula is not None
-    return drifts, copula
+    made = []
+    for normaliser, sample, drift, (structure, log_energy) in zip(normalisers, samples, drifts, steady, strict=True):
+        longitudinal = fit_longitudinal(structure, log_energy, 1 + sample.grid[2])
+        correlated = replace(normaliser, drift=drift, longitudinal=longitudinal, copula=copula)
+        made.append(with_spectrum(correlated, sample.scaled, log_energy[: len(sample.scaled)]))
+    return made, copula
 
 
 PREPROCESSING: dict[PreprocessingName, Preprocessing] = {"tables": _Tables(), "log": _Log()}

@@ -18,16 +18,20 @@ from metacalo.showers.tabulate import fit_marginals
 __all__ = [
     "DEPTH_BLOCK",
     "LOG_ENERGY_KNOTS",
+    "LOG_INCIDENT_PLANES",
     "break_rings",
     "depth_sites",
     "encode_rings",
     "fit_rings",
     "log_energy",
-    "ring_of_sites",
+    "ring_of_rows",
 ]
 
-LOG_ENERGY_KNOTS = np.linspace(np.log(0.03), np.log(8e3), 9)
-"""Knots in ln(E / MeV) of the energy that is to be shared out, 0.03 MeV to 8 GeV."""
+LOG_ENERGY_KNOTS = np.linspace(np.log(0.3), np.log(8e3), 7)
+"""Knots in ln(E / MeV) of the energy that is to be shared out, 0.3 MeV to 8 GeV."""
+
+LOG_INCIDENT_PLANES = np.linspace(np.log(1e3), np.log(1e5), 3)
+"""Knots in ln(E_inc / MeV) of tables that have two contexts."""
 
 DEPTH_BLOCK = 3
 """Layers that share a table."""
@@ -40,9 +44,11 @@ def depth_sites(n_r: int, n_z: int, block: int = DEPTH_BLOCK) -> Int[Tensor, "r 
     return torch.arange(n_r)[:, None] * -(-n_z // block) + torch.arange(n_z)[None] // block
 
 
-def ring_of_sites(sites: int, n_z: int) -> Int[Tensor, "S"]:
-    """Ring of each of the `sites` of a table of rings, see `fit_rings`."""
-    return torch.arange(sites) // -(-n_z // DEPTH_BLOCK)
+def ring_of_rows(n_rows: int, n_z: int) -> Int[Tensor, "S"]:
+    """Number of the ring and plane of each of the rows of `fit_rings`' tables: what the rows of all depths share."""
+    n_blocks, n_planes = -(-n_z // DEPTH_BLOCK), len(LOG_INCIDENT_PLANES)
+    row = torch.arange(n_rows)
+    return row // (n_blocks * n_planes) * n_planes + row % n_planes
 
 
 def log_energy(energy: Tensor) -> Tensor:
@@ -63,19 +69,25 @@ def _log_odds(rings: Tensor, left: Tensor) -> Float[Tensor, "n r z"]:
     return torch.cat([odds[:, :-1], torch.full_like(odds[:, :1], torch.nan)], dim=1)
 
 
-def encode_rings(table: ConditionalMarginals, rings: Float[Tensor, "n r z"]) -> Interval:
-    """Intervals of latents (n, r, z) of ring energies in MeV (over the scale of the file)."""
+def encode_rings(table: ConditionalMarginals, rings: Float[Tensor, "n r z"], energy: Float[Tensor, "n"]) -> Interval:
+    """Intervals of latents (n, r, z) of ring energies, in MeV (over the scale of the file), and of E_inc in MeV."""
     n, n_r, n_z = rings.shape
     left = _left(rings)
     site = depth_sites(n_r, n_z).to(rings.device).flatten().expand(n, -1)
-    site = site.clamp_max(table.t0.shape[0] - 1)  # the outermost ring has no table and needs none
+    last = table.t0.shape[0] // len(table.planes) - 1
+    site = site.clamp_max(last)  # the outermost ring has no table and needs none
     odds = _log_odds(rings, left).flatten(1)[..., None]
-    lower, upper = table.to_latent(odds, log_energy(left).flatten(1), site)
+    incident = torch.log(energy)[:, None].expand_as(site)
+    lower, upper = table.to_latent(odds, log_energy(left).flatten(1), site, incident)
     return Interval(lower.reshape(n, n_r, n_z), upper.reshape(n, n_r, n_z))
 
 
 def break_rings(
-    table: ConditionalMarginals, latent: Float[Tensor, "n r z"], layers: Float[Tensor, "n z"], threshold: float
+    table: ConditionalMarginals,
+    latent: Float[Tensor, "n r z"],
+    layers: Float[Tensor, "n z"],
+    energy: Float[Tensor, "n"],
+    threshold: float,
 ) -> Float[Tensor, "n r z"]:
     """Ring energies that add up to `layers`; none is between zero and `threshold` (unless its layer is).
 
@@ -83,13 +95,15 @@ def break_rings(
         table: of (n_r - 1) rings and the blocks of layers, see `fit_rings`.
         latent: of the rings; those of the outermost are not read.
         layers: layer energies in MeV (over the scale of the file).
+        energy: E_inc in MeV.
         threshold: smallest cell energy, in the same unit.
     """
     n, n_r, n_z = latent.shape
     sites = depth_sites(n_r, n_z).to(latent.device)
+    incident = torch.log(energy)[:, None].expand_as(layers)
     left, rings = layers, []
     for ring in range(n_r - 1):
-        odds = table.to_value(latent[:, ring, :, None], log_energy(left), sites[ring].expand(n, -1))[..., 0]
+        odds = table.to_value(latent[:, ring, :, None], log_energy(left), sites[ring].expand(n, -1), incident)[..., 0]
         taken, left = _break(left, odds, threshold)
         rings.append(taken)
     return torch.stack([*rings, left], dim=1)
@@ -107,12 +121,22 @@ def _break(left: Tensor, odds: Tensor, threshold: float) -> tuple[Tensor, Tensor
     return left * taken, left * rest
 
 
-def fit_rings(rings: Float[np.ndarray, "n r z"]) -> ConditionalMarginals:
-    """Tables of (n_r - 1) rings and the blocks of layers, from ring energies in MeV (over the scale of the file)."""
+def fit_rings(rings: Float[np.ndarray, "n r z"], energy: Float[np.ndarray, "n"]) -> ConditionalMarginals:
+    """Tables of (n_r - 1) rings and the blocks of layers, given ln(E_left / MeV) and ln(E_inc / MeV).
+
+    Both are needed: 10 MeV outside a ring are one hit at 1 GeV and the sum of many at 100 GeV.
+
+    Args:
+        rings: ring energies in MeV (over the scale of the file).
+        energy: E_inc in MeV.
+    """
     energies = torch.from_numpy(rings)
     left = _left(energies)
     odds, x = _log_odds(energies, left).numpy(), log_energy(left).numpy()
+    y = np.broadcast_to(np.log(energy)[:, None, None], x.shape)
     n_r, n_z = rings.shape[1:]
     blocks = [slice(z, z + DEPTH_BLOCK) for z in range(0, n_z, DEPTH_BLOCK)]
-    samples = [(odds[:, r, b].reshape(-1), x[:, r, b].reshape(-1)) for r in range(n_r - 1) for b in blocks]
-    return fit_marginals(samples, LOG_ENERGY_KNOTS)
+    samples = [
+        tuple(array[:, r, block].reshape(-1) for array in (odds, x, y)) for r in range(n_r - 1) for block in blocks
+    ]
+    return fit_marginals(samples, LOG_ENERGY_KNOTS, LOG_INCIDENT_PLANES)

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 import torch
+from scipy.stats import kstest
 
 from metacalo.errors import ConfigError
 from metacalo.generators.base import Batch
@@ -87,18 +89,46 @@ def test_a_part_without_weight_does_not_change_the_loss(part: str) -> None:
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_a_part_without_weight_teaches_the_network_nothing(part: str) -> None:
-    """Only the rows of the last layer that predict the other parts get a gradient."""
-    model = small_diffusion(weights=LossWeights(**{part: 0.0})).train()
+def test_a_part_without_weight_does_not_exist_for_the_network(part: str) -> None:
+    others = {name: 0.5 for name in PARTS if name != part}
+    model = small_diffusion(weights=LossWeights(**{part: 0.0}, **others)).train()
+    assert set(model.dit.patching.parts) == set(others)
+    assert model.dit.read.in_features == model.dit.write.out_features == model.dit.patching.token_size
+    disturb(model)
+    predicted = model.denoise(draw_latents(4), torch.full((4,), 0.5), draw_batch(4).conditions)
+    assert {name for name in PARTS if (getattr(predicted, name) != 0).any()} == set(others)
     model.loss(draw_batch(4), seeded()).backward()
-    cells, rings, hits, layers, total = torch.split(model.dit.write.bias.grad, [12, 6, 6, 2, 1])
-    taught = {"total": total, "layers": layers, "rings": rings, "hits": hits, "cells": cells}
-    assert [name for name in PARTS if (taught[name] == 0).all()] == [part]
+    assert (model.dit.write.bias.grad != 0).all()
+
+
+def test_by_default_the_network_sees_all_but_the_cells() -> None:
+    """Two times the rings, the layers, and the total."""
+    dit = Diffusion(DiffusionSettings(), (9, 16, 45), CONDITIONS).dit
+    assert dit.read.in_features == dit.write.out_features == 2 * 9 + 1 + 1
+
+
+def samplings() -> list[dict[str, Any]]:
+    deterministic = [{"sampler": name, "steps": 4} for name in ("ddim", "euler", "heun", "ab2")]
+    shortcut = {"sampler": "shortcut", "steps": 2, "dit": {"shortcuts": True}}
+    noise = {"sampler": "ddpm", "steps": 5, "prediction": "noise", "clip": 3.0}
+    return [*deterministic, shortcut, {"sampler": "ddpm", "steps": 3}, noise, {"prediction": "data", "steps": 3}]
+
+
+@pytest.mark.parametrize("settings", samplings(), ids=str)
+def test_a_part_without_weight_is_sampled_as_independent_normals(settings: dict[str, Any]) -> None:
+    model = small_diffusion(**settings)
+    disturb(model)
+    drawn = model.sample(draw_batch(40).conditions, seeded(3))
+    assert torch.equal(drawn.cells, Latents.noise(40, GRID, seeded(3)).cells)
+    assert kstest(drawn.cells.flatten().numpy(), "norm").pvalue > 0.01
+    assert not torch.equal(drawn.rings, Latents.noise(40, GRID, seeded(3)).rings)
 
 
 def test_a_weight_below_zero_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"'weights.hits' = -1 is not valid"):
         DiffusionSettings.build({"weights": {"hits": -1}})
+    with pytest.raises(ConfigError, match="no part has a weight, so that nothing would be learnt"):
+        DiffusionSettings.build({"weights": dict.fromkeys(PARTS, 0)})
     with pytest.raises(ConfigError, match=r"unknown key 'weights.cell'; did you mean 'cells'\?"):
         DiffusionSettings.build({"weights": {"cell": 1}})
 
@@ -125,7 +155,7 @@ def test_sampler_and_steps_can_be_chosen() -> None:
 
 def test_correlations_of_cells_are_learnt() -> None:
     """The cells of a layer share half of their variance, so that the mean of a layer has a variance above one half."""
-    only_cells = LossWeights(total=0, layers=0, rings=0, hits=0)
+    only_cells = LossWeights(total=0, layers=0, rings=0, hits=0, cells=1)
     model, conditions = small_diffusion(weights=only_cells), torch.zeros(300, CONDITIONS)
     before = model.sample(conditions, seeded()).cells
     model.train()

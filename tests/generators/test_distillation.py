@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from metacalo.errors import ConfigError
 from metacalo.generators.base import Batch
-from metacalo.generators.diffusion import Diffusion, DiffusionSettings
+from metacalo.generators.diffusion import Diffusion, DiffusionSettings, LossWeights
 from metacalo.generators.distillation import distillation_loss, distilled, midpoint, two_halves
 from metacalo.generators.samplers import SHORTCUT_STEPS
 from metacalo.showers.latents import Latents
@@ -89,6 +90,21 @@ def test_the_shortest_steps_chain_to_the_exact_flow() -> None:
     assert worst(moved, expected) < 0.03
 
 
+def test_parts_without_weight_are_no_part_of_distillation() -> None:
+    """By default cells: the loss is that of the other parts, and a shortcut leaves the cells' noise as it is."""
+    teacher = small_diffusion()
+    disturb(teacher)
+    student = student_of(teacher, steps=2)
+    disturb(student, seed=6)
+    batch = draw_batch(20)
+    changed = Batch(replace(batch.latents, cells=batch.latents.cells + 1), batch.conditions)
+    losses = [distillation_loss(student, teacher, each, seeded()) for each in (batch, changed)]
+    assert torch.equal(*losses)
+    assert float(losses[0].detach()) > 0
+    drawn = sampled(student, "shortcut", 2)
+    assert torch.equal(drawn.cells, Latents.noise(300, GRID, seeded(9)).cells)
+
+
 def student_of(teacher: Diffusion, steps: int = 4) -> Diffusion:
     made = Diffusion(distilled(teacher.settings, steps), GRID, CONDITIONS)
     made.load_state_dict({**made.state_dict(), **teacher.state_dict()})
@@ -156,7 +172,7 @@ def test_the_targets_get_no_gradient() -> None:
 @pytest.fixture(scope="module")
 def teacher() -> Diffusion:
     """Has learnt cells that share half of their variance, layers that follow the conditions, and a mean."""
-    model = small_diffusion(dit={"width": 32, "patch": (3, 4, 1)})
+    model = small_diffusion(dit={"width": 32, "patch": (3, 4, 1)}, weights=LossWeights(cells=0.5))
     train(model, model.loss, steps=400, rate=1e-2)
     return model
 

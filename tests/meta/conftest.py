@@ -10,7 +10,7 @@ import torch
 from metacalo.meta.episodes import ShowerPool, TaskStream
 from metacalo.showers import Showers, Task, data_folder, resolve_task
 from metacalo.showers.normalise import Normaliser, fit_normaliser
-from tests.small import draw_copula
+from tests.small import draw_copula, draw_own
 
 N_SHOWERS = 40
 
@@ -22,13 +22,13 @@ def first_showers(task: Task) -> Showers:
 
 @pytest.fixture(scope="session")
 def two_tasks() -> dict[str, tuple[Task, Normaliser]]:
-    """SiW and PbWO4 with the normalisers of their first 40 showers and some correlations in common."""
+    """SiW and PbWO4 with the normalisers of their first 40 showers, correlations in common and of their own."""
     copula, found = draw_copula((9, 16, 45)), {}
-    for name in ("siw", "pbwo4"):
+    for seed, name in enumerate(("siw", "pbwo4")):
         task = resolve_task(data_folder("tasks") / name)
         showers = first_showers(task)
         normaliser = fit_normaliser(showers.showers, showers.energy, showers.theta)
-        found[task.name] = (task, replace(normaliser, copula=copula))
+        found[task.name] = (task, replace(normaliser, copula=copula, own=draw_own((9, 16, 45), seed)))
     return found
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -9,64 +9,72 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from metacalo.errors import ConfigError
-from metacalo.models.patches import Patching
+from metacalo.models.patches import PARTS, Patching
 from metacalo.showers.latents import Latents
 from tests.small import seeded
 
 sizes = st.integers(1, 4)
+all_parts = st.just(PARTS)
 
 
 @st.composite
-def patchings(draw: Callable) -> Patching:
+def patchings(draw: Callable, parts: st.SearchStrategy = all_parts) -> Patching:
     patch = draw(st.tuples(sizes, sizes, sizes))
     counts = draw(st.tuples(sizes, sizes, sizes))
     r, phi, z = (cells * count for cells, count in zip(patch, counts, strict=True))
-    return Patching((r, phi, z), patch)
+    return Patching((r, phi, z), patch, draw(parts))
 
 
-@given(patchings())
+@given(patchings(st.sets(st.sampled_from(PARTS), min_size=1)))
 @example(Patching((9, 16, 45), (9, 16, 1)))
-@example(Patching((9, 16, 45), (3, 2, 3)))
+@example(Patching((9, 16, 45), (3, 2, 3), {"cells"}))
 @example(Patching((18, 50, 45), (3, 5, 9)))
 def test_latents_and_tokens_are_inverse(patching: Patching) -> None:
-    latents = Latents.noise(2, patching.grid, seeded())
-    tokens = patching.split_cells(latents.cells)
-    assert tokens.shape == (2, patching.n_tokens, patching.n_cells)
-    assert patching.n_tokens * patching.n_cells == latents.cells[0].numel()
-    assert torch.equal(patching.merge_cells(tokens), latents.cells)
-    content, joined = patching.join_content(latents), patching.join(latents)
-    assert content.shape == (2, patching.n_tokens, patching.content_size)
-    assert joined.shape == (2, patching.n_tokens, patching.token_size)
-    assert torch.equal(joined[..., : patching.content_size], content)
-    parted = patching.part(joined)
-    assert torch.equal(parted.cells, latents.cells)
-    for field in fields(Latents):
-        torch.testing.assert_close(getattr(parted, field.name), getattr(latents, field.name))
-    for part, whole in zip(patching.part_content(content), (parted.rings, parted.hits, parted.cells), strict=True):
-        assert torch.equal(part, whole)
+    latents, others = Latents.noise(2, patching.grid, seeded()), Latents.noise(2, patching.grid, seeded(1))
+    tokens = patching.join(latents)
+    assert tokens.shape == (2, patching.n_tokens, patching.token_size)
+    parted = patching.part(tokens, others)
+    for part in PARTS:
+        if part in patching.parts:
+            torch.testing.assert_close(getattr(parted, part), getattr(latents, part))
+        else:
+            assert getattr(parted, part) is getattr(others, part)
+
+
+def test_every_part_of_the_latents_can_be_carried() -> None:
+    assert set(PARTS) == {field.name for field in fields(Latents)}
 
 
 @given(patchings())
+def test_sizes_and_order_of_the_parts(patching: Patching) -> None:
+    p_r, p_phi, p_z = patching.patch
+    expected = {"cells": p_r * p_phi * p_z, "rings": p_r * p_z, "hits": p_r * p_z, "layers": p_z, "total": 1}
+    assert list(patching.sizes.items()) == list(expected.items())
+    few = Patching(patching.grid, patching.patch, {"total", "rings"})
+    latents = Latents.noise(2, patching.grid, seeded())
+    _, rings, _, _, total = patching.join(latents).split(list(expected.values()), dim=-1)
+    assert torch.equal(few.join(latents), torch.cat([rings, total], dim=-1))
+
+
+@given(patchings(st.just({"cells"})))
 def test_tokens_come_with_z_slowest_then_r_then_phi(patching: Patching) -> None:
     r, phi, z = torch.meshgrid(*(torch.arange(cells) for cells in patching.grid), indexing="ij")
     p_r, p_phi, p_z = patching.patch
-    _, n_phi, _ = patching.counts
-    n_r = patching.counts[0]
+    n_r, n_phi, _ = patching.counts
     token = (z // p_z * n_r + r // p_r) * n_phi + phi // p_phi
-    expected = torch.arange(patching.n_tokens)[:, None].expand(-1, patching.n_cells)
-    assert torch.equal(patching.split_cells(token[None].float())[0], expected.float())
+    latents = replace(Latents.noise(1, patching.grid, seeded()), cells=token[None].float())
+    expected = torch.arange(patching.n_tokens)[:, None].expand(-1, patching.token_size)
+    assert torch.equal(patching.join(latents)[0], expected.float())
 
 
-@given(patchings())
+@given(patchings(st.just({"cells", "rings", "hits"})))
 def test_a_token_carries_the_rings_and_hits_of_its_own_cells(patching: Patching) -> None:
     """Every cell holds the number of its ring: so must the ring's place in each token, whatever its patch in phi."""
     n_r, n_phi, n_z = patching.grid
     rings = torch.arange(float(n_r * n_z)).reshape(1, n_r, n_z)
     latents = Latents(torch.zeros(1), torch.zeros(1, n_z), rings, -rings, rings[:, :, None].expand(1, n_r, n_phi, n_z))
     p_r, p_phi, p_z = patching.patch
-    cells, energies, hits = torch.split(
-        patching.join_content(latents)[0], [patching.n_cells, patching.n_rings, patching.n_rings], dim=-1
-    )
+    cells, energies, hits = torch.split(patching.join(latents)[0], list(patching.sizes.values()), dim=-1)
     assert torch.equal(hits, -energies)
     of_cells = cells.reshape(-1, p_r, p_phi, p_z)
     assert torch.equal(of_cells, energies.reshape(-1, p_r, 1, p_z).expand_as(of_cells))
@@ -90,7 +98,7 @@ def test_values_that_tokens_share_are_averaged() -> None:
     patching = Patching((2, 2, 2), (1, 1, 1))
     # cell, ring, hits, layer, total of two tokens a ring and four a layer, the layers one after the other
     tokens = torch.arange(8.0)[None, :, None].expand(1, 8, 5)
-    parted = patching.part(tokens)
+    parted = patching.part(tokens, Latents.noise(1, (2, 2, 2), seeded()))
     assert parted.cells.flatten().tolist() == [0.0, 4.0, 1.0, 5.0, 2.0, 6.0, 3.0, 7.0]
     assert parted.rings.tolist() == parted.hits.tolist() == [[[0.5, 4.5], [2.5, 6.5]]]
     assert parted.layers.tolist() == [[1.5, 5.5]]

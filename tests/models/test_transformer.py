@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from metacalo.errors import ConfigError
-from metacalo.models.transformer import Attention, Block, KeyValueCache, SwiGLU
+from metacalo.models.transformer import Attention, Block, KeyValueCache, SwiGLU, _plain_attention
 from tests.small import disturb, seeded
 
 WIDTH, HEADS, LENGTH = 12, 3, 7
@@ -43,6 +44,29 @@ def test_attention_is_the_textbook_formula(causal: bool) -> None:
         mixed.append(scores.softmax(-1) @ v[..., cut])
     expected = torch.cat(mixed, -1) @ attention.out.weight.T + attention.out.bias
     torch.testing.assert_close(attention(x), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("length", [1, LENGTH])
+def test_plain_products_are_the_fused_attention(length: int, causal: bool) -> None:
+    q, k, v = torch.randn(3, 2, HEADS, length, 5, generator=seeded()).requires_grad_()
+    plain, fused = (attend(q, k, v, is_causal=causal) for attend in (_plain_attention, F.scaled_dot_product_attention))
+    torch.testing.assert_close(plain, fused, atol=1e-5, rtol=1e-5)
+    gradients = [torch.autograd.grad(made.square().sum(), (q, k, v)) for made in (plain, fused)]
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_training_in_bf16_is_that_in_single_precision(causal: bool) -> None:
+    """Where the plain products stand in for the fused attention."""
+    attention, x = make(Attention, WIDTH, HEADS, causal=causal), tokens()
+    exact = attention(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = attention(x)
+    assert rounded.dtype == torch.bfloat16
+    torch.testing.assert_close(rounded.float(), exact, atol=0.05, rtol=0.02)
+    gradients = [torch.autograd.grad(y.float().square().sum(), attention.qkv.weight)[0] for y in (exact, rounded)]
+    assert float((gradients[1] - gradients[0]).norm() / gradients[0].norm()) < 0.02
 
 
 @pytest.mark.parametrize("changed", range(LENGTH))

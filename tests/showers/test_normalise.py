@@ -9,6 +9,7 @@ from scipy import stats
 
 from metacalo.errors import ShowerFileError
 from metacalo.showers import Showers, data_folder, open_showers, rings
+from metacalo.showers.copula import fit_own
 from metacalo.showers.encoded import EncodedShowers
 from metacalo.showers.hits import count_hits, draw_hits
 from metacalo.showers.latents import Latents
@@ -267,6 +268,50 @@ def test_a_fit_with_a_prior_shrinks_its_tables_and_then_fits_what_drifts(
     # the drift is fitted on these very latents, but drawn anew and shrunk
     assert abs(float(structure.mean())) < 0.05
     assert float(structure.std()) == pytest.approx(1, abs=0.1)
+
+
+# --- own correlations ---
+
+
+def white_structure(shots: Showers, normaliser: Normaliser, seed: int = 5) -> torch.Tensor:
+    return normaliser.forward(*tensors_of(shots), generator(seed)).structure()
+
+
+def test_own_correlations_are_known_with_shots_and_a_copula_only(
+    shots: Showers, plain: Normaliser, shrunk: Normaliser
+) -> None:
+    assert shrunk.own is not None
+    assert plain.own is None
+    assert fit(shots, replace(plain, own=shrunk.own)).own is None
+
+
+def test_own_correlations_are_those_that_the_copula_leaves(shots: Showers, shrunk: Normaliser) -> None:
+    """Of total and layers; drawn anew, so not to the last digit."""
+    without = white_structure(shots, replace(shrunk, own=None))
+    again = fit_own(without, 1 + GRID[2])
+    x = torch.full((1,), 9.0)
+    unit = torch.eye(without.shape[1])
+    mine, theirs = (one.colour(unit, x.expand(len(unit)))[:46, :46] for one in (shrunk.own, again))
+    torch.testing.assert_close(mine, theirs, atol=0.03, rtol=0)
+    assert (mine - torch.eye(46)).abs().max() > 0.03
+
+
+def test_own_correlations_go_last_and_come_back_first(shots: Showers, shrunk: Normaliser) -> None:
+    _, energy, theta = tensors_of(shots)
+    bare, x = replace(shrunk, own=None), torch.log(energy)
+    before, after = (white_structure(shots, one) for one in (bare, shrunk))
+    assert torch.equal(after, shrunk.own.whiten(before, x))
+    assert not torch.allclose(after, before, atol=0.01)
+    latents = Latents.noise(len(shots), GRID, generator())
+    coloured = latents.with_structure(shrunk.own.colour(latents.structure(), x))
+    assert torch.equal(shrunk.inverse(latents, energy, theta), bare.inverse(coloured, energy, theta))
+
+
+def test_own_correlations_take_little_room(shrunk: Normaliser) -> None:
+    written = {name: tensor for name, tensor in shrunk.tensors().items() if name.startswith("own.")}
+    assert set(written) == {"own.vectors", "own.log_variance", "own.scale"}
+    assert sum(tensor.nbytes for tensor in written.values()) < 200_000
+    assert not any(name.startswith("own.") for name in replace(shrunk, own=None).tensors())
 
 
 # --- bookkeeping ---
