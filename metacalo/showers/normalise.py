@@ -50,11 +50,11 @@ STAGES = ("layers", "rings", "hits", "shares")
 
 PRIOR_STRENGTH = {
     "total": 10.0,
-    "layers": 30.0,
+    "layers": 80.0,
     "rings": 40.0,
     "hits": 40.0,
     "shares": 200.0,
-    "drift": 100.0,
+    "drift": 60.0,
     "spectrum": 500.0,
     "longitudinal": 400.0,
 }
