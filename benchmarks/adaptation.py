@@ -6,8 +6,9 @@ Reference showers are never shots, nor seen in pretraining. From scratch means t
 frozen tokenizer is given to it), all parameters trained on the same shots with the same early stopping for ten times
 the wall time that adaptation took. It is shown with two preprocessings, both fitted on the shots alone: the usual one,
 one transform for all layers, one for all rings and one for all cells whatever their place and the shower's energy
-("plain"), and metacalo's tables for each layer and ring ("tables"), which already make every single-cell spectrum right
-without any network. Neither has the hyperprior or the correlations that detectors share, which come with a base.
+("plain"), and metacalo's tables for each layer and ring ("tables"), which already make every single-cell spectrum
+nearly right without any network. Neither has the hyperprior, correlations or the spectrum of cells, which come with a
+base.
 """
 
 from __future__ import annotations
@@ -37,9 +38,10 @@ from metacalo.meta.episodes import ShowerPool
 from metacalo.model import ShowerModel, load_model, zero_shot
 from metacalo.parallel import side_by_side
 from metacalo.showers.drift import Drift
+from metacalo.showers.fitting import fit_normaliser
 from metacalo.showers.hdf5 import Showers
 from metacalo.showers.marginals import ConditionalMarginals
-from metacalo.showers.normalise import STAGES, Normaliser, fit_normaliser
+from metacalo.showers.normalise import STAGES, Normaliser
 from metacalo.showers.response import fit_response
 from metacalo.showers.tabulate import fit_marginals
 from metacalo.showers.tasks import Task, resolve_task

@@ -14,8 +14,10 @@ from metacalo.models.dit import DiTSettings
 from metacalo.models.prior import PriorSettings
 from metacalo.models.quantizer import QuantizerSettings
 from metacalo.models.vqvae import VQVAE, VQVAESettings
-from metacalo.showers.copula import COMPONENT_KNOTS, Components, Copula, fit_own
+from metacalo.showers.copula import COMPONENT_KNOTS, Components, Copula
+from metacalo.showers.drift import DRIFT_KNOTS
 from metacalo.showers.latents import Latents, structure_size
+from metacalo.showers.longitudinal import Longitudinal
 
 GRID = (3, 4, 6)
 PATCH = (3, 2, 2)
@@ -46,12 +48,13 @@ def draw_copula(grid: tuple[int, int, int] = GRID) -> Copula:
     return Copula(components(structure_size(grid), 1), (components(n_r * n_z, 2), components(n_r * n_z, 3)))
 
 
-def draw_own(grid: tuple[int, int, int] = GRID, seed: int = 0) -> Components:
-    """A detector's own correlations at random, of its total and layers."""
-    n_z = grid[2]
-    among = torch.randn(n_z // 3, 1 + n_z, generator=seeded(seed))
-    rest = torch.zeros(5000, structure_size(grid) - 1 - n_z)
-    return fit_own(torch.cat([torch.randn(5000, len(among), generator=seeded(seed + 1)) @ among, rest], dim=1), 1 + n_z)
+def draw_longitudinal(grid: tuple[int, int, int] = GRID, seed: int = 0) -> Longitudinal:
+    """Correlations of total and layers at random, others at each energy: half by two factors, half none."""
+    loadings = torch.randn(len(DRIFT_KNOTS), 1 + grid[2], 2, generator=seeded(seed))
+    loadings = loadings / loadings.norm(dim=2, keepdim=True) / 2**0.5
+    correlation = loadings @ loadings.mT
+    correlation.diagonal(dim1=1, dim2=2)[:] = 1
+    return Longitudinal(correlation, torch.full((len(DRIFT_KNOTS),), 100.0))
 
 
 def draw_batch(n: int, seed: int = 0, grid: tuple[int, int, int] = GRID, conditions: int = CONDITIONS) -> Batch:

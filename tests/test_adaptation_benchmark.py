@@ -8,7 +8,8 @@ import torch
 
 from benchmarks.adaptation import plain_normaliser
 from metacalo.showers import Showers, data_folder, open_showers
-from metacalo.showers.normalise import STAGES, Normaliser, fit_normaliser
+from metacalo.showers.fitting import fit_normaliser
+from metacalo.showers.normalise import STAGES, Normaliser
 from tests.small import seeded
 
 

@@ -26,8 +26,10 @@ from metacalo.models.quantizer import QuantizerSettings
 from metacalo.models.vqvae import VQVAESettings
 from metacalo.showers import DESCRIPTORS, Showers, data_folder, open_showers, resolve_task
 from metacalo.showers.conditions import TRAINED_ENERGY_MEV, condition_size
+from metacalo.showers.fitting import fit_normaliser
 from metacalo.showers.hyperprior import Hyperprior, fit_hyperprior
-from metacalo.showers.normalise import fit_normaliser
+from metacalo.showers.longitudinal import Longitudinal
+from metacalo.showers.spectrum import Spectrum
 from tests.small import disturb, draw_copula, draw_latents, seeded
 
 GRID, PATCH = (9, 16, 45), (9, 16, 15)
@@ -134,8 +136,13 @@ def test_an_adapted_model_read_back_has_the_same_normaliser(
     for model in (adapted, loaded):  # the correlations are the base's and are not written again
         assert tensor_hash(model.normaliser.copula.tensors()) == tensor_hash(base.hyperprior.copula.tensors())
     assert not any("copula" in name for name in adapted.normaliser.tensors())
-    assert adapted.normaliser.own is not None
-    assert zero_shot(base, shots.detector).normaliser.own is None
+    before = zero_shot(base, shots.detector).normaliser
+    for ours, known in zip(
+        (adapted.normaliser.longitudinal.correlation, adapted.normaliser.spectrum.offset),
+        (before.longitudinal.correlation, before.spectrum.offset),
+        strict=True,
+    ):  # the detector's own, and written
+        assert (ours - known).abs().max() > 0.01
     assert loaded.detector == adapted.detector == shots.detector
     assert np.sort(loaded.shots).tolist() == np.sort(shots.hashes()).tolist()
     assert set(seen_hashes(folder, base=base.path)) == {*shots.hashes(), 5, -7, 6}
@@ -144,10 +151,12 @@ def test_an_adapted_model_read_back_has_the_same_normaliser(
 def test_correlations_and_theta_shape_the_showers(adapted: ShowerModel, shots: Showers) -> None:
     showers = generated(adapted, "diffusion", shots)
     bare = replace(adapted, normaliser=replace(adapted.normaliser, copula=None))
-    common = replace(adapted, normaliser=replace(adapted.normaliser, own=None))
+    uncorrelated = Longitudinal.none(1 + GRID[2])
+    loose = replace(adapted, normaliser=replace(adapted.normaliser, longitudinal=uncorrelated))
+    blurred = replace(adapted, normaliser=replace(adapted.normaliser, spectrum=Spectrum.none(GRID[0])))
     slanted = replace(shots, theta=shots.theta * 0 + 1.0)
     for other in (
-        *(generated(model, "diffusion", shots) for model in (bare, common)),
+        *(generated(model, "diffusion", shots) for model in (bare, loose, blurred)),
         generated(adapted, "diffusion", slanted),
     ):
         assert (other != showers).any((1, 2, 3)).all()

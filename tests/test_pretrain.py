@@ -19,7 +19,7 @@ from metacalo.meta.training_data import training_data
 from metacalo.pretrain import PretrainSettings, pretrain
 from metacalo.showers import data_folder, discover_tasks, open_showers, write_showers
 from metacalo.showers.conditions import encode_conditions
-from metacalo.showers.copula import fit_own
+from metacalo.showers.longitudinal import fit_longitudinal
 from tests.small import seeded
 
 STAGE = {"steps": 54, "batch": 6, "warmup": 5}
@@ -128,19 +128,18 @@ def test_the_hyperprior_and_its_copula_are_those_of_the_tasks(base: Base, tasks:
         torch.testing.assert_close(ours[name], tensor, atol=0.02, rtol=0.01, msg=name)
 
 
-def test_training_pools_lose_correlations_of_their_own(tasks: Path) -> None:
-    """Those that the copula leaves; nearly, since they were fitted before the tables were shrunk."""
+def test_training_pools_lose_the_correlations_of_their_layers(tasks: Path) -> None:
+    """Put back, they are those of the showers; nearly, since they are shrunk towards those of both tasks."""
     found = []
     for stream in training_data([tasks], (), reserve_one_in=10, capacity=45).streams:
         pool, rows = stream.draw_rows(1, seeded())[0], torch.arange(45)
-        own, x = pool.normaliser.own, pool.encoded(rows).log_energy
-        white = pool.batch(rows, seeded(), reflect=False).latents.structure()
-        again = fit_own(own.colour(white, x), 46)
-        unit, anywhere = torch.eye(white.shape[1]), x[:1].expand(white.shape[1])
-        mine, theirs = (one.colour(unit, anywhere)[:46, :46] for one in (own, again))
-        upper = np.triu_indices(46, 1)
-        assert np.corrcoef(mine[upper], theirs[upper])[0, 1] > 0.5
-        found.append(mine[upper])
+        own, copula, x = pool.normaliser.longitudinal, pool.normaliser.copula, pool.encoded(rows).log_energy
+        latents = copula.colour(pool.batch(rows, seeded(), reflect=False).latents, x)
+        again = fit_longitudinal(own.impose(latents.structure(), x, copula), x, 46)
+        row, column = np.triu_indices(46, 1)
+        mine, theirs = (one.correlation[:, row, column].flatten() for one in (own, again))
+        assert np.corrcoef(mine, theirs)[0, 1] > 0.5
+        found.append(mine)
     assert not np.allclose(*found, atol=0.01)  # each task has others
 
 

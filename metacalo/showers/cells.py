@@ -7,7 +7,8 @@ normal ones, the n above it are independent normals truncated at tau (order stat
 
 is uniform whatever n, and stands for the cell's weight; shares are weights over their sum. The logarithms of weights
 are tabulated by ring, n and the mean energy of a hit. Independent latents therefore have the right multiplicity, cell
-spectrum and ring energy, exactly conserved, in dense cores as among single tracks outside.
+spectrum and ring energy, exactly conserved, in dense cores as among single tracks outside; what sits at an absolute
+energy is for `Spectrum`.
 
 Which latents the cells without energy get is free. They are ranked by the energy around them, so that a field of
 latents varies as smoothly as the shower did.

@@ -1,8 +1,9 @@
 """How latents depend on one another, to second order: what is left after it is for the networks to learn.
 
-Correlations are alike in all detectors, shifts in depth and in width, and are kept once for all as a Gaussian copula:
-common principal components (Flury 1984) whose variances depend on the energy. The structure of a shower has one set of
-them; its cells have one for each Fourier mode in phi, since a turn of the shower changes nothing.
+Most correlations are alike in all detectors, shifts in depth and in width, and are kept once for all as a Gaussian
+copula (those of layers are not alike: `longitudinal`): common principal components (Flury 1984) whose variances depend
+on the energy. The structure of a shower has one set of them; its cells have one for each Fourier mode in phi, since a
+turn of the shower changes nothing.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """What a detector's normaliser should look like before a single shower was seen: regression on its descriptors.
 
 Every entry of a `Normaliser`'s tables is a linear function of the detector descriptors, fitted over the detectors of
-pretraining by ridge regression. At zero shots the prediction is the normaliser; with shots it is the prior that the
-fitted tables are shrunk towards (empirical Bayes), so that fifty showers already give smooth tables. Correlations are
-not predicted: all detectors share one `Copula`.
+pretraining by ridge regression; for the layers it is the departure from the `gamma_profile`. At zero shots the
+prediction is the normaliser; with shots it is the prior that the fitted tables are shrunk towards (empirical Bayes), so
+that fifty showers already give smooth tables. Other correlations than those of the layers are not predicted: all
+detectors share one `Copula`.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from torch import Tensor
 
 from metacalo.showers.copula import Copula
 from metacalo.showers.drift import Drift
+from metacalo.showers.gamma_profile import log_layer_fractions
 from metacalo.showers.longitudinal import Longitudinal
-from metacalo.showers.marginals import ConditionalMarginals
+from metacalo.showers.marginals import N_ATOMS, ConditionalMarginals
 from metacalo.showers.normalise import STAGES, Normaliser
 from metacalo.showers.response import Response
 from metacalo.showers.spectrum import Spectrum
@@ -29,8 +31,17 @@ __all__ = ["Hyperprior", "fit_hyperprior"]
 _TARGETS = ("total", *STAGES, "spectrum", "drift", "longitudinal")
 _CALIBRATED = 0.5  # mean response above which deposits were divided by the sampling fraction
 _ENOUGH = 30.0  # showers at which a table row counts half of its most
-_RIDGE = 0.1  # strength of the ridge, in detectors; more drew far detectors to the mean (docs/experiments.md)
-_LONGITUDINAL_RIDGE = 50.0  # of correlations, which few showers tell badly: they hardly depart from their mean
+_RIDGE = {
+    "total": 0.1,
+    "layers": 10.0,
+    "rings": 30.0,
+    "hits": 3.0,
+    "shares": 10.0,
+    "spectrum": 10.0,
+    "drift": 50.0,
+    "longitudinal": 50.0,
+}
+"""Strength of the ridge, in detectors: least error on detectors left out (docs/experiments.md)."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,7 @@ class Hyperprior:
         """
         features = _features(descriptors[None], self.mean, self.spread)[0]
         columns = {stage: torch.einsum("f,fskc->skc", features, self.coefficients[stage].float()) for stage in _TARGETS}
+        columns["layers"] = columns["layers"] + _expected_layers(descriptors, self.knots["layers"], columns["layers"])
         tables = {
             stage: ConditionalMarginals.from_columns(
                 self.knots[stage],
@@ -116,6 +128,15 @@ def _features(descriptors: Tensor, mean: Tensor, spread: Tensor) -> Float[Tensor
     return torch.cat([torch.ones(len(standard), 1), standard], dim=1)
 
 
+def _expected_layers(
+    descriptors: Float[Tensor, "d"], knots: Float[Tensor, "K"], columns: Float[Tensor, "z K column"]
+) -> Float[Tensor, "z K column"]:
+    """What the quantiles in the columns of the stage 'layers' are compared with; 0 for its atoms."""
+    expected = torch.zeros_like(columns)
+    expected[..., N_ATOMS:] = log_layer_fractions(descriptors, knots, len(columns))[..., None].to(columns)
+    return expected
+
+
 def _target(normaliser: Normaliser, stage: str) -> tuple[Float[Tensor, "S K column"], Float[Tensor, "S K"]]:
     """Entries of a stage and the showers behind them."""
     if stage == "total":
@@ -150,14 +171,18 @@ def fit_hyperprior(
     for stage in _TARGETS:
         targets, weights = zip(*(_target(normaliser, stage) for normaliser in normalisers), strict=True)
         target, shots = torch.stack(targets).double(), torch.stack(weights).double()
+        if stage == "layers":
+            knots = normalisers[0].layers.knots
+            pairs = zip(descriptors, target, strict=True)
+            target = target - torch.stack([_expected_layers(about, knots, columns) for about, columns in pairs])
         weight = shots / (shots + _ENOUGH) + 1e-3
         gram = torch.einsum("nskf,ng->skfg", weight[..., None] * features[:, None, None], features)
         right = torch.einsum("nsk,nf,nskc->skfc", weight, features, target)
-        ridge = torch.full((features.shape[1],), _LONGITUDINAL_RIDGE if stage == "longitudinal" else _RIDGE).double()
+        ridge = torch.full((features.shape[1],), _RIDGE[stage], dtype=torch.float64)
         ridge[0] = 1e-6  # the mean is free
         solved = torch.linalg.solve(gram + torch.diag(ridge), right)  # (S, K, feature, column)
         coefficients[stage] = solved.permute(2, 0, 1, 3).float().contiguous()
-    knots = {stage: getattr(normalisers[0], stage).knots for stage in STAGES}
+    knots_of = {stage: getattr(normalisers[0], stage).knots for stage in STAGES}
     planes = {stage: getattr(normalisers[0], stage).planes for stage in STAGES}
     relative = torch.tensor([normaliser.threshold / normaliser.scale for normaliser in normalisers])
-    return Hyperprior(coefficients, knots, planes, mean, spread, float(relative.median()), copula)
+    return Hyperprior(coefficients, knots_of, planes, mean, spread, float(relative.median()), copula)

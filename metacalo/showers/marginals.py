@@ -26,6 +26,7 @@ __all__ = [
     "ATOM_LIMIT",
     "LEVELS",
     "NO_ATOM",
+    "N_ATOMS",
     "ConditionalMarginals",
     "Interval",
     "draw_within",
@@ -42,6 +43,9 @@ ATOM_LIMIT = 4.0
 
 NO_ATOM = 8.0
 """|Score| of an atom that cannot be."""
+
+N_ATOMS = 2
+"""Columns of `ConditionalMarginals.columns` before those of the quantiles."""
 
 _MEDIAN = LEVELS.index(0.5)
 _COMMON_STRENGTH = 30.0  # values that no departure counts for; 3 to 100 serve alike (docs/experiments.md)

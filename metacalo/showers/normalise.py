@@ -12,8 +12,8 @@ Marginal tables make each of these standard normal, `Drift` makes it so at each 
 share takes out their correlations, but for those of the layers, of which each detector has its own (`Longitudinal`);
 `Spectrum` keeps the features of the cell energies. So an *untrained* generator (independent normal latents) already has
 every single-cell spectrum, the multiplicities, profiles and their linear correlations; what is left to learn is the
-rest. It is fitted on the shots, shrunk towards what the detector descriptors predict (`hyperprior`), and maps back with
-exact zeros and the sampled total conserved.
+rest. It is fitted on the shots (`fitting`), shrunk towards what the detector descriptors predict (`hyperprior`), and
+maps back with exact zeros and the sampled total conserved.
 """
 
 from __future__ import annotations
@@ -21,29 +21,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metacalo.errors import ShowerFileError
 from metacalo.showers import cells, rings
 from metacalo.showers.copula import Copula
-from metacalo.showers.drift import Drift, fit_drift
-from metacalo.showers.encoded import EncodedShowers, settled, without_correlations
-from metacalo.showers.hits import count_hits, draw_hits, encode_hits, fit_hits
-from metacalo.showers.latents import Latents, structure_size
-from metacalo.showers.longitudinal import Longitudinal, fit_longitudinal
+from metacalo.showers.drift import Drift
+from metacalo.showers.encoded import EncodedShowers, without_correlations
+from metacalo.showers.hits import count_hits, draw_hits, encode_hits
+from metacalo.showers.latents import Latents
+from metacalo.showers.longitudinal import Longitudinal
 from metacalo.showers.marginals import ConditionalMarginals, Interval
-from metacalo.showers.response import Response, fit_response
-from metacalo.showers.spectrum import Spectrum, fit_spectrum
-from metacalo.showers.tabulate import fit_marginals
-from metacalo.typing import ShowerArray, ShowerTensor
+from metacalo.showers.response import Response
+from metacalo.showers.spectrum import Spectrum
+from metacalo.typing import ShowerTensor
 
-__all__ = ["LOG_ENERGY_KNOTS", "PRIOR_STRENGTH", "STAGES", "Normaliser", "fit_normaliser", "with_spectrum"]
-
-LOG_ENERGY_KNOTS = np.linspace(np.log(1e3), np.log(1e5), 5)
-"""Knots in ln(E_inc / MeV): 1 to 100 GeV, continued linearly outside."""
+__all__ = ["PRIOR_STRENGTH", "STAGES", "Normaliser"]
 
 STAGES = ("layers", "rings", "hits", "shares")
 """The stages that are `ConditionalMarginals`."""
@@ -153,9 +147,14 @@ class Normaliser:
         in_layers = _share_total(total, torch.exp(fractions), threshold)
         in_rings = rings.break_rings(self.rings, latents.rings, in_layers, energy, threshold)
         hits = draw_hits(self.hits, latents.hits, in_rings, energy, latents.grid[1], threshold)
-        return self.scale * cells.share_out(
-            self.shares, latents.cells, hits, in_rings, threshold * (1 - _ROUNDING), self.spectrum
-        )
+        return self.scale * self.share_out(latents.cells, hits, in_rings)
+
+    def share_out(
+        self, latent: ShowerTensor, hits: Int[Tensor, "n r z"], in_rings: Float[Tensor, "n r z"]
+    ) -> ShowerTensor:
+        """Cells that add up to ring energies, both over the scale, of coloured latents; see `cells.share_out`."""
+        threshold = self.threshold / self.scale * (1 - _ROUNDING)
+        return cells.share_out(self.shares, latent, hits, in_rings, threshold, self.spectrum)
 
     def shrunk_towards(self, prior: Normaliser) -> Normaliser:
         """The normaliser with all tables averaged with `prior`'s, at `PRIOR_STRENGTH`, and with its copula."""
@@ -206,95 +205,3 @@ def _share_total(total: Float[Tensor, "n"], fractions: Float[Tensor, "n z"], thr
     energy = total[:, None] * torch.where(fractions.sum(1, keepdim=True) > 0, share, largest)
     energy = torch.where(energy < threshold, largest * energy, energy)
     return energy * (total / energy.sum(1).clamp_min(_TINY))[:, None]
-
-
-def fit_normaliser(
-    showers: ShowerArray,
-    energy: Float[np.ndarray, "n"],
-    theta: Float[np.ndarray, "n"],
-    prior: Normaliser | None = None,
-) -> Normaliser:
-    """Tables fitted on showers (MeV) of incident energies (MeV) and angles (rad).
-
-    Args:
-        showers: the shots.
-        energy: their incident energies.
-        theta: their polar angles.
-        prior: what the tables are shrunk towards, see `shrunk_towards`.
-
-    Raises:
-        ShowerFileError: no shower holds any energy.
-    """
-    energy, theta = np.asarray(energy, dtype=np.float64), np.asarray(theta, dtype=np.float64)
-    total = showers.sum((1, 2, 3), dtype=np.float64)
-    if not (total > 0).any():
-        raise ShowerFileError("every shower given to fit the normaliser is empty; choose showers with energy deposits")
-    scale = float(np.mean(total / energy))
-    threshold = float(showers[showers > 0].min())
-    scaled = showers / np.float32(scale)
-    in_rings = scaled.sum(2)
-    in_layers = in_rings.sum(1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        fractions = np.log(in_layers) - np.log(total / scale)[:, None]
-    fractions[in_layers <= 0] = -np.inf
-    hits = (scaled > 0).sum(2)
-    n_r, n_phi, n_z = showers.shape[1:]
-    log_energy = np.log(energy)
-    tables = Normaliser(
-        total=fit_response(total / scale / energy, energy, theta),
-        layers=fit_marginals([(fractions[:, z], log_energy) for z in range(n_z)], LOG_ENERGY_KNOTS, extrapolate=True),
-        rings=rings.fit_rings(in_rings, energy),
-        hits=fit_hits(hits, in_rings, energy, np.random.default_rng(0)),
-        shares=cells.fit_shares(scaled, hits, in_rings, np.random.default_rng(1)),
-        spectrum=Spectrum.none(n_r),
-        drift=Drift.none(structure_size((n_r, 1, n_z))),
-        longitudinal=Longitudinal.none(1 + n_z),
-        scale=scale,
-        threshold=threshold,
-    )
-    if prior is not None:
-        tables = tables.shrunk_towards(replace(prior, drift=tables.drift))
-    incident, angle = (torch.from_numpy(array.astype(np.float32)) for array in (energy, theta))
-    structure = tables.encode_structure(torch.from_numpy(in_rings), torch.from_numpy(hits), incident, angle, n_phi)
-    tables = _with_energy(tables, structure, torch.log(incident), (n_r, n_phi, n_z), prior)
-    return tables if prior is None else with_spectrum(tables, torch.from_numpy(scaled), torch.log(incident))
-
-
-def _with_energy(
-    tables: Normaliser,
-    structure: Interval,
-    log_energy: Float[Tensor, "n"],
-    grid: tuple[int, int, int],
-    prior: Normaliser | None,
-) -> Normaliser:
-    """Drift and correlations of layers, of structural latents of which intervals are known.
-
-    Twice, since where latents lie within their intervals depends on them.
-    """
-    generator = torch.Generator().manual_seed(0)
-    copula = None if prior is None else prior.copula
-    drift = tables.drift if prior is None else prior.drift
-    for _ in range(2):
-        drawn = settled(structure, drift, log_energy, grid, copula, generator)
-        drift = fit_drift(drawn, log_energy)
-        if prior is not None:
-            drift = drift.shrunk_towards(prior.drift, PRIOR_STRENGTH["drift"])
-    longitudinal = fit_longitudinal(drift.remove(drawn, log_energy), log_energy, 1 + grid[2])
-    if prior is not None:
-        longitudinal = longitudinal.shrunk_towards(prior.longitudinal, PRIOR_STRENGTH["longitudinal"])
-    return replace(tables, drift=drift, longitudinal=longitudinal)
-
-
-def with_spectrum(tables: Normaliser, scaled: ShowerTensor, log_energy: Float[Tensor, "n"]) -> Normaliser:
-    """Tables with a spectrum fitted to showers, in MeV over the scale of the file, which moves that of `tables`."""
-    in_rings, hits = scaled.sum(2), count_hits(scaled)
-    n, *grid = scaled.shape
-    latents = Latents.noise(n, (grid[0], grid[1], grid[2]), torch.Generator().manual_seed(2))
-    if tables.copula is not None:
-        latents = tables.copula.colour(latents, log_energy)
-    threshold = tables.threshold / tables.scale * (1 - _ROUNDING)
-
-    def decode(spectrum: Spectrum) -> ShowerTensor:
-        return cells.share_out(tables.shares, latents.cells, hits, in_rings, threshold, spectrum)
-
-    return replace(tables, spectrum=fit_spectrum(scaled, decode, tables.spectrum, PRIOR_STRENGTH["spectrum"]))

@@ -15,12 +15,13 @@ from metacalo.showers import cells
 from metacalo.showers.copula import Copula, fit_modes, fit_structure
 from metacalo.showers.drift import Drift, fit_drift
 from metacalo.showers.encoded import settled
+from metacalo.showers.fitting import fit_normaliser, with_spectrum
 from metacalo.showers.hdf5 import Showers
 from metacalo.showers.hyperprior import Hyperprior, fit_hyperprior
 from metacalo.showers.latents import Latents
 from metacalo.showers.longitudinal import Longitudinal, fit_longitudinal
 from metacalo.showers.marginals import Interval
-from metacalo.showers.normalise import Normaliser, fit_normaliser, with_spectrum
+from metacalo.showers.normalise import Normaliser
 from metacalo.showers.plain import LogNormaliser, LogPrior, fit_log_normaliser, fit_log_prior
 from metacalo.typing import ShowerTensor
 

@@ -1,8 +1,8 @@
 """From layer energies to the energies of their rings: sticks broken from the inside outwards.
 
-Ring r takes a part f of what the rings before it have left. Its log-odds ln(f / (1 - f)), given the logarithm of what
-was left, have a table per ring and depth; its atoms are a ring without energy and one that takes all. So the rings of
-a layer add up to its energy exactly, and no ring holds less than the smallest cell can.
+Ring r takes a part f of what the rings before it have left. Its log-odds ln(f / (1 - f)), given the logarithms of what
+was left and of the incident energy, have a table per ring and depth; its atoms are a ring without energy and one that
+takes all. So the rings of a layer add up to its energy exactly, and no ring holds less than the smallest cell can.
 """
 
 from __future__ import annotations

@@ -26,7 +26,9 @@ _LEVELS = (np.arange(2000) + 0.5) / 2000
 _ROUNDS = 3  # of fit and decoding: rings must add up, so that one cell's correction moves the others
 _LEAST_STEP = 0.05  # of the knots' distance: keeps the map invertible
 _FAR = 50.0  # in ln(energy): beyond any cell
-_STEPS = 6  # of the search for the sum of a ring
+_APART = 1e-3  # in ln(energy), of the ends of the search for c from its bounds
+_NEARLY_ZERO = 1e-7  # of ln(sum of a ring): below single precision, which is what energies have
+_MOST_STEPS = 60  # of that search; 4 for maps as they are fitted, 30 for the wildest
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Spectrum:
     def blur(self, cells: ShowerTensor) -> ShowerTensor:
         """Inverse of `sharpen`.
 
-        Those cells had the corrected energies c e with one c for each ring, which is found by the secant method.
+        Those cells had the corrected energies c e with one c for each ring: the only one with which the ring adds up.
         """
         shared = _Shared.of(cells)
 
@@ -64,33 +66,28 @@ class Spectrum:
         def excess(log_c: Float[Tensor, "ring"]) -> Float[Tensor, "ring"]:
             return torch.log(shared.sums(undone(log_c)) / shared.total)
 
-        before, at = torch.zeros_like(shared.total), torch.full_like(shared.total, 0.05)
-        f_before, f_at = excess(before), excess(at)
-        for _ in range(_STEPS):
-            slope = (f_at - f_before) / torch.where(at == before, torch.ones_like(at), at - before)
-            step = (f_at / torch.where(slope.abs() < _LEAST_STEP, torch.ones_like(slope), slope)).clamp(-1, 1)
-            before, f_before, at = at, f_at, at - step
-            f_at = excess(at)
-        return shared.put(shared.add_up(undone(at)), cells)
+        correction = self._image() - _knots(self.offset)
+        row = torch.zeros_like(shared.total, dtype=torch.long).index_copy(0, shared.ring, shared.row)
+        log_c = _root(excess, correction.amin(1)[row] - _APART, correction.amax(1)[row] + _APART)
+        return shared.put(shared.add_up(undone(log_c)), cells)
 
     def _mapped(self, value: Float[Tensor, "hit"], row: Int[Tensor, "hit"], *, inverse: bool) -> Float[Tensor, "hit"]:
         """ln(E / MeV) through the map of their ring `row`, or its inverse."""
-        knots = torch.from_numpy(LOG_CELL_KNOTS).to(self.offset).expand_as(self.offset)
-        sides = [_with_ends(side) for side in (knots, self._image())]
+        image = self._image()
+        sides = [_with_ends(side) for side in (_knots(image).expand_as(image), image)]
         start, end = reversed(sides) if inverse else sides
         # one search for all rings: each has a range of its own
-        shift = 4 * _FAR * torch.arange(len(start), device=value.device)
-        index = torch.searchsorted((start + shift[:, None]).double().flatten(), (value + shift[row]).double())
+        shift = 4 * _FAR * torch.arange(len(start), device=value.device).double()
+        index = torch.searchsorted((start + shift[:, None]).flatten(), value + shift[row])
         index = (index - row * start.shape[1]).clamp(1, start.shape[1] - 1) + row * start.shape[1]
         (x0, x1), (y0, y1) = ((side.flatten()[index - 1], side.flatten()[index]) for side in (start, end))
         return torch.lerp(y0, y1, (value - x0) / (x1 - x0))
 
     def _image(self) -> Float[Tensor, "r K"]:
-        """Corrected ln(E_cell) of the knots, made to ascend."""
-        step = float(LOG_CELL_KNOTS[1] - LOG_CELL_KNOTS[0])
-        image = torch.from_numpy(LOG_CELL_KNOTS).to(self.offset) + self.offset
-        least = _LEAST_STEP * step * torch.arange(image.shape[1], device=image.device)
-        return torch.cummax(image - least, dim=1).values + least
+        """Corrected ln(E_cell) of the knots, made to ascend; double precision."""
+        knots = _knots(self.offset)
+        least = _LEAST_STEP * (knots - knots[0])
+        return torch.cummax(knots + self.offset - least, dim=1).values + least
 
     def shrunk_towards(self, prior: Spectrum, strength: float) -> Spectrum:
         """Corrections averaged with `prior`'s, which count as `strength` cells of each ring."""
@@ -116,6 +113,34 @@ class Spectrum:
         return cls(tensors["spectrum.offset"].float(), tensors["spectrum.weight"].float())
 
 
+def _knots(like: Tensor) -> Float[Tensor, "K"]:
+    return torch.from_numpy(LOG_CELL_KNOTS).to(like.device)
+
+
+def _root(
+    function: Callable[[Float[Tensor, "ring"]], Float[Tensor, "ring"]],
+    low: Float[Tensor, "ring"],
+    high: Float[Tensor, "ring"],
+) -> Float[Tensor, "ring"]:
+    """Where increasing functions, below 0 at `low` and above it at `high`, are 0.
+
+    By false position, which is safe where slopes jump; an end that stays twice counts half (Illinois), which is fast.
+    """
+    f_low, f_high = function(low), function(high)
+    at, before = low, torch.zeros_like(low)
+    for _ in range(_MOST_STEPS):
+        at = (low * f_high - high * f_low) / (f_high - f_low)
+        f_at = function(at)
+        if not (f_at.abs() > _NEARLY_ZERO).any():
+            break
+        side = torch.where(f_at > 0, 1.0, -1.0)
+        kept = torch.where(side == before, 0.5, 1.0)
+        above, before = side > 0, side
+        low, f_low = torch.where(above, low, at), torch.where(above, kept * f_low, f_at)
+        high, f_high = torch.where(above, at, high), torch.where(above, f_at, kept * f_high)
+    return at
+
+
 def _with_ends(side: Float[Tensor, "r K"]) -> Float[Tensor, "r K+2"]:
     """Knots with one far out on either side, so that the corrections of the ends hold beyond them."""
     return torch.cat([side[:, :1] - _FAR, side, side[:, -1:] + _FAR], dim=1)
@@ -123,7 +148,7 @@ def _with_ends(side: Float[Tensor, "r K"]) -> Float[Tensor, "r K+2"]:
 
 @dataclass(frozen=True)
 class _Shared:
-    """Hits that share their ring with others, one after another.
+    """Hits that share their ring with others, one after another; double precision, where maps are steep.
 
     Attributes:
         index: places in the flat mesh.
@@ -145,7 +170,7 @@ class _Shared:
         index = torch.nonzero(shared_hits(cells).flatten())[:, 0]
         z, r, n = index % n_z, index // (n_z * n_phi) % n_r, index // (n_z * n_phi * n_r)
         _, ring = torch.unique((n * n_r + r) * n_z + z, return_inverse=True)
-        energy = cells.flatten()[index]
+        energy = cells.flatten()[index].double()
         nothing = energy.new_zeros(int(ring.max()) + 1 if len(ring) else 0)
         return cls(index, torch.log(energy), r, ring, nothing.index_add(0, ring, energy))
 
@@ -159,7 +184,7 @@ class _Shared:
 
     def put(self, energy: Float[Tensor, "hit"], cells: ShowerTensor) -> ShowerTensor:
         """`cells` with these energies in the places of the hits."""
-        return cells.flatten().index_copy(0, self.index, energy).reshape(cells.shape)
+        return cells.flatten().index_copy(0, self.index, energy.to(cells)).reshape(cells.shape)
 
 
 def shared_hits(cells: ShowerTensor) -> Bool[Tensor, "n r phi z"]:

@@ -9,8 +9,9 @@ import torch
 
 from metacalo.meta.episodes import ShowerPool, TaskStream
 from metacalo.showers import Showers, Task, data_folder, resolve_task
-from metacalo.showers.normalise import Normaliser, fit_normaliser
-from tests.small import draw_copula, draw_own
+from metacalo.showers.fitting import fit_normaliser
+from metacalo.showers.normalise import Normaliser
+from tests.small import draw_copula, draw_longitudinal
 
 N_SHOWERS = 40
 
@@ -22,13 +23,13 @@ def first_showers(task: Task) -> Showers:
 
 @pytest.fixture(scope="session")
 def two_tasks() -> dict[str, tuple[Task, Normaliser]]:
-    """SiW and PbWO4 with the normalisers of their first 40 showers, correlations in common and of their own."""
+    """SiW and PbWO4 with the normalisers of their first 40 showers, correlations in common and of their layers."""
     copula, found = draw_copula((9, 16, 45)), {}
     for seed, name in enumerate(("siw", "pbwo4")):
         task = resolve_task(data_folder("tasks") / name)
         showers = first_showers(task)
         normaliser = fit_normaliser(showers.showers, showers.energy, showers.theta)
-        found[task.name] = (task, replace(normaliser, copula=copula, own=draw_own((9, 16, 45), seed)))
+        found[task.name] = (task, replace(normaliser, copula=copula, longitudinal=draw_longitudinal((9, 16, 45), seed)))
     return found
 
 

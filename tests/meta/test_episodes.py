@@ -30,8 +30,8 @@ def equal(a: Batch, b: Batch) -> bool:
 def coloured(pool: ShowerPool, latents: Latents, rows: torch.Tensor) -> torch.Tensor:
     """Structure of showers of a pool with their correlations put back."""
     x = pool.encoded(rows).log_energy
-    latents = latents.with_structure(pool.normaliser.own.colour(latents.structure(), x))
-    return pool.normaliser.copula.colour(latents, x).structure()
+    copula = pool.normaliser.copula
+    return pool.normaliser.longitudinal.impose(copula.colour(latents, x).structure(), x, copula)
 
 
 def flat_drift(mean: float, log_width: float) -> Drift:
@@ -129,7 +129,7 @@ class TestMixedBatch:
 
     def test_each_pool_loses_its_own_drift(self, pool: MakePool) -> None:
         rows, drifts = torch.arange(10), {"siw": (0.5, 0.3), "pbwo4": (-1.0, -0.2)}
-        parts = [(pool(name, drift=flat_drift(*drift), copula=None, own=None), rows) for name, drift in drifts.items()]
+        parts = [(pool(name, drift=flat_drift(*drift), copula=None), rows) for name, drift in drifts.items()]
         batch = mixed_batch(parts, seeded(1), reflect=False)
         for part, (name, (mean, log_width)) in zip((slice(0, 10), slice(10, 20)), drifts.items(), strict=True):
             lower, upper = pool(name, drift=flat_drift(0.0, 0.0)).encoded(rows).structure
@@ -138,18 +138,21 @@ class TestMixedBatch:
             structure = batch.latents[part].structure()
             torch.testing.assert_close(structure[settled], expected[settled], atol=1e-5, rtol=1e-5)
 
-    def test_each_pool_loses_its_own_correlations(self, pool: MakePool) -> None:
-        """And no other: one without any keeps what it has."""
-        rows, x = torch.arange(10), pool("siw").encoded(torch.arange(10)).log_energy
-        makers = [("siw", {}), ("pbwo4", {"own": None}), ("pbwo4", {})]
-        batch = mixed_batch([(pool(name, **own), rows) for name, own in makers], seeded(1), reflect=False)
-        bare = mixed_batch([(pool(name, own=None), rows) for name, _ in makers], seeded(1), reflect=False)
-        for part, (name, own) in zip((slice(0, 10), slice(10, 20), slice(20, 30)), makers, strict=True):
+    def test_each_pool_loses_the_correlations_of_its_layers(self, pool: MakePool) -> None:
+        """And no other: one that knows of none loses those of the copula."""
+        rows = torch.arange(10)
+        makers = [("siw", {}), ("pbwo4", {"longitudinal": None}), ("pbwo4", {})]
+        batch = mixed_batch([(pool(name, **changes), rows) for name, changes in makers], seeded(1), reflect=False)
+        bare = mixed_batch([(pool(name, longitudinal=None), rows) for name, _ in makers], seeded(1), reflect=False)
+        for part, (name, changes) in zip((slice(0, 10), slice(10, 20), slice(20, 30)), makers, strict=True):
             found, expected = batch.latents[part].structure(), bare.latents[part].structure()
-            if not own:
+            if not changes:
                 assert not torch.allclose(found, expected, atol=0.1)
-                expected = pool(name).normaliser.own.whiten(expected, x)  # the same at all energies
-            torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+                normaliser, x = pool(name).normaliser, pool(name).encoded(rows).log_energy
+                drawn = normaliser.copula.colour(bare.latents[part], x)
+                lifted = drawn.with_structure(normaliser.longitudinal.lift(drawn.structure(), x, normaliser.copula))
+                expected = normaliser.copula.whiten(lifted, x).structure()
+            torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
         assert torch.equal(batch.latents.cells, bare.latents.cells)
 
     def test_it_draws_what_the_normaliser_draws(self, parts: list[tuple[ShowerPool, torch.Tensor]]) -> None:

@@ -10,12 +10,10 @@ from scipy.linalg import hadamard
 
 from metacalo.showers.copula import (
     COMPONENT_KNOTS,
-    OWN_STRENGTH,
     Components,
     Copula,
     fit_components,
     fit_modes,
-    fit_own,
     fit_structure,
 )
 from metacalo.showers.latents import Latents, structure_size
@@ -86,6 +84,20 @@ def test_coloured_noise_has_the_covariance_of_the_components(knot: int) -> None:
     expected = stretch[:, None] * inner * stretch
     torch.testing.assert_close(torch.cov(values.T), expected, atol=6 * float(variance.max()) / n**0.5 * 2, rtol=0)
     torch.testing.assert_close(values.std(0), one.scale, rtol=6 / (2 * n) ** 0.5, atol=0)  # whatever the components
+
+
+@pytest.mark.parametrize(("d", "k", "size"), [(9, 3, 9), (9, 3, 4), (9, 0, 4), (4, 4, 4), (3, 2, 2)])
+def test_the_covariance_is_that_of_coloured_noise(d: int, k: int, size: int) -> None:
+    """At energies on a knot, between two, and beyond the last; of all values or the first."""
+    n, one = 20_000, components(d, k)
+    for log_energy in (float(COMPONENT_KNOTS[2]), 8.4, 12.0):
+        x = torch.full((n,), log_energy)
+        values = one.colour(torch.randn(n, d, generator=generator(3)), x)[:, :size]
+        told = one.covariance(x[:2], size)
+        assert told.shape == (2, size, size)
+        error = 6 * one.scale[:size, None] * one.scale[:size] * (2 / n) ** 0.5
+        assert ((values.T @ values / n - told[1]).abs() < error).all()
+        torch.testing.assert_close(told[0].diagonal(), one.scale[:size] ** 2, rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("d", [3, 2])
@@ -325,66 +337,3 @@ def test_noise_through_a_copula_stays_normal_in_each_cell() -> None:
     torch.testing.assert_close(width, width.mean(1, keepdim=True).expand_as(width), rtol=0.08, atol=0)
     one = cells[:, 1, 3, 2] / width[1, 3, 2]
     assert stats.kstest(one.double().numpy(), stats.norm.cdf).pvalue > 1e-3
-
-
-# --- of one detector ---
-
-
-def correlated(n: int, d: int, seed: int = 0) -> torch.Tensor:
-    """Values of any correlations and widths."""
-    mix = torch.randn(d, d, generator=generator(seed)) * torch.linspace(0.5, 2, d)
-    return torch.randn(n, d, generator=generator(seed + 1)) @ mix
-
-
-@pytest.mark.parametrize("n", [2, 5, 400, 20_000])
-def test_own_correlations_are_those_of_the_shots_shrunk_towards_none(n: int) -> None:
-    d, number = 9, 6
-    values = correlated(n, d)
-    own = fit_own(values, number)
-    few = values[:, :number].double()
-    correlation = few.T @ few / n
-    correlation /= torch.outer(correlation.diagonal().sqrt(), correlation.diagonal().sqrt())
-    expected = torch.eye(d, dtype=torch.float64)
-    expected[:number, :number] = (OWN_STRENGTH * torch.eye(number) + n * correlation) / (OWN_STRENGTH + n)
-    for knot in range(len(COMPONENT_KNOTS)):
-        found = covariance_of(own, knot)
-        torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=0)
-        torch.testing.assert_close(found.diagonal(), torch.ones(d))
-
-
-def test_own_correlations_go_and_come_back() -> None:
-    values = correlated(5000, 9)
-    own, x = fit_own(values, 6), log_energies(5000)
-    white = own.whiten(values, x)
-    torch.testing.assert_close(own.colour(white, x), values, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(white[:, 6:], values[:, 6:], atol=1e-4, rtol=1e-4)
-    before, after = (np.corrcoef(part[:, :6].T)[np.triu_indices(6, 1)] for part in (values, white))
-    assert np.abs(before).max() > 0.5
-    assert np.abs(after).max() < 0.6 * np.abs(before).max()
-
-
-def test_own_correlations_are_whitened_by_the_root_that_is_symmetric() -> None:
-    """Each value stays what it was as far as it can: no turn of the components is visible."""
-    own = fit_own(correlated(5000, 9), 6)
-    x = torch.full((9,), 9.0)
-    found = own.colour(torch.eye(9), x)
-    torch.testing.assert_close(found, found.T, atol=0.02, rtol=0)  # but for the widths of the values
-    torch.testing.assert_close(found[6:, 6:], torch.eye(3), atol=1e-5, rtol=0)
-
-
-def test_a_value_that_never_changes_has_no_own_correlations() -> None:
-    values = correlated(50, 4)
-    values[:, 1] = 0
-    found = covariance_of(fit_own(values, 3), 0)
-    expected = torch.zeros(4)
-    expected[1] = 1
-    torch.testing.assert_close(found[1], expected, atol=1e-4, rtol=0)
-
-
-def test_own_correlations_read_back_are_the_same() -> None:
-    own, x = fit_own(correlated(50, 9), 6), log_energies(4)
-    values = torch.randn(4, 9, generator=generator())
-    written = own.tensors("own")
-    assert set(written) == {"own.vectors", "own.log_variance", "own.scale"}
-    for again in (Components.from_tensors(written, "own"), own.to("cpu")):
-        assert torch.equal(again.colour(values, x), own.colour(values, x))

@@ -9,29 +9,40 @@ import torch
 from metacalo.showers import Showers, Task, training_tasks
 from metacalo.showers import hyperprior as module
 from metacalo.showers.copula import Components, Copula
+from metacalo.showers.detector import DESCRIPTORS
 from metacalo.showers.drift import DRIFT_KNOTS, Drift
+from metacalo.showers.fitting import fit_normaliser
 from metacalo.showers.hyperprior import Hyperprior, fit_hyperprior
 from metacalo.showers.latents import Latents
+from metacalo.showers.longitudinal import Longitudinal
 from metacalo.showers.marginals import LEVELS, ConditionalMarginals
-from metacalo.showers.normalise import STAGES, Normaliser, fit_normaliser
+from metacalo.showers.normalise import STAGES, Normaliser
 from metacalo.showers.response import Response
+from metacalo.showers.spectrum import LOG_CELL_KNOTS, Spectrum
 
 SHAPES = {"layers": (3, 5), "rings": (6, 4), "hits": (4, 4), "shares": (5, 6)}
 PLANES = {"hits": torch.tensor([7.0, 9.0])}  # two for each of two sites
 N_STRUCTURE = 7
+N_RINGS, N_PAIRS = 2, 6  # the spectrum's rows; correlations of a total and three layers
+N_KNOTS = len(DRIFT_KNOTS)
 LADDER = torch.linspace(0, 5, len(LEVELS))
+VARYING = [DESCRIPTORS.index(name) for name in ("ln X0 / 10 mm", "homogeneous")]
+"""Descriptors that the profile by rule of thumb does not know of."""
 
 
 def linear_family(n: int, weight: float = 1e9, seed: int = 0) -> tuple[list[Normaliser], torch.Tensor]:
     """Normalisers whose parameters are all linear in two descriptors; those of even number are raw files."""
     generator = torch.Generator().manual_seed(seed)
-    descriptors = torch.rand(n, 2, generator=generator) * 2 - 1
+    descriptors = torch.zeros(n, len(DESCRIPTORS))
+    descriptors[:, VARYING] = torch.rand(n, 2, generator=generator) * 2 - 1
     slopes = {stage: torch.randn(3, *shape, generator=generator) for stage, shape in SHAPES.items()}
     response = torch.randn(3, 8, generator=generator)
-    drifts = torch.randn(3, N_STRUCTURE, len(DRIFT_KNOTS), 2, generator=generator)
+    drifts = torch.randn(3, N_STRUCTURE, N_KNOTS, 2, generator=generator)
+    spectra = 0.1 * torch.randn(3, N_RINGS, len(LOG_CELL_KNOTS), 1, generator=generator)
+    correlations = 0.1 * torch.randn(3, N_PAIRS, N_KNOTS, 1, generator=generator)
     normalisers = []
     for number, row in enumerate(descriptors):
-        features = torch.cat([torch.ones(1), row])
+        features = torch.cat([torch.ones(1), row[VARYING]])
         tables = {}
         for stage, shape in SHAPES.items():
             level = torch.einsum("f,fsk->sk", features, slopes[stage])
@@ -45,7 +56,9 @@ def linear_family(n: int, weight: float = 1e9, seed: int = 0) -> tuple[list[Norm
                 PLANES.get(stage, torch.zeros(1)),
             )
         vector = torch.cat([features @ response, LADDER])
-        columns = torch.einsum("f,fdkc->dkc", features, drifts)
+        drift, spectrum, pairs = (
+            torch.einsum("f,fskc->skc", features, slope) for slope in (drifts, spectra, correlations)
+        )
         scale = 0.04
         if number % 2:  # the response of a calibrated file includes its scale
             scale, vector = 0.8, vector - torch.tensor([np.log(0.8)] + [0.0] * (len(vector) - 1))
@@ -53,7 +66,9 @@ def linear_family(n: int, weight: float = 1e9, seed: int = 0) -> tuple[list[Norm
             Normaliser(
                 total=Response.from_vector(vector.float(), weight),
                 **tables,
-                drift=Drift.from_columns(columns, torch.full((len(DRIFT_KNOTS),), weight)),
+                spectrum=Spectrum.from_columns(spectrum, torch.full((N_RINGS,), weight)),
+                drift=Drift.from_columns(drift, torch.full((N_KNOTS,), weight)),
+                longitudinal=Longitudinal.from_columns(pairs, torch.full((N_KNOTS,), weight)),
                 scale=scale,
                 threshold=0.05 * scale,
             )
@@ -70,7 +85,9 @@ def largest_error(prior: Hyperprior, normalisers: list[Normaliser], descriptors:
             assert mine.extrapolate == theirs.extrapolate
             assert torch.equal(mine.planes, theirs.planes)
             worst = max(worst, float((mine.columns() - theirs.columns()).abs().max()))
-        worst = max(worst, float((predicted.drift.columns() - normaliser.drift.columns()).abs().max()))
+        for part in ("spectrum", "drift", "longitudinal"):
+            mine, theirs = (getattr(one, part).columns() for one in (predicted, normaliser))
+            worst = max(worst, float((mine - theirs).abs().max()))
         response = normaliser.total.vector()
         if normaliser.scale > 0.5:
             response[0] += np.log(normaliser.scale)
@@ -78,15 +95,41 @@ def largest_error(prior: Hyperprior, normalisers: list[Normaliser], descriptors:
     return worst
 
 
-def test_a_linear_family_is_recovered(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def weak_ridge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So weak that a family of fifty is recovered within 0.03."""
+    monkeypatch.setattr(module, "_RIDGE", dict.fromkeys(module._RIDGE, 0.1))
+
+
+def test_a_linear_family_is_recovered(monkeypatch: pytest.MonkeyPatch, weak_ridge: None) -> None:
     normalisers, descriptors = linear_family(60)
     seen, unseen = slice(0, 50), slice(50, 60)
     prior = fit_hyperprior(normalisers[seen], descriptors[seen])
     ridge_error = largest_error(prior, normalisers[unseen], descriptors[unseen])
     assert ridge_error < 0.03  # the ridge pulls slopes down by about 0.1 in 50
-    monkeypatch.setattr(module, "_RIDGE", 1e-9)
+    monkeypatch.setattr(module, "_RIDGE", dict.fromkeys(module._RIDGE, 1e-9))
     exact = fit_hyperprior(normalisers[seen], descriptors[seen])
     assert largest_error(exact, normalisers[unseen], descriptors[unseen]) < 1e-4
+
+
+@pytest.mark.parametrize("stage", ["rings", "hits", "spectrum", "drift", "longitudinal"])
+def test_ridges_draw_to_the_mean_of_the_detectors(stage: str) -> None:
+    """Of n detectors that differ in one descriptor, departures from the mean shrink by n / (n + ridge)."""
+    n = 20
+    normalisers, descriptors = linear_family(n)
+    sorted_by = descriptors[:, VARYING[0]].argsort()
+    ends = [sorted_by[:10].tolist(), sorted_by[10:].tolist()]
+    chosen = torch.zeros(n, len(DESCRIPTORS))
+    chosen[ends[0], VARYING[0]], chosen[ends[1], VARYING[0]] = -1.0, 1.0
+    columns = torch.stack([getattr(one, stage).columns() for one in normalisers])
+    low, high = (columns[rows].mean(0) for rows in ends)
+    prior = fit_hyperprior(normalisers, chosen)
+    found = [getattr(prior.predict(chosen[rows[0]]), stage).columns() for rows in ends]
+    share = n / (n + module._RIDGE[stage])
+    for one, sign in zip(found, (-1, 1), strict=True):
+        expected = (low + high) / 2 + sign * share * (high - low) / 2
+        torch.testing.assert_close(one, expected, atol=5e-3, rtol=0)  # rows weigh 1.001
+    assert (high - low).abs().max() > 0.05
 
 
 def test_one_detector_is_its_own_prior() -> None:
@@ -94,7 +137,7 @@ def test_one_detector_is_its_own_prior() -> None:
     assert largest_error(fit_hyperprior(normalisers, descriptors), normalisers, descriptors) < 1e-4
 
 
-def test_rows_with_few_showers_count_less() -> None:
+def test_rows_with_few_showers_count_less(weak_ridge: None) -> None:
     normalisers, descriptors = linear_family(40)
     wrong, _ = linear_family(1, weight=0.0, seed=9)
     clean = fit_hyperprior(normalisers, descriptors)
@@ -132,7 +175,12 @@ def test_predicted_quantiles_ascend_and_weigh_nothing() -> None:
         assert (table.quantiles.diff(dim=-1) >= 0).all()
         assert (table.weight == 0).all()
     assert predicted.total.weight == 0
-    assert (predicted.drift.weight == 0).all()
+    for part in (predicted.spectrum, predicted.drift, predicted.longitudinal):
+        assert (part.weight == 0).all()
+    assert predicted.spectrum.weight.shape == (N_RINGS,)
+    correlation = predicted.longitudinal.correlation
+    torch.testing.assert_close(correlation.diagonal(dim1=1, dim2=2), torch.ones(N_KNOTS, 4))
+    assert torch.linalg.eigvalsh(correlation).min() > 1e-3
 
 
 def small_copula() -> Copula:

@@ -310,6 +310,39 @@ def test_shrinking() -> None:
     torch.testing.assert_close(same.columns(), seen.columns())
 
 
+def test_an_offset_that_sites_share_is_told_by_all_their_values() -> None:
+    """A prior that is off by 0.5 in all sites of one kind, by -0.3 in those of another; five values in each row."""
+    n_sites, n_values = 60, 5.0
+    generator = torch.Generator().manual_seed(0)
+    kind = torch.arange(n_sites) % 2
+    offset = torch.tensor([0.5, -0.3])[kind, None, None]
+    ladder = torch.from_numpy(SCORES).float()
+    level = torch.randn(n_sites, 3, 1, generator=generator)
+    noise = torch.randn(n_sites, 3, 1, generator=generator) / n_values**0.5
+    weight = torch.full((n_sites, 3), n_values)
+    weight[:, 2] = 0  # the last knot saw nothing
+    atoms = (torch.full((n_sites, 3), t) for t in (-NO_ATOM, NO_ATOM))
+    prior = ConditionalMarginals(KNOTS, *atoms, level + ladder, torch.zeros_like(weight))
+    fitted = ConditionalMarginals(KNOTS, prior.t0, prior.t1, level + offset + noise + ladder, weight)
+    alone, together = (fitted.shrunk_towards(prior, 40.0, alike) for alike in (None, kind))
+    left = [(one.quantiles - prior.quantiles - offset)[..., LEVELS.index(0.5)] for one in (alone, together)]
+    for number in (0, 1):
+        chosen = kind == number
+        shared = 0.5 if number == 0 else -0.3
+        seen = 30 * n_values / (30 * n_values + 30)  # of 30 sites, against 30 values for none
+        found = (fitted.quantiles - prior.quantiles)[chosen].mean((0, 2)) * seen
+        assert found[0] == pytest.approx(shared * seen, abs=0.1)
+        expected = torch.lerp(prior.quantiles[chosen] + found[:, None], fitted.quantiles[chosen], 5 / 45)
+        torch.testing.assert_close(together.quantiles[chosen, :2], expected[:, :2])
+        before, after = (errors[chosen, :2].mean() for errors in left)
+        assert abs(before) > 0.85 * abs(shared)
+        assert abs(after) < 0.3 * abs(shared)
+    torch.testing.assert_close(together.quantiles[:, 2], prior.quantiles[:, 2])
+    each = fitted.shrunk_towards(prior, 40.0, torch.arange(n_sites))  # nobody to share with
+    departure = (fitted.quantiles - prior.quantiles)[..., :1]
+    torch.testing.assert_close(each.quantiles[:, :2], (alone.quantiles + 40 / 45 * 5 / 35 * departure)[:, :2])
+
+
 def test_columns_and_tensors_round_trip() -> None:
     table = normal(0.2, 1.3, extrapolate=True)
     assert table.columns().shape == (1, 3, 2 + len(LEVELS))

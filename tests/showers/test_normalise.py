@@ -9,18 +9,15 @@ from scipy import stats
 
 from metacalo.errors import ShowerFileError
 from metacalo.showers import Showers, data_folder, open_showers, rings
-from metacalo.showers.copula import fit_own
 from metacalo.showers.encoded import EncodedShowers
+from metacalo.showers.fitting import LOG_ENERGY_KNOTS, fit_normaliser
 from metacalo.showers.hits import count_hits, draw_hits
 from metacalo.showers.latents import Latents
-from metacalo.showers.normalise import (
-    LOG_ENERGY_KNOTS,
-    PRIOR_STRENGTH,
-    STAGES,
-    Normaliser,
-    fit_normaliser,
-)
-from tests.small import draw_copula
+from metacalo.showers.longitudinal import fit_longitudinal
+from metacalo.showers.marginals import LEVELS, ConditionalMarginals
+from metacalo.showers.normalise import PRIOR_STRENGTH, STAGES, Normaliser
+from metacalo.showers.spectrum import Spectrum
+from tests.small import draw_copula, draw_longitudinal
 
 GRID = (9, 16, 45)
 
@@ -170,7 +167,7 @@ def test_each_stage_adds_up_to_the_one_before(shots: Showers, plain: Normaliser,
     full = total > 1  # not of the empty shower's kind
     torch.testing.assert_close(in_layers[full], (share * total[:, None])[full], rtol=1e-3, atol=2 * threshold)
     # rings and hits are those of the later stages
-    expected = rings.break_rings(plain.rings, latents.rings, in_layers, threshold)
+    expected = rings.break_rings(plain.rings, latents.rings, in_layers, energy, threshold)
     torch.testing.assert_close(in_rings, expected, rtol=1e-3, atol=1e-2)
     hits = draw_hits(plain.hits, latents.hits, in_rings, energy, GRID[1], threshold)
     assert (count_hits(decoded) != hits).float().mean() < 1e-3  # at the edge of a count rounding decides
@@ -241,16 +238,30 @@ def test_a_file_of_one_energy_can_be_fitted(shots: Showers, energy: float) -> No
     assert torch.isfinite(fitted.forward(*tensors_of(beam), generator()).flat()).all()
 
 
+def common_departure(fitted: ConditionalMarginals, prior: ConditionalMarginals) -> torch.Tensor:
+    """By how much the medians of each ring, plane and knot depart from a prior at all depths; 30 values say 0."""
+    weight, departure = (
+        table.reshape(GRID[0] - 1, -1, len(fitted.planes), len(fitted.knots))
+        for table in (fitted.weight, (fitted.quantiles - prior.quantiles)[..., LEVELS.index(0.5)])
+    )
+    mean = (weight * departure).sum(1, keepdim=True) / (weight.sum(1, keepdim=True) + 30)
+    return mean.expand_as(weight).reshape(fitted.weight.shape)[..., None]
+
+
 def test_shrinking_goes_from_the_prior_to_the_fit(shots: Showers, plain: Normaliser) -> None:
     prior = fit(shots[100:120])
     result = plain.shrunk_towards(prior)
     for stage in STAGES:
         mine, theirs, table = (getattr(each, stage) for each in (plain, prior, result))
         share = (mine.weight / (mine.weight + PRIOR_STRENGTH[stage]))[..., None]
-        expected = share * mine.quantiles + (1 - share) * theirs.quantiles
+        moved = theirs.quantiles + (common_departure(mine, theirs) if stage == "rings" else 0)
+        expected = share * mine.quantiles + (1 - share) * moved
         torch.testing.assert_close(table.quantiles, expected, atol=1e-4, rtol=1e-4)
         assert torch.equal(table.t0[mine.weight == 0], theirs.t0[mine.weight == 0])
         torch.testing.assert_close(getattr(plain.shrunk_towards(plain), stage).columns(), mine.columns())
+    for part in ("spectrum", "drift", "longitudinal"):
+        expected = getattr(plain, part).shrunk_towards(getattr(prior, part), PRIOR_STRENGTH[part])
+        torch.testing.assert_close(getattr(result, part).columns(), expected.columns())
     assert (result.scale, result.threshold) == (plain.scale, plain.threshold)
     assert result.copula is prior.copula
 
@@ -270,48 +281,82 @@ def test_a_fit_with_a_prior_shrinks_its_tables_and_then_fits_what_drifts(
     assert float(structure.std()) == pytest.approx(1, abs=0.1)
 
 
-# --- own correlations ---
+# --- of the detector's own: correlations of its layers, spectrum of its cells ---
 
 
-def white_structure(shots: Showers, normaliser: Normaliser, seed: int = 5) -> torch.Tensor:
-    return normaliser.forward(*tensors_of(shots), generator(seed)).structure()
+def test_correlations_of_layers_are_those_of_the_shots_and_of_the_prior(shots: Showers, shrunk: Normaliser) -> None:
+    """Drawn anew, so not to the last digit."""
+    prior = fit(load("scipb", slice(0, 300))).longitudinal
+    encoded = shrunk.encode(*tensors_of(shots))
+    structure = encoded.dequantise(generator(5), shrunk.copula).structure()
+    again = fit_longitudinal(structure, encoded.log_energy, 1 + GRID[2])
+    torch.testing.assert_close(shrunk.longitudinal.weight, again.weight)
+    expected = again.shrunk_towards(prior, PRIOR_STRENGTH["longitudinal"])
+    torch.testing.assert_close(shrunk.longitudinal.correlation, expected.correlation, atol=0.1, rtol=0)
+    off, moved = (
+        float((shrunk.longitudinal.correlation - other.correlation).abs().mean()) for other in (expected, prior)
+    )
+    assert off < 0.5 * moved
 
 
-def test_own_correlations_are_known_with_shots_and_a_copula_only(
-    shots: Showers, plain: Normaliser, shrunk: Normaliser
-) -> None:
-    assert shrunk.own is not None
-    assert plain.own is None
-    assert fit(shots, replace(plain, own=shrunk.own)).own is None
-
-
-def test_own_correlations_are_those_that_the_copula_leaves(shots: Showers, shrunk: Normaliser) -> None:
-    """Of total and layers; drawn anew, so not to the last digit."""
-    without = white_structure(shots, replace(shrunk, own=None))
-    again = fit_own(without, 1 + GRID[2])
-    x = torch.full((1,), 9.0)
-    unit = torch.eye(without.shape[1])
-    mine, theirs = (one.colour(unit, x.expand(len(unit)))[:46, :46] for one in (shrunk.own, again))
-    torch.testing.assert_close(mine, theirs, atol=0.03, rtol=0)
-    assert (mine - torch.eye(46)).abs().max() > 0.03
-
-
-def test_own_correlations_go_last_and_come_back_first(shots: Showers, shrunk: Normaliser) -> None:
+def test_layers_of_noise_correlate_as_those_of_the_detector(shots: Showers, shrunk: Normaliser) -> None:
+    wanted = replace(shrunk, longitudinal=draw_longitudinal(GRID))
     _, energy, theta = tensors_of(shots)
-    bare, x = replace(shrunk, own=None), torch.log(energy)
-    before, after = (white_structure(shots, one) for one in (bare, shrunk))
-    assert torch.equal(after, shrunk.own.whiten(before, x))
-    assert not torch.allclose(after, before, atol=0.01)
+    many, angle = energy.repeat(4), theta.repeat(4)
+    decoded = wanted.inverse(Latents.noise(len(many), GRID, generator()), many, angle)
+    encoded = wanted.encode(decoded, many, angle)
+    structure = encoded.dequantise(generator(1), wanted.copula).structure()
+    found = fit_longitudinal(structure, encoded.log_energy, 1 + GRID[2]).columns().flatten()
+    expected, other = (one.longitudinal.columns().flatten() for one in (wanted, shrunk))
+    # layers without energy, and those of neighbouring energies, blur them
+    assert np.corrcoef(found, expected)[0, 1] > 0.7
+    assert abs(np.corrcoef(found, other)[0, 1]) < 0.2
+
+
+def test_correlations_of_layers_go_first_and_come_back_last(shots: Showers, shrunk: Normaliser) -> None:
+    _, energy, theta = tensors_of(shots)
+    bare, x = replace(shrunk, copula=None), torch.log(energy)
+    encoded = shrunk.encode(*tensors_of(shots))
+    drawn = encoded.dequantise(generator(), shrunk.copula)
+    lifted = drawn.with_structure(shrunk.longitudinal.lift(drawn.structure(), x, shrunk.copula))
+    assert torch.equal(shrunk.draw(encoded, generator()).flat(), shrunk.copula.whiten(lifted, x).flat())
     latents = Latents.noise(len(shots), GRID, generator())
-    coloured = latents.with_structure(shrunk.own.colour(latents.structure(), x))
+    coloured = shrunk.copula.colour(latents, x)
+    coloured = coloured.with_structure(shrunk.longitudinal.impose(coloured.structure(), x, shrunk.copula))
     assert torch.equal(shrunk.inverse(latents, energy, theta), bare.inverse(coloured, energy, theta))
 
 
-def test_own_correlations_take_little_room(shrunk: Normaliser) -> None:
-    written = {name: tensor for name, tensor in shrunk.tensors().items() if name.startswith("own.")}
-    assert set(written) == {"own.vectors", "own.log_variance", "own.scale"}
-    assert sum(tensor.nbytes for tensor in written.values()) < 200_000
-    assert not any(name.startswith("own.") for name in replace(shrunk, own=None).tensors())
+def test_without_a_copula_latents_keep_all_correlations(shots: Showers, plain: Normaliser) -> None:
+    other = replace(plain, longitudinal=draw_longitudinal(GRID))
+    mine, theirs = (one.forward(*tensors_of(shots[:20]), generator()).flat() for one in (plain, other))
+    assert torch.equal(mine, theirs)
+
+
+def test_cells_of_noise_have_the_spectrum_of_the_shots(shots: Showers, shrunk: Normaliser) -> None:
+    """Of true rings and hits, so that nothing else matters; nearer to it than shares relative to the ring are."""
+    scaled = tensors_of(shots)[0] / shrunk.scale
+    cells = Latents.noise(len(shots), GRID, generator()).cells
+    none = replace(shrunk, spectrum=Spectrum.none(GRID[0]))
+    after, before = (one.share_out(cells, count_hits(scaled), scaled.sum(2)) for one in (shrunk, none))
+    distances = []
+    for drawn in (after, before):
+        samples = [[torch.log(part[:, ring][part[:, ring] > 0]) for ring in range(5)] for part in (drawn, scaled)]
+        pairs = zip(*samples, strict=True)
+        distances.append(np.mean([stats.ks_2samp(*(x.numpy() for x in pair)).statistic for pair in pairs]))
+    assert distances[0] < 0.5 * distances[1]
+    assert shrunk.spectrum.weight.min() > 100
+
+
+def test_a_fit_without_a_prior_leaves_the_spectrum_as_it_is(plain: Normaliser) -> None:
+    assert torch.equal(plain.spectrum.offset, Spectrum.none(GRID[0]).offset)
+
+
+def test_what_is_of_the_detectors_own_takes_little_room(shrunk: Normaliser) -> None:
+    written = {
+        name: tensor for name, tensor in shrunk.tensors().items() if name.startswith(("spectrum.", "longitudinal."))
+    }
+    assert set(written) == {"spectrum.offset", "spectrum.weight", "longitudinal.correlation", "longitudinal.weight"}
+    assert sum(tensor.nbytes for tensor in written.values()) < 50_000
 
 
 # --- bookkeeping ---
