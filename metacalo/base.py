@@ -37,14 +37,14 @@ __all__ = [
     "save_half",
 ]
 
-FORMAT = 2
+FORMAT = 3
 GENERATORS = ("ar", "diffusion")
 
 
 class BaseConfig(Settings):
     """What a base is and where it came from; `config.json` in its folder."""
 
-    format: Literal[2] = 2
+    format: Literal[3] = 2
     kind: Literal["base"] = "base"
     name: str
     version: str = Field(description="metacalo that made it")
