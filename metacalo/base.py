@@ -44,7 +44,7 @@ GENERATORS = ("ar", "diffusion")
 class BaseConfig(Settings):
     """What a base is and where it came from; `config.json` in its folder."""
 
-    format: Literal[3] = 2
+    format: Literal[3] = 3
     kind: Literal["base"] = "base"
     name: str
     version: str = Field(description="metacalo that made it")
