@@ -50,10 +50,16 @@ class ResidualQuantizer(nn.Module):
     def forward(
         self, vectors: Float[Tensor, "n token code_width"]
     ) -> tuple[Float[Tensor, "n token code_width"], Int[Tensor, "n token depth"], Float[Tensor, ""]]:
-        """Quantized vectors (straight-through gradients), their code indices, and the commitment loss."""
+        """Quantized vectors, their code indices, and the commitment loss.
+
+        Gradients go straight through once for the whole row of codebooks. The library's go through each of them, so that
+        the encoder is pulled `depth` times as hard as the decoder's error says: its loss fell for 250 steps and then rose
+        until the codes told nothing (docs/experiments.md).
+        """
         with torch.autocast(vectors.device.type, enabled=False):
-            quantized, indices, commitment = self.codebooks(vectors.float())
-        return quantized, indices, commitment.sum()
+            vectors = vectors.float()
+            quantized, indices, commitment = self.codebooks(vectors)
+        return vectors + (quantized - vectors).detach(), indices, commitment.sum()
 
     def codes_to_vectors(self, indices: Int[Tensor, "n token depth"]) -> Float[Tensor, "n token code_width"]:
         """The vectors that code indices stand for."""
