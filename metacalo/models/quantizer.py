@@ -52,9 +52,9 @@ class ResidualQuantizer(nn.Module):
     ) -> tuple[Float[Tensor, "n token code_width"], Int[Tensor, "n token depth"], Float[Tensor, ""]]:
         """Quantized vectors, their code indices, and the commitment loss.
 
-        Gradients go straight through once for the whole row of codebooks. The library's go through each of them, so that
-        the encoder is pulled `depth` times as hard as the decoder's error says: its loss fell for 250 steps and then rose
-        until the codes told nothing (docs/experiments.md).
+        Gradients go straight through once for the whole row of codebooks. The library's go through each of them: the
+        encoder is pulled `depth` times as hard as the decoder's error says, and its loss fell for 250 steps and then
+        rose until the codes told nothing (docs/experiments.md).
         """
         with torch.autocast(vectors.device.type, enabled=False):
             vectors = vectors.float()

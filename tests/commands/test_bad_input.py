@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
+from metacalo.base import FORMAT
 from metacalo.checkpoint import load_tensors, save_tensors
 from metacalo.model import ShowerModel
 
@@ -293,7 +294,7 @@ def test_a_failure_half_way_leaves_nothing(refused, adapted, monkeypatch):
 CONFIGS = {
     "kind": ({"kind": "sweep"}, "is a folder of kind 'sweep'"),
     "older": ({"format": 1}, "was written by an older metacalo (format 1); pretrain or adapt again"),
-    "newer": ({"format": 3}, "has format 3, this metacalo reads 2"),
+    "newer": ({"format": FORMAT + 1}, f"has format {FORMAT + 1}, this metacalo reads {FORMAT}"),
     "base": ({"base": "gone"}, "unknown base 'gone'", "--base"),
     "hash": ({"base_hash": "0123456789abcdef"}, "with hash 0123456789ab, but", "give the right one with --base"),
     "key": ({"generator": ["ar"]}, "config.json: unknown key 'generator'; did you mean 'generators'?"),
