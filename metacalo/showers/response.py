@@ -2,8 +2,9 @@
 
     ln(response) = m(u) + b cos^2(theta) + s(u) q,   m quadratic, ln s linear in u,
 
-where u is ln(E_inc) mapped so that the trained range is [-1, 1] and held beyond +-1.2, and q has tabulated quantiles.
-The angle matters because a slanted path crosses the same layers with thicker passive parts.
+where u is ln(E_inc) mapped so that the trained range is [-1, 1], and q has tabulated quantiles. In m it is held beyond
++-1.2, in s below -1.2 and above 1 TeV: the width goes on falling as sampling fluctuations do. The angle matters because
+a slanted path crosses the same layers with thicker passive parts.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from metacalo.showers.tabulate import fit_marginals
 __all__ = ["Response", "fit_response"]
 
 _KNOTS = np.array([0.0, 1.0])  # a table needs two; both hold the same row
-_RANGE = 1.2  # |u| beyond which the mean and the width are held
+_RANGE = 1.2  # |u| beyond which the mean is held
+_WIDTH_RANGE = (-1.2, 2.0)  # u beyond which the width is held
 _RIDGE = (1e-6, 0.3, 0.3, 0.3)  # of the parameters of the mean, in showers
 _FALLBACK_WIDTH = 0.05  # s, where there are too few showers to tell
 _FEWEST = 8
@@ -48,9 +50,11 @@ class Response:
     weight: float
 
     def _location_and_width(self, energy: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-        u = energy_coordinate(energy).clamp(-_RANGE, _RANGE)
+        u = energy_coordinate(energy)
+        v = u.clamp(*_WIDTH_RANGE)
+        u = u.clamp(-_RANGE, _RANGE)
         basis = torch.stack([torch.ones_like(u), u, u**2, torch.cos(theta) ** 2], dim=-1)
-        width = torch.stack([torch.ones_like(u), u], dim=-1) @ self.log_width
+        width = torch.stack([torch.ones_like(v), v], dim=-1) @ self.log_width
         return basis @ self.mean, torch.exp(width)
 
     def to_latent(
@@ -123,19 +127,20 @@ def fit_response(
     """
     seen = response > 0
     value = np.log(response[seen])
-    u = energy_coordinate(torch.from_numpy(energy[seen])).clamp(-_RANGE, _RANGE).numpy()
+    coordinate = energy_coordinate(torch.from_numpy(energy[seen])).numpy()
+    u, v = coordinate.clip(-_RANGE, _RANGE), coordinate.clip(*_WIDTH_RANGE)
     basis = np.stack([np.ones_like(u), u, u**2, np.cos(theta[seen]) ** 2], axis=1)
     width = np.array([np.log(_FALLBACK_WIDTH), 0.0])
     mean = np.zeros(4)
     for _ in range(4):
-        inverse = np.exp(-2 * (width[0] + width[1] * u))
+        inverse = np.exp(-2 * (width[0] + width[1] * v))
         inverse = inverse / inverse.mean()
         gram = basis.T @ (basis * inverse[:, None]) + np.diag(_RIDGE)
         mean = np.linalg.solve(gram, basis.T @ (inverse * value))
         residual = value - basis @ mean
         if len(u) >= _FEWEST:
-            width = _log_width(residual, u, np.array([np.log(residual.std() + 1e-6), 0.0]))
-    standard = residual / np.exp(width[0] + width[1] * u)
+            width = _log_width(residual, v, np.array([np.log(residual.std() + 1e-6), 0.0]))
+    standard = residual / np.exp(width[0] + width[1] * v)
     scored = np.full(len(response), -np.inf)
     scored[seen] = standard
     table = fit_marginals([(scored, np.zeros(len(response)))], _KNOTS)
