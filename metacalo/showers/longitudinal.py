@@ -88,8 +88,16 @@ class Longitudinal:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Longitudinal:
-        """Inverse of `tensors`."""
-        return cls(tensors["longitudinal.correlation"].float(), tensors["longitudinal.weight"].float())
+        """Inverse of `tensors`.
+
+        Raises:
+            ValueError: a matrix is none of correlations, so that nothing could be drawn with it.
+        """
+        correlation = tensors["longitudinal.correlation"].float()
+        square = correlation.ndim == 3 and correlation.shape[1] == correlation.shape[2]
+        if not square or torch.linalg.cholesky_ex(correlation).info.any():
+            raise ValueError("longitudinal.correlation holds no positive definite matrices")
+        return cls(correlation, tensors["longitudinal.weight"].float())
 
 
 def _exchanged(

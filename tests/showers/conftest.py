@@ -5,6 +5,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 
 from metacalo.showers import Showers, Task, data_folder, discover_tasks, open_showers
 
@@ -19,6 +20,21 @@ def siw() -> Showers:
     """Twelve showers of the SiW task."""
     with open_showers(data_folder("tasks") / "siw" / "showers.h5") as file:
         return file.load(slice(0, 12))
+
+
+@pytest.fixture(scope="session")
+def emptied_siw() -> Showers:
+    """300 showers of SiW, the first of them emptied."""
+    with open_showers(data_folder("tasks") / "siw" / "showers.h5") as file:
+        showers = file.load(slice(0, 300))
+    showers.showers[0] = 0
+    return showers
+
+
+@pytest.fixture(scope="session")
+def rings(emptied_siw: Showers) -> torch.Tensor:
+    """Ring energies of `emptied_siw`, (n, r, z)."""
+    return torch.from_numpy(emptied_siw.showers).sum(2)
 
 
 @pytest.fixture

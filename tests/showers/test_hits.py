@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from metacalo.showers import Showers, data_folder, open_showers
+from metacalo.showers import Showers
 from metacalo.showers.hits import count_hits, draw_hits, encode_hits, fit_hits
 from metacalo.showers.marginals import LEVELS, NO_ATOM, ConditionalMarginals, draw_within
 from metacalo.showers.rings import LOG_ENERGY_KNOTS, LOG_INCIDENT_PLANES
@@ -17,27 +17,13 @@ THRESHOLD = 0.015  # a little less than the smallest cell of the file
 
 
 @pytest.fixture(scope="module")
-def siw() -> Showers:
-    """300 showers of SiW, the first of them emptied."""
-    with open_showers(data_folder("tasks") / "siw" / "showers.h5") as file:
-        showers = file.load(slice(0, 300))
-    showers.showers[0] = 0
-    return showers
+def hits(emptied_siw: Showers) -> torch.Tensor:
+    return count_hits(torch.from_numpy(emptied_siw.showers))
 
 
 @pytest.fixture(scope="module")
-def rings(siw: Showers) -> torch.Tensor:
-    return torch.from_numpy(siw.showers).sum(2)
-
-
-@pytest.fixture(scope="module")
-def hits(siw: Showers) -> torch.Tensor:
-    return count_hits(torch.from_numpy(siw.showers))
-
-
-@pytest.fixture(scope="module")
-def table(siw: Showers, hits: torch.Tensor, rings: torch.Tensor) -> ConditionalMarginals:
-    return fit_hits(hits.numpy(), rings.numpy(), siw.energy, np.random.default_rng(0))
+def table(emptied_siw: Showers, hits: torch.Tensor, rings: torch.Tensor) -> ConditionalMarginals:
+    return fit_hits(hits.numpy(), rings.numpy(), emptied_siw.energy, np.random.default_rng(0))
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -60,9 +46,9 @@ def test_hits_are_cells_with_energy() -> None:
 
 
 def test_hit_counts_come_back(
-    siw: Showers, hits: torch.Tensor, rings: torch.Tensor, table: ConditionalMarginals
+    emptied_siw: Showers, hits: torch.Tensor, rings: torch.Tensor, table: ConditionalMarginals
 ) -> None:
-    energy = torch.from_numpy(siw.energy)
+    energy = torch.from_numpy(emptied_siw.energy)
     interval = encode_hits(table, hits, rings, energy, N_PHI)
     lower, upper = interval
     assert (lower <= upper).all()
@@ -79,14 +65,14 @@ def test_hit_counts_come_back(
 
 
 def test_normal_latents_have_the_counts_of_the_sample(
-    siw: Showers, hits: torch.Tensor, rings: torch.Tensor, table: ConditionalMarginals
+    emptied_siw: Showers, hits: torch.Tensor, rings: torch.Tensor, table: ConditionalMarginals
 ) -> None:
     latent = torch.randn(rings.shape, generator=generator())
-    drawn = draw_hits(table, latent, rings, torch.from_numpy(siw.energy), N_PHI, THRESHOLD)
+    drawn = draw_hits(table, latent, rings, torch.from_numpy(emptied_siw.energy), N_PHI, THRESHOLD)
     # between knots, 1.7 in ln(E) apart, a convex mean is overestimated; on average over a ring `Drift` takes this out
     torch.testing.assert_close(drawn.double().mean((0, 2)), hits.double().mean((0, 2)), rtol=0.12, atol=0)
     # given the energies of its rings, at low and at high incident energy
-    for chosen in (siw.energy < 5e3, siw.energy > 3e4):
+    for chosen in (emptied_siw.energy < 5e3, emptied_siw.energy > 3e4):
         ratio = drawn[chosen].double().mean() / hits[chosen].double().mean()
         assert float(ratio) == pytest.approx(1, abs=0.05)
 

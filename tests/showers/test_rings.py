@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from metacalo.showers import Showers, data_folder, open_showers
+from metacalo.showers import Showers
 from metacalo.showers.marginals import LEVELS, ConditionalMarginals, Interval, draw_within
 from metacalo.showers.rings import (
     LOG_ENERGY_KNOTS,
@@ -24,27 +24,13 @@ THRESHOLD = 0.015
 
 
 @pytest.fixture(scope="module")
-def siw() -> Showers:
-    """300 showers of SiW, the first of them emptied."""
-    with open_showers(data_folder("tasks") / "siw" / "showers.h5") as file:
-        showers = file.load(slice(0, 300))
-    showers.showers[0] = 0
-    return showers
+def incident(emptied_siw: Showers) -> torch.Tensor:
+    return torch.from_numpy(emptied_siw.energy)
 
 
 @pytest.fixture(scope="module")
-def rings(siw: Showers) -> torch.Tensor:
-    return torch.from_numpy(siw.showers).sum(2)
-
-
-@pytest.fixture(scope="module")
-def incident(siw: Showers) -> torch.Tensor:
-    return torch.from_numpy(siw.energy)
-
-
-@pytest.fixture(scope="module")
-def table(siw: Showers, rings: torch.Tensor) -> ConditionalMarginals:
-    return fit_rings(rings.numpy(), siw.energy)
+def table(emptied_siw: Showers, rings: torch.Tensor) -> ConditionalMarginals:
+    return fit_rings(rings.numpy(), emptied_siw.energy)
 
 
 def ten_gev(n: int) -> torch.Tensor:
