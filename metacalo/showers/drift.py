@@ -6,6 +6,7 @@ Marginals make each latent standard normal over all energies. At one energy its 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,12 +15,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metacalo.showers.marginals import Interval
+
 __all__ = ["DRIFT_KNOTS", "Drift", "fit_drift", "hat_weights"]
 
 DRIFT_KNOTS = np.linspace(np.log(1e3), np.log(1e5), 5)
 """Knots in ln(E_inc / MeV) of means and widths: 1 to 100 GeV, held outside."""
 
 _WIDTH_LIMITS = (0.3, 3.0)
+_EM_ROUNDS = 30
+_SQRT_2PI = math.sqrt(2 * math.pi)
+_FAR = 8.0  # score of what is as good as infinite
+_NARROW = 1e-2  # width of an interval that counts as its middle
+_LEAST = 1e-9  # probability of an interval that single precision still tells
 
 
 def hat_weights(log_energy: Tensor, knots: np.ndarray) -> Float[Tensor, "n K"]:
@@ -85,26 +93,60 @@ class Drift:
         return cls(*(tensors[f"drift.{name}"].float() for name in ("mean", "log_width", "weight")))
 
 
-def fit_drift(structure: Float[Tensor, "n d"], log_energy: Float[Tensor, "n"]) -> Drift:
-    """Least squares: a piecewise linear mean, then the same for the squared residuals.
+def fit_drift(
+    structure: Interval, log_energy: Float[Tensor, "n"], prior: Drift | None = None, strength: float = 0.0
+) -> Drift:
+    """Most probable means and widths of normals of which intervals are known (EM; Dempster, Laird and Rubin 1977).
 
-    Knots without showers follow their neighbours. The first latent, of the total, does not drift.
+    What lies in an interval is averaged over, never drawn: most outer rings are empty, and values drawn under the means
+    so far would hold those means where they are. Knots without showers follow their neighbours. The first latent, of
+    the total, does not drift.
 
     Args:
-        structure: `Latents.structure()`.
+        structure: intervals (n, d) of the structural latents, drift included.
         log_energy: ln(E_inc / MeV).
+        prior: where to start from.
+        strength: latents, known exactly, that `prior` counts for at each knot.
     """
     hat = hat_weights(log_energy, DRIFT_KNOTS)
+    gram = hat.T @ hat
     roughness = _roughness(len(DRIFT_KNOTS))
-    gram = hat.T @ hat + roughness
-    mean = torch.linalg.solve(gram, hat.T @ structure)
-    squared = (structure - hat @ mean) ** 2
-    one = hat.new_ones(len(DRIFT_KNOTS), 1)  # what the ridge draws variances to
-    variance = torch.linalg.solve(gram, hat.T @ squared + roughness @ one)
-    low, high = _WIDTH_LIMITS
-    log_width = 0.5 * torch.log(variance.clamp(low**2, high**2))
+    pull = strength * torch.eye(len(DRIFT_KNOTS))
+    known = prior if prior is not None else Drift.none(structure.lower.shape[1])
+    mean, variance = known.mean.clone(), torch.exp(2 * known.log_width)
+    towards_mean, towards_variance = pull @ mean, (pull + 0.01 * torch.eye(len(DRIFT_KNOTS))) @ variance
+    inverse = torch.linalg.inv(gram + pull + roughness)
+    open_columns = (structure.lower < structure.upper).any(0)
+    for columns, n_rounds in ((~open_columns, 2), (open_columns, _EM_ROUNDS)):
+        lower, upper = (side[:, columns] for side in structure)
+        level, spread = mean[:, columns], variance[:, columns]
+        for _ in range(n_rounds):
+            centre, width = hat @ level, torch.sqrt(hat @ spread)
+            score, square = _moments((lower - centre) / width, (upper - centre) / width)
+            level = inverse @ (hat.T @ (centre + width * score) + towards_mean[:, columns])
+            moved = hat @ level - centre
+            squared = width**2 * square - 2 * moved * width * score + moved**2
+            low, high = _WIDTH_LIMITS
+            spread = (inverse @ (hat.T @ squared + towards_variance[:, columns])).clamp(low**2, high**2)
+        mean[:, columns], variance[:, columns] = level, spread
+    log_width = 0.5 * torch.log(variance)
     mean[:, 0], log_width[:, 0] = 0.0, 0.0  # the response is a function of the energy already
     return Drift(mean, log_width, hat.sum(0))
+
+
+def _moments(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and mean square of standard normals truncated to intervals."""
+    flip = lower + upper > 0  # where probabilities are small and their differences exact
+    a, b = torch.where(flip, -upper, lower), torch.where(flip, -lower, upper)
+    a, b = a.clamp_min(-_FAR), b.clamp_max(_FAR)
+    below, above = torch.exp(-0.5 * a**2) / _SQRT_2PI, torch.exp(-0.5 * b**2) / _SQRT_2PI
+    inside = torch.special.ndtr(b) - torch.special.ndtr(a)
+    narrow = (b - a < _NARROW) | (inside < _LEAST)
+    inside = torch.where(narrow, torch.ones_like(inside), inside)
+    middle = torch.maximum(torch.minimum(0.5 * (a + b), b), a)
+    first = torch.where(narrow, middle, (below - above) / inside)
+    second = torch.where(narrow, middle**2, 1 + (a * below - b * above) / inside)
+    return torch.where(flip, -first, first), second
 
 
 def _roughness(n_knots: int) -> Float[Tensor, "K K"]:

@@ -93,13 +93,11 @@ def _with_energy(
     Twice, since where latents lie within their intervals depends on them.
     """
     generator = torch.Generator().manual_seed(0)
-    copula = None if prior is None else prior.copula
-    drift = tables.drift if prior is None else prior.drift
-    for _ in range(2):
-        drawn = settled(structure, drift, log_energy, grid, copula, generator)
-        drift = fit_drift(drawn, log_energy)
-        if prior is not None:
-            drift = drift.shrunk_towards(prior.drift, PRIOR_STRENGTH["drift"])
+    copula, known, strength = None, None, 0.0
+    if prior is not None:
+        copula, known, strength = prior.copula, prior.drift, PRIOR_STRENGTH["drift"]
+    drift = fit_drift(structure, log_energy, known, strength)
+    drawn = settled(structure, drift, log_energy, grid, copula, generator)
     longitudinal = fit_longitudinal(drift.remove(drawn, log_energy), log_energy, 1 + grid[2])
     if prior is not None:
         longitudinal = longitudinal.shrunk_towards(prior.longitudinal, PRIOR_STRENGTH["longitudinal"])

@@ -44,13 +44,13 @@ STAGES = ("layers", "rings", "hits", "shares")
 
 PRIOR_STRENGTH = {
     "total": 10.0,
-    "layers": 80.0,
-    "rings": 40.0,
-    "hits": 40.0,
+    "layers": 120.0,
+    "rings": 30.0,
+    "hits": 25.0,
     "shares": 200.0,
-    "drift": 60.0,
+    "drift": 10.0,
     "spectrum": 500.0,
-    "longitudinal": 400.0,
+    "longitudinal": 250.0,
 }
 """Values that the prior counts for in each row: least error on a held-out detector at 50 and 400 shots."""
 

@@ -31,6 +31,7 @@ PreprocessingName = Literal["tables", "log"]
 
 _COPULA_SHOWERS = 1500  # of a task that the common correlations are fitted on
 _COPULA_ROUNDS = 4
+_LONGITUDINAL_STRENGTH = 100.0  # showers that the prediction counts for in training, at each energy
 _SPECTRUM_SHOWERS = 300  # of a task, for the spectrum of its cells
 
 
@@ -157,17 +158,24 @@ class _Tables:
             described.append(torch.from_numpy(descriptors))
         fitted, copula = _fit_correlations(samples, fitted)
         hyperprior = fit_hyperprior(fitted, torch.stack(described), copula)
-        shrunk: list[AnyNormaliser] = [
-            normaliser.shrunk_towards(hyperprior.predict(about, scale=normaliser.scale))
-            for normaliser, about in zip(fitted, described, strict=True)
-        ]
-        return shrunk, hyperprior
+        pairs = zip(fitted, described, strict=True)
+        return [_for_training(normaliser, hyperprior.predict(about)) for normaliser, about in pairs], hyperprior
 
     def load(self, tensors: Mapping[str, Tensor], prior: Hyperprior) -> Normaliser:
         return Normaliser.from_tensors(tensors, prior.copula)
 
     def load_prior(self, tensors: Mapping[str, Tensor]) -> Hyperprior:
         return Hyperprior.from_tensors(tensors)
+
+
+def _for_training(normaliser: Normaliser, predicted: Normaliser) -> AnyNormaliser:
+    """What networks are trained with: tables of the showers alone.
+
+    Tables shrunk towards a prediction leave its errors in the latents. Networks would tie them to the descriptors and
+    repeat them on the next detector, whose errors are others. Only correlations of layers cannot do without.
+    """
+    longitudinal = normaliser.longitudinal.shrunk_towards(predicted.longitudinal, _LONGITUDINAL_STRENGTH)
+    return replace(normaliser, longitudinal=longitudinal)
 
 
 class _Log:
@@ -230,19 +238,18 @@ class _CopulaSample:
 def _fit_correlations(samples: list[_CopulaSample], normalisers: list[Normaliser]) -> tuple[list[Normaliser], Copula]:
     """The copula, and with it drift, correlations of layers and spectrum of each detector.
 
-    Drifts and the copula are fitted in turn: where latents lie within their intervals depends on both.
+    In rounds: where latents lie within their intervals depends on the copula.
     """
     modes = fit_modes([(sample.cells, sample.log_energy) for sample in samples])
     generator, copula = torch.Generator().manual_seed(0), None
-    drifts = [normaliser.drift for normaliser in normalisers]
+    drifts = [fit_drift(sample.structure, sample.log_energy) for sample in samples]
     steady: list[tuple[Tensor, Tensor]] = []
     for _ in range(_COPULA_ROUNDS):
-        steady, fitted = [], []
+        steady = []
         for sample, drift in zip(samples, drifts, strict=True):
             drawn = settled(sample.structure, drift, sample.log_energy, sample.grid, copula, generator)
-            fitted.append(fit_drift(drawn, sample.log_energy))
-            steady.append((fitted[-1].remove(drawn, sample.log_energy), sample.log_energy))
-        drifts, copula = fitted, Copula(fit_structure(steady), modes)
+            steady.append((drift.remove(drawn, sample.log_energy), sample.log_energy))
+        copula = Copula(fit_structure(steady), modes)
     assert copula is not None
     made = []
     for normaliser, sample, drift, (structure, log_energy) in zip(normalisers, samples, drifts, steady, strict=True):

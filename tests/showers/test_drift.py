@@ -3,8 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from metacalo.showers.drift import DRIFT_KNOTS, Drift, fit_drift, hat_weights
+from metacalo.showers.marginals import Interval
 
 SIZE = 7
 
@@ -16,6 +18,10 @@ def generator(seed: int = 0) -> torch.Generator:
 def log_energies(n: int, seed: int = 9) -> torch.Tensor:
     """Spread evenly over the knots, and a little beyond."""
     return torch.empty(n).uniform_(np.log(0.7e3), np.log(1.4e5), generator=generator(seed))
+
+
+def known(values: torch.Tensor) -> Interval:
+    return Interval(values, values)
 
 
 def drift(seed: int = 0) -> Drift:
@@ -57,7 +63,7 @@ def test_a_known_drift_is_fitted_within_its_errors() -> None:
     true = Drift(wild.mean, 0.3 * wild.log_width, wild.weight)
     x = log_energies(n)
     white = torch.randn(n, SIZE, generator=generator(1))
-    fitted = fit_drift(true.add(white, x), x)
+    fitted = fit_drift(known(true.add(white, x)), x)
     n_knot = fitted.weight[:, None]
     torch.testing.assert_close(n_knot.sum(), torch.tensor(float(n)))
     width = torch.exp(true.log_width)
@@ -75,7 +81,7 @@ def test_a_known_drift_is_fitted_within_its_errors() -> None:
 def test_knots_without_showers_follow_their_neighbours() -> None:
     x = torch.full((1000,), float(DRIFT_KNOTS[1]))
     structure = 2 + 0.5 * torch.randn(1000, 3, generator=generator())
-    fitted = fit_drift(structure, x)
+    fitted = fit_drift(known(structure), x)
     torch.testing.assert_close(fitted.mean[:, 1:], torch.full((5, 2), 2.0), atol=0.2, rtol=0)
     torch.testing.assert_close(torch.exp(fitted.log_width[:2, 1:]), torch.full((2, 2), 0.5), atol=0.1, rtol=0)
     assert (torch.exp(fitted.log_width[4]) > 0.52).all()  # and a little the width 1
@@ -83,7 +89,7 @@ def test_knots_without_showers_follow_their_neighbours() -> None:
 
 
 def test_the_total_does_not_drift() -> None:
-    fitted = fit_drift(5 + 3 * torch.randn(500, 2, generator=generator()), log_energies(500))
+    fitted = fit_drift(known(5 + 3 * torch.randn(500, 2, generator=generator())), log_energies(500))
     assert (fitted.mean[:, 0] == 0).all()
     assert (fitted.log_width[:, 0] == 0).all()
     assert (fitted.mean[:, 1] > 4).all()
@@ -92,10 +98,48 @@ def test_the_total_does_not_drift() -> None:
 @pytest.mark.parametrize("n", [1, 2])
 def test_widths_are_bounded(n: int) -> None:
     scale = torch.tensor([1.0, 1e-3, 1e3])
-    fitted = fit_drift(scale * torch.randn(500, 3, generator=generator()), log_energies(500))
+    fitted = fit_drift(known(scale * torch.randn(500, 3, generator=generator())), log_energies(500))
     np.testing.assert_allclose(torch.exp(fitted.log_width[:, 1:]), np.tile([0.3, 3.0], (5, 1)), rtol=1e-5)
-    few = fit_drift(torch.randn(n, SIZE, generator=generator()), torch.full((n,), 9.0))
+    few = fit_drift(known(torch.randn(n, SIZE, generator=generator())), torch.full((n,), 9.0))
     assert torch.isfinite(few.columns()).all()
+
+
+@pytest.mark.parametrize("seen", [0.5, 0.1, 0.04])
+def test_a_drift_of_which_little_is_seen(seen: float) -> None:
+    """Of most latents only a side of t0 is known: that a ring is empty."""
+    n, x = 40_000, log_energies(40_000)
+    mean = torch.tensor([0.0, 0.3, -0.4])
+    drawn = mean + torch.tensor([1.0, 0.8, 1.1]) * torch.randn(n, 3, generator=generator())
+    t0 = -stats.norm.ppf(seen)
+    empty = drawn < t0
+    within = Interval(torch.where(empty, -torch.inf, drawn), torch.where(empty, t0, drawn))
+    fitted = fit_drift(within, x)
+    rate = stats.norm.sf((t0 - fitted.mean[:, 1:].numpy()) / np.exp(fitted.log_width[:, 1:].numpy()))
+    true = stats.norm.sf((t0 - mean[1:].numpy()) / np.array([0.8, 1.1]))
+    error = np.sqrt(true * (1 - true) / (n / 4))
+    assert (np.abs(rate - true) < 6 * error + 0.02 * true).all()
+
+
+def test_a_drift_of_which_the_sign_is_known() -> None:
+    n = 4000
+    within = Interval(
+        torch.tensor([0.0, 0.0, -torch.inf]).repeat(n, 1), torch.tensor([0.0, torch.inf, 0.0]).repeat(n, 1)
+    )
+    one = fit_drift(within, log_energies(n), Drift.none(3), strength=1e9)
+    assert one.mean.abs().max() < 1e-3
+    many = fit_drift(within, log_energies(n))
+    assert (many.mean[:, 1] > np.sqrt(2 / np.pi)).all()  # that of |z|, which one round from N(0, 1) gives
+    torch.testing.assert_close(many.mean[:, 1], -many.mean[:, 2], atol=1e-3, rtol=0)
+
+
+def test_a_prior_counts_as_latents() -> None:
+    n, x = 400, torch.full((400,), float(DRIFT_KNOTS[2]))
+    values = 1 + torch.randn(n, 2, generator=generator())
+    prior = Drift(torch.full((5, 2), 3.0), torch.zeros(5, 2), torch.zeros(5))
+    fitted = fit_drift(known(values), x, prior, strength=100.0)
+    expected = (float(values[:, 1].sum()) + 100 * 3.0) / (n + 100)
+    assert float(fitted.mean[2, 1]) == pytest.approx(expected, abs=0.02)  # neighbours pull by a shower's worth
+    assert float(fitted.mean[0, 1]) == pytest.approx(3.0, abs=0.05)
 
 
 def test_shrinking_a_drift() -> None:

@@ -61,7 +61,7 @@ def test_hit_counts_come_back(
     assert torch.equal(again[hits == 0], hits[hits == 0])
     columns = latent.flatten(1).double().numpy()  # in a column showers are independent
     p = np.array([stats.kstest(column, stats.norm.cdf).pvalue for column in columns.T])
-    assert (p > 1e-3).mean() > 0.8  # at a given energy `Drift` does the rest
+    assert (p > 1e-3).mean() > 0.9
 
 
 def test_normal_latents_have_the_counts_of_the_sample(
@@ -70,11 +70,11 @@ def test_normal_latents_have_the_counts_of_the_sample(
     latent = torch.randn(rings.shape, generator=generator())
     drawn = draw_hits(table, latent, rings, torch.from_numpy(emptied_siw.energy), N_PHI, THRESHOLD)
     # between knots, 1.7 in ln(E) apart, a convex mean is overestimated; on average over a ring `Drift` takes this out
-    torch.testing.assert_close(drawn.double().mean((0, 2)), hits.double().mean((0, 2)), rtol=0.12, atol=0)
+    torch.testing.assert_close(drawn.double().mean((0, 2)), hits.double().mean((0, 2)), rtol=0.06, atol=0)
     # given the energies of its rings, at low and at high incident energy
     for chosen in (emptied_siw.energy < 5e3, emptied_siw.energy > 3e4):
         ratio = drawn[chosen].double().mean() / hits[chosen].double().mean()
-        assert float(ratio) == pytest.approx(1, abs=0.05)
+        assert float(ratio) == pytest.approx(1, abs=0.04)
 
 
 def test_a_count_stands_for_the_values_up_to_it() -> None:

@@ -86,6 +86,22 @@ def test_neither_is_biased_in_two_contexts() -> None:
         assert (np.abs(table.quantiles[:3, :, LEVELS.index(level)].numpy() - expected) < 4 * error).all()
 
 
+def test_what_bends_between_knots_is_right_on_average() -> None:
+    """Local lines alone would lie a sixth of the second derivative, here 0.33, on the hollow side."""
+    rng = np.random.default_rng(7)
+    n = 100_000
+    x = rng.uniform(0, 4, n)
+    seen = rng.random(n) < stats.norm.cdf(2 - (x - 2) ** 2)
+    value = (x - 2) ** 2 + 0.1 * rng.normal(size=n)
+    table = fit_marginals([(np.where(seen, -np.inf, value), x), (value, x)], KNOTS)
+    hats = np.clip(1 - np.abs(x[:, None] - KNOTS), 0, 1)
+    rate = stats.norm.cdf(hats @ table.t0[0].numpy())
+    medians = hats @ table.quantiles[1, :, MEDIAN].numpy()
+    for half in (x < 1, (x > 1) & (x < 3), x > 3):
+        assert rate[half].mean() == pytest.approx(seen[half].mean(), abs=0.01)
+        assert medians[half].mean() == pytest.approx(value[half].mean(), abs=0.03)
+
+
 def test_a_plane_without_values_takes_those_of_the_nearest() -> None:
     value = np.linspace(0, 1, 50)
     table = fit_marginals([(value, np.full(50, 2.0), np.full(50, 1.0))], KNOTS, np.arange(4.0))
@@ -114,7 +130,7 @@ def test_an_atom_that_was_never_seen_cannot_be_and_one_that_always_was_leaves_so
     table = fit_marginals([never, always, many], KNOTS)
     assert table.t0[0, 0] == table.t0[2, 0] == -NO_ATOM
     assert table.t1[0, 0] == table.t1[1, 0] == NO_ATOM
-    np.testing.assert_allclose(stats.norm.cdf(table.t0[1, 0]), 1 - 0.5 / 11, rtol=1e-5)  # as if half of one were not
+    assert 1 - 0.5 / 11 < stats.norm.cdf(table.t0[1, 0]) < 1 - 0.1 / 11  # as if a part of one were not
     assert -ATOM_LIMIT - 0.1 < table.t1[2, 0] < -ATOM_LIMIT + 0.1
 
 
