@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metacalo.models.adapters import ADAPTER_SUFFIXES
+from metacalo.models.subspaces import SubspaceName, in_subspace
 from metacalo.showers.latents import Latents
 from metacalo.typing import Conditions
 
@@ -60,14 +60,13 @@ class ShowerGenerator(nn.Module, metaclass=ABCMeta):
         frozen = self.frozen()
         return {name: parameter for name, parameter in self.named_parameters() if name not in frozen}
 
+    def subspace(self, name: SubspaceName) -> dict[str, nn.Parameter]:
+        """The trainable parameters of a subspace, see `SUBSPACES`."""
+        return {key: parameter for key, parameter in self.trainable().items() if in_subspace(key, name)}
+
     def adaptable(self) -> dict[str, nn.Parameter]:
         """Parameters that adaptation moves: detector embedding, low-rank adapters, biases and modulation offsets."""
-        return {name: parameter for name, parameter in self.trainable().items() if _is_adaptable(name)}
-
-
-def _is_adaptable(name: str) -> bool:
-    last = name.rsplit(".", 1)[-1]
-    return name.endswith(ADAPTER_SUFFIXES) or last in {"embedding", "bias", "offsets"}
+        return self.subspace("adapters")
 
 
 def bf16(device: torch.device | str, enabled: bool = True) -> torch.autocast:
