@@ -1,4 +1,5 @@
-# `make run` sets up and runs the main job on what ships; `make test` sets up and runs the tests.
+# `make run` sets up and runs the main job on what ships; `make test` sets up and runs the tests; `make learn2learn` adds an
+# optional engine of pretraining.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
@@ -8,7 +9,7 @@ SHOTS ?= 400
 OUT ?= out/pblar
 OPTIONS ?=
 
-.PHONY: run test lint docs clean
+.PHONY: run test lint docs learn2learn clean
 
 run: $(VENV)/.installed
 	$(VENV)/bin/metacalo adapt --detector $(DETECTOR) --base $(BASE) --shots $(SHOTS) --generator both --out $(OUT) --force $(OPTIONS)
@@ -24,6 +25,11 @@ lint: $(VENV)/.installed
 docs: $(VENV)/.installed
 	$(VENV)/bin/pip install -q -c constraints.txt -e ".[docs]"
 	$(VENV)/bin/mkdocs build --strict
+
+# optional, for `metacalo pretrain --engine learn2learn`; why it takes these options: docs/architecture.md
+learn2learn: $(VENV)/.installed
+	$(VENV)/bin/pip install -q -c constraints.txt "Cython<3.1" "setuptools<81" wheel
+	$(VENV)/bin/pip install -q --no-deps --no-build-isolation --use-pep517 -C--global-option=build_ext learn2learn==0.2.0
 
 # torch first and alone: another package's wider range must not choose its build
 $(VENV)/.installed: pyproject.toml constraints.txt

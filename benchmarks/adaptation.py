@@ -29,12 +29,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from metacalo.adapt import AdaptSettings, adapt_generator
+from metacalo.adapt import AdaptSettings
 from metacalo.base import build_generator, load_into, resolve_base
 from metacalo.checkpoint import save_json
 from metacalo.evaluate import EvaluateSettings, compare
 from metacalo.generators.base import ShowerGenerator
 from metacalo.meta.episodes import ShowerPool
+from metacalo.methods import adapt_generator
 from metacalo.model import ShowerModel, load_model, zero_shot
 from metacalo.parallel import side_by_side
 from metacalo.showers.drift import Drift
@@ -42,7 +43,7 @@ from metacalo.showers.fitting import fit_normaliser
 from metacalo.showers.hdf5 import Showers
 from metacalo.showers.marginals import ConditionalMarginals
 from metacalo.showers.normalise import STAGES, Normaliser
-from metacalo.showers.response import fit_response
+from metacalo.showers.response import convention_scale, fit_response
 from metacalo.showers.tabulate import fit_marginals
 from metacalo.showers.tasks import Task, resolve_task
 
@@ -102,16 +103,15 @@ def scratch(
             load_into(generator, {**generator.state_dict(), **known}, model.base.path)
         return generator
 
-    patient = settings.model_copy(update={"patience": 10**6, "steps": 20, "learning_rate": 1e-3})
-    trial = fresh()
-    per_step = adapt_generator(trial, pool, patient, trial.trainable())["seconds"] / 20
+    patient = settings.model_copy(update={"method": "full", "patience": 10**6, "steps": 20, "learning_rate": 1e-3})
+    per_step = adapt_generator(fresh(), pool, patient)["seconds"] / 20
     generator = fresh()
     steps = max(20, round(seconds / per_step))
-    record = adapt_generator(generator, pool, patient.model_copy(update={"steps": steps}), generator.trainable())
+    record = adapt_generator(generator, pool, patient.model_copy(update={"steps": steps}))
     Console().print(
         f"{name} from scratch: {record['steps']} steps in {record['seconds']:.0f} s, best {record['best_step']}"
     )
-    return ShowerModel(model.base, model.detector, normaliser, {name: generator}, model.shots)
+    return ShowerModel(model.base, model.detector, normaliser, {name: generator}, model.shots, method="full")
 
 
 def generated(model: ShowerModel, name: str, conditions: Showers) -> tuple[Showers, float]:
@@ -143,7 +143,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         shots = file.load(np.array(metrics["shots"]["rows"]))
         unseen = np.flatnonzero(~np.isin(file.hashes(), np.concatenate([adapted.shots, adapted.base.seen])))
         reference = file.load(np.random.default_rng(3).permutation(unseen)[: arguments.reference])
-    before = zero_shot(resolve_base(arguments.base), task.detector)
+    scale = convention_scale(shots.showers, shots.energy)
+    before = zero_shot(resolve_base(arguments.base), task.detector, scale=scale)
     settings = AdaptSettings(base=arguments.base, shots=arguments.shots)
     tables = fit_normaliser(shots.showers, shots.energy, shots.theta)
     kinds = {"plain": plain_normaliser(tables, shots), "tables": tables}

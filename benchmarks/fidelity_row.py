@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable
-from contextlib import redirect_stderr
-from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +24,7 @@ from metacalo.evaluate.signatures import Signatures, signatures
 from metacalo.model import ShowerModel, zero_shot
 from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import Showers, open_showers
+from metacalo.showers.response import convention_scale
 from metacalo.showers.tasks import Task, resolve_task
 from metacalo.showers.writer import write_showers
 from metacalo.typing import ShowerArray
@@ -129,14 +128,14 @@ def adapted(
     base: Base, detector: Detector, shots: Showers, name: str, seed: int, settings: FidelitySettings
 ) -> tuple[ShowerModel, float | None]:
     """The base adapted to the shots, or as it is without any, and the seconds that it took."""
-    before = zero_shot(base, detector)
     if len(shots) == 0:
-        return before, None
+        return zero_shot(base, detector), None
+    before = zero_shot(base, detector, scale=convention_scale(shots.showers, shots.energy))
     told = AdaptSettings.resolve(
         settings.config, shots=len(shots), generator=name, seed=seed, device=settings.device, compared_showers=0
     )
-    with redirect_stderr(StringIO()):  # bars of processes side by side would overwrite each other
-        model, runs = adapted_model(before, shots, told)
+    # bars of processes side by side would overwrite each other
+    model, runs = adapted_model(before, shots, told, quiet=True)
     return model, float(runs[name]["seconds"])
 
 

@@ -57,6 +57,9 @@ class BaseConfig(Settings):
     prior: PriorSettings
     diffusion: DiffusionSettings
     generators: tuple[str, ...]
+    learned_rates: tuple[str, ...] = Field(
+        default=(), description="generators that come with step sizes for their adaptation"
+    )
     trained_on: dict[str, int] = Field(description="task to the number of its showers that were trained on")
     holdout: tuple[str, ...]
     pretrain: dict[str, Any] = Field(description="resolved settings of the run")
@@ -73,7 +76,7 @@ class Base:
         hash: SHA-256 over all its weights; adapted models name it.
         hyperprior: predicts the normaliser of a detector.
         seen: content hashes of the showers it was trained on, int64.
-        weights: file stem to tensors.
+        weights: file stem to tensors; `<generator>-rates` are learned step sizes.
     """
 
     path: Path
@@ -94,7 +97,7 @@ class Base:
         if not path.is_dir():
             raise ModelFolderError(f"{path}: there is no such base folder")
         config = BaseConfig.build(checked_kind(path, "base"), source=str(path / "config.json"))
-        stems = ["hyperprior", "seen", *config.generators]
+        stems = ["hyperprior", "seen", *config.generators, *(f"{name}-rates" for name in config.learned_rates)]
         if "ar" in config.generators:
             stems.append("tokenizer")
         weights = {stem: load_half(path / f"{stem}.safetensors") for stem in stems}
@@ -126,6 +129,10 @@ class Base:
             tensors |= {f"tokenizer.{key}": value for key, value in self.weights["tokenizer"].items()}
         load_into(model, tensors, self.path / f"{name}.safetensors")
         return model.eval()
+
+    def rates(self, name: str) -> dict[str, Tensor]:
+        """Step sizes for the adaptation of that generator that Meta-SGD learned, by parameter; empty without it."""
+        return dict(self.weights.get(f"{name}-rates", {}))
 
 
 def build_generator(name: str, config: BaseConfig) -> ShowerGenerator:

@@ -46,13 +46,22 @@ def pretrain(
         list[str] | None, typer.Option("--stage", help="Only this stage: tokenizer, ar, diffusion, distil.")
     ] = None,
     preset: Annotated[str | None, typer.Option("--preset", help="Published configuration: calodit.")] = None,
+    algorithm: Annotated[
+        str | None,
+        typer.Option("--algorithm", help="maml, fomaml, anil, meta-sgd, cavia, reptile or multitask."),
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option("--engine", help="What takes inner steps: higher, torch or learn2learn.")
+    ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the base.")] = None,
     seed: Seed = None,
     device: Device = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, and do nothing.")] = False,
     force: Force = False,
 ) -> None:
     """Meta-train a base across detectors: tokenizer, autoregressive prior, diffusion transformer, distillation."""
+    from metacalo.plan import plan_pretraining, plan_tables
     from metacalo.presets import resolve_recipe
     from metacalo.pretrain import pretrain as run
 
@@ -65,8 +74,13 @@ def pretrain(
         name=name or (None if config else out.name),
         seed=seed,
         device=device,
+        meta={"algorithm": algorithm, "engine": engine},
     )
     stages: Any = tuple(stage) if stage else None
+    if dry_run:
+        for table in plan_tables(plan_pretraining(settings, stages)):
+            _print(table)
+        return
     written = run(settings, out, stages=stages, force=force, resume=resume, command=_command())
     _say(f"base written to {written}" if written else f"stages finished; run the others to complete {out}")
 
@@ -78,6 +92,10 @@ def adapt(
     base: Annotated[str | None, typer.Option("--base", help="Name or folder of the base.")] = None,
     shots: Annotated[int | None, typer.Option("--shots", help="Showers to adapt on.")] = None,
     generator: Annotated[str | None, typer.Option("--generator", help="ar, diffusion, both or frozen.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option("--method", help="What moves: conditioning, bias, low-rank, modulation, adapters or full."),
+    ] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Optimiser steps per generator, at most.")] = None,
     config: Config = None,
     absorber: Absorber = None,
@@ -94,10 +112,10 @@ def adapt(
     from metacalo.comparison import summary_table
 
     settings = AdaptSettings.resolve(
-        config, base=base, shots=shots, generator=generator, steps=steps, seed=seed, device=device
+        config, base=base, shots=shots, generator=generator, method=method, steps=steps, seed=seed, device=device
     )
     described = _described(absorber, active, description)
-    result = run(detector, out, settings, described=described, force=force, command=_command())
+    result = run(detector, out, settings, described=described, force=force, quiet=quiet, command=_command())
     if not quiet:
         _print(summary_table(result.metrics))
         picture = result.out / "profiles.png"

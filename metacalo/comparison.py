@@ -116,12 +116,13 @@ def summary_table(metrics: Mapping[str, Any]) -> Table:
         for row, key in (("mean Wasserstein-1 (standardised)", "mean_w1"), ("Frechet distance (FPD)", "fpd")):
             floor = fidelity[labels[0]][key]["floor"]
             table.add_row(row, *(f"{fidelity[label][key]['value']:.3f}" for label in labels), f"{floor:.3f}")
-    table.caption = "; ".join(f"{name}: {_told(run)}" for name, run in metrics["generators"].items())
+    table.caption = "\n".join(f"{name}: {_told(run)}" for name, run in metrics["generators"].items())
     return table
 
 
 def _told(run: Mapping[str, Any]) -> str:
     if "steps" not in run:
         return f"library of {run['showers']:,} showers"
-    trainable, total = run["parameters"]["trainable"], run["parameters"]["total"]
-    return f"{run['steps']} steps in {run['seconds']:.1f} s, {trainable:,} of {total:,} parameters"
+    share, total = run["parameters"]["share"], run["parameters"]["total"]
+    moved = f"{100 * share:.1f} % of {total:,} parameters"
+    return f"{moved} ({run['method']}), {run['steps']} steps in {run['seconds']:.1f} s"

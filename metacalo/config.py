@@ -67,6 +67,8 @@ class Settings(BaseModel):
     def from_toml(cls, path: str | Path, *, onto: Mapping[str, Any] | None = None, **overrides: Any) -> Self:
         """Reads a TOML file; `overrides` that are not None win over the file, and the file over the values `onto`.
 
+        Tables are laid over one another key by key.
+
         Raises:
             ConfigError: the file is missing, is no TOML, or holds a wrong key or value.
         """
@@ -77,8 +79,7 @@ class Settings(BaseModel):
             raise ConfigError(f"{path}: there is no such settings file") from None
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(f"{path}: not a readable TOML file ({error})") from None
-        values = _laid_over(onto or {}, values)
-        values.update({key: value for key, value in overrides.items() if value is not None})
+        values = _laid_over(_laid_over(onto or {}, values), _given(overrides))
         return cls.build(values, source=str(path))
 
     @classmethod
@@ -86,7 +87,13 @@ class Settings(BaseModel):
         """Settings from an optional TOML file and command-line overrides (None = not given); see `from_toml`."""
         if path is not None:
             return cls.from_toml(path, onto=onto, **overrides)
-        return cls.build({**(onto or {}), **{key: value for key, value in overrides.items() if value is not None}})
+        return cls.build(_laid_over(onto or {}, _given(overrides)))
+
+
+def _given(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The overrides that are not None, in their tables as well."""
+    given = {key: _given(value) if isinstance(value, Mapping) else value for key, value in overrides.items()}
+    return {key: value for key, value in given.items() if value is not None}
 
 
 def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

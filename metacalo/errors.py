@@ -14,6 +14,7 @@ __all__ = [
     "ConfigError",
     "DetectorError",
     "MetacaloError",
+    "MissingExtraError",
     "ModelFolderError",
     "OutputError",
     "ShowerFileError",
@@ -43,6 +44,10 @@ class ModelFolderError(MetacaloError):
 
 class BaseMismatchError(ModelFolderError):
     """An adapted model was made from another base than the one found."""
+
+
+class MissingExtraError(MetacaloError):
+    """Something optional was asked for that is not installed; the sentence has the line that installs it."""
 
 
 class OutputError(MetacaloError):

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor
 
 from metacalo.base import Base, checked_kind, resolve_base
 from metacalo.checkpoint import load_tensors, save_json, save_tensors
@@ -26,6 +25,7 @@ from metacalo.errors import (
 )
 from metacalo.generators.base import ShowerGenerator, bf16
 from metacalo.generators.frozen import FrozenLibrary
+from metacalo.models.subspaces import SubspaceName
 from metacalo.showers.conditions import encode_conditions
 from metacalo.showers.detector import Detector
 from metacalo.showers.grid import Grid
@@ -51,6 +51,7 @@ class AdaptedConfig(Settings):
     grid: tuple[int, int, int]
     generators: tuple[str, ...]
     libraries: tuple[Annotated[str, Field(pattern="^frozen$")], ...] = ()
+    method: SubspaceName = Field(default="adapters", description="what moved; older folders do not tell")
     adapt: dict[str, Any] = Field(description="resolved settings of the run")
     command: str
 
@@ -66,6 +67,7 @@ class ShowerModel:
         generators: name to generator.
         shots: content hashes of the showers it was adapted on, int64; empty at zero shots.
         libraries: name to library of shots, which needs neither base nor normaliser.
+        method: subspace outside of which the generators are the base's.
     """
 
     base: Base
@@ -74,6 +76,7 @@ class ShowerModel:
     generators: Mapping[str, ShowerGenerator]
     shots: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     libraries: Mapping[str, FrozenLibrary] = field(default_factory=dict)
+    method: SubspaceName = "adapters"
 
     def require(self, name: str) -> None:
         """Raises `UnknownNameError` where nothing of that name makes showers: asked before long work."""
@@ -174,6 +177,7 @@ def save_model(folder: Path, model: ShowerModel, adapt: Mapping[str, Any], versi
         grid=model.detector.grid.shape,
         generators=tuple(model.generators),
         libraries=tuple(model.libraries),
+        method=model.method,
         adapt=dict(adapt),
         command=command,
     )
@@ -182,7 +186,7 @@ def save_model(folder: Path, model: ShowerModel, adapt: Mapping[str, Any], versi
     save_tensors(folder / "shots.safetensors", {"hashes": torch.from_numpy(np.sort(model.shots))})
     for name, generator in model.generators.items():
         # whole precision: rounding flips codes, and the model read back would not make the same showers
-        save_tensors(folder / f"adapters-{name}.safetensors", generator.adaptable())
+        save_tensors(folder / f"adapters-{name}.safetensors", generator.subspace(model.method))
     for name, library in model.libraries.items():
         save_tensors(folder / f"{name}.safetensors", library.tensors())
 
@@ -215,14 +219,14 @@ def load_model(path: PathLike, *, base: PathLike | None = None, detector: Detect
     generators = {}
     for name in config.generators:
         generators[name] = of.generator(name)
-        _adopt(generators[name], load_tensors(folder / f"adapters-{name}.safetensors")[0], folder / f"adapters-{name}")
+        _adopt(generators[name], config.method, folder / f"adapters-{name}.safetensors")
     tensors, _ = load_tensors(folder / "normaliser.safetensors")
     try:
         normaliser = of.preprocessing.load(tensors, of.hyperprior)
     except (KeyError, ValueError) as error:
         raise ModelFolderError(f"{folder}/normaliser.safetensors: not complete ({error}); adapt again") from None
     libraries = {name: _library(folder / f"{name}.safetensors", config.grid) for name in config.libraries}
-    return ShowerModel(of, described, normaliser, generators, _shots(folder), libraries)
+    return ShowerModel(of, described, normaliser, generators, _shots(folder), libraries, config.method)
 
 
 def _base_of(folder: Path, config: AdaptedConfig, base: PathLike | None) -> Base:
@@ -238,14 +242,19 @@ def _base_of(folder: Path, config: AdaptedConfig, base: PathLike | None) -> Base
     return of
 
 
-def _adopt(generator: ShowerGenerator, tensors: Mapping[str, Tensor], source: Path) -> None:
-    adaptable = generator.adaptable()
-    wrong = [name for name in adaptable if name not in tensors or tensors[name].shape != adaptable[name].shape]
-    if wrong or len(tensors) != len(adaptable):
-        example = wrong[0] if wrong else next(iter(set(tensors) - set(adaptable)))
-        raise ModelFolderError(f"{source}.safetensors: tensor '{example}' does not fit the base; adapt again")
+def _adopt(generator: ShowerGenerator, method: SubspaceName, source: Path) -> None:
+    """Puts what moved, all of it and nothing else, in the place of the base's."""
+    moved, tensors = generator.subspace(method), load_tensors(source)[0]
+    for name in sorted({*moved, *tensors}):
+        if name not in tensors:
+            raise ModelFolderError(f"{source}: no tensor '{name}', which method '{method}' moves; adapt again")
+        if name not in moved:
+            raise ModelFolderError(f"{source}: tensor '{name}' is none that method '{method}' moves; adapt again")
+        found, wanted = (tuple(each[name].shape) for each in (tensors, moved))
+        if found != wanted:
+            raise ModelFolderError(f"{source}: tensor '{name}' has shape {found}, the base's {wanted}; adapt again")
     with torch.no_grad():
-        for name, parameter in adaptable.items():
+        for name, parameter in moved.items():
             parameter.copy_(tensors[name])
 
 

@@ -7,15 +7,14 @@ from pathlib import Path
 
 from torch import Tensor
 
-import metacalo
-from metacalo.base import Base, BaseConfig, load_half, resolve_base, save_base
+from metacalo.base import BaseConfig, load_half, resolve_base, save_base
 from metacalo.checkpoint import atomic_folder, load_json, save_json
-from metacalo.errors import ConfigError, OutputError, UnknownNameError
+from metacalo.errors import ConfigError, OutputError
 from metacalo.generators.distillation import distilled
-from metacalo.meta.training_data import TrainingData, training_data
+from metacalo.meta.engines import resolve_engine
+from metacalo.meta.training_data import training_data
+from metacalo.plan import base_config
 from metacalo.recipe import MetaSettings, PretrainSettings, Stage
-from metacalo.showers.conditions import TRAINED_ENERGY_MEV, condition_size
-from metacalo.showers.detector import DESCRIPTORS
 from metacalo.showers.preprocessing import PREPROCESSING
 from metacalo.stages import Run, is_finished, run_stage
 
@@ -50,35 +49,34 @@ def pretrain(
 
     Raises:
         UnknownNameError: a stage, holdout task or initial base is not known.
+        MissingExtraError: the recipe's engine is not installed.
         OutputError: `out` exists and not `force`, or an unfinished run is there and not `resume`.
         ConfigError: the settings differ from those of the run to be resumed.
     """
     out = Path(out)
-    chosen = settings.stages if stages is None else stages
-    for stage in chosen:
-        if stage not in settings.stages:
-            raise UnknownNameError("stage", stage, settings.stages)
+    chosen = settings.chosen_stages(stages)
+    resolve_engine(settings.meta.engine)  # asked before long work
     if out.exists() and not force:
         raise OutputError(f"{out}: exists already; give --force to replace it or another --out")
     work = out.with_name(out.name + ".work")
     _open_work(work, settings, resume=resume, stages=chosen)
     initial = resolve_base(settings.initial) if settings.initial else None
-    sizes = settings if initial is None else initial.config
     data = training_data(
         settings.tasks,
         settings.holdout,
         reserve_one_in=settings.reserve_one_in,
         capacity=settings.capacity,
-        preprocessing=PREPROCESSING[sizes.preprocessing],
+        preprocessing=PREPROCESSING[(settings if initial is None else initial.config).preprocessing],
     )
-    run = Run(settings, _config(settings, sizes, data, initial, command), data, initial, work)
+    run = Run(settings, base_config(settings, data.grid, data.counts, initial, command), data, initial, work)
     config = _with_shortcuts(run.config, settings)  # asked before long work
     for stage in settings.stages:
         if stage in chosen and not is_finished(work, stage):
             run_stage(stage, run, resume=resume)
     if not all(is_finished(work, stage) for stage in settings.stages):
         return None
-    weights: dict[str, dict[str, Tensor]] = {s: load_half(work / f"{s}.safetensors") for s in settings.stages}
+    stems = [*settings.stages, *(f"{name}-rates" for name in config.learned_rates)]
+    weights: dict[str, dict[str, Tensor]] = {stem: load_half(work / f"{stem}.safetensors") for stem in stems}
     if "distil" in weights:  # takes the place of what it was made from
         weights["diffusion"] = weights.pop("distil")
     with atomic_folder(out, force=force) as folder:
@@ -102,40 +100,6 @@ def _open_work(work: Path, settings: PretrainSettings, *, resume: bool, stages: 
         raise OutputError(f"{work}: an unfinished run is here; give --resume to go on, or remove the folder")
     if PretrainSettings.build(load_json(record), source=str(record)) != settings:
         raise ConfigError(f"{record}: the unfinished run had other settings; resume with the same ones")
-
-
-def _config(
-    settings: PretrainSettings,
-    sizes: PretrainSettings | BaseConfig,
-    data: TrainingData,
-    initial: Base | None,
-    command: str,
-) -> BaseConfig:
-    if initial is not None and (initial.config.grid, initial.config.descriptors) != (data.grid, DESCRIPTORS):
-        raise ConfigError(
-            f"base '{initial.config.name}' is for a grid of {initial.config.grid} cells and its own descriptors, the "
-            f"tasks have {data.grid}; start without --initial"
-        )
-    for name in settings.generators:
-        if initial is not None and name not in initial.config.generators:
-            raise UnknownNameError(f"generator of base '{initial.config.name}'", name, initial.config.generators)
-    return BaseConfig(
-        name=settings.name,
-        version=metacalo.__version__,
-        grid=data.grid,
-        condition_size=condition_size(len(DESCRIPTORS)),
-        descriptors=DESCRIPTORS,
-        energy_range_MeV=TRAINED_ENERGY_MEV,
-        preprocessing=sizes.preprocessing,
-        tokenizer=sizes.tokenizer,
-        prior=sizes.prior,
-        diffusion=sizes.diffusion,
-        generators=settings.generators,
-        trained_on=data.counts,
-        holdout=settings.holdout,
-        pretrain=settings.model_dump(mode="json"),
-        command=command,
-    )
 
 
 def _with_shortcuts(config: BaseConfig, settings: PretrainSettings) -> BaseConfig:

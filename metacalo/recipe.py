@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
+from collections.abc import Sequence
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from metacalo.config import Device, Seed, Settings
+from metacalo.errors import ConfigError, UnknownNameError
 from metacalo.generators.diffusion import DiffusionSettings
 from metacalo.generators.distillation import ShortcutSteps
-from metacalo.meta.algorithms import AlgorithmName
+from metacalo.meta.algorithms import AlgorithmName, resolve_algorithm
+from metacalo.meta.engines import EngineName
 from metacalo.meta.outer_loop import StageSettings
 from metacalo.models.prior import PriorSettings
+from metacalo.models.subspaces import SubspaceName
 from metacalo.models.vqvae import VQVAESettings
 from metacalo.showers.preprocessing import PreprocessingName
 
@@ -26,14 +31,41 @@ class MetaSettings(Settings):
     """The outer loop's algorithm and its episodes."""
 
     algorithm: AlgorithmName = "fomaml"
+    engine: EngineName = Field(default="higher", description="library that takes the inner steps")
+    subspace: SubspaceName | None = Field(
+        default=None,
+        description="what the inner loop moves; by default head for anil, context for cavia, adapters for the others",
+    )
     start: float = Field(
         default=0.85, ge=0, le=1, description="share of the steps taken on mixed batches before episodes start"
     )
     tasks: int = Field(default=4, ge=1, description="episodes in a meta-batch")
     inner_steps: int = Field(default=2, ge=1)
-    inner_rate: float = Field(default=0.02, gt=0)
+    inner_rate: float = Field(default=0.02, gt=0, description="size of an inner step; meta-sgd starts from it")
     support: int = Field(default=16, ge=1, description="showers per inner step")
-    query: int = Field(default=16, ge=1)
+    query: int = Field(default=16, ge=1, description="showers of the query set, none of them in the support set")
+    task_exponent: float = Field(
+        default=0.5, ge=0, description="tasks are drawn by their number of showers to this power, for all steps"
+    )
+    windows: float = Field(
+        default=0.0, ge=0, le=1, description="share of the episodes within a random window of energy and angle"
+    )
+    window_width: float = Field(
+        default=0.5, gt=0, le=1, description="width of a window, as a share of the range of ln E and of the angle"
+    )
+
+    @model_validator(mode="after")
+    def _subspace_fits(self) -> Self:
+        try:
+            resolve_algorithm(self.algorithm).inner_subspace(self.subspace)
+        except ConfigError as error:
+            message = f"algorithm = '{self.algorithm}': {error}"
+            raise ValueError(message) from None
+        return self
+
+    def mixed_steps(self, steps: int) -> int:
+        """How many of a stage's first steps are taken on mixed batches."""
+        return math.ceil(self.start * steps)
 
 
 class DistilSettings(StageSettings):
@@ -103,3 +135,23 @@ class PretrainSettings(Settings):
         autoregressive: tuple[Stage, ...] = ("tokenizer", "ar") if "ar" in self.generators else ()
         diffusion: tuple[Stage, ...] = ("diffusion",) if "diffusion" in self.generators else ()
         return (*autoregressive, *diffusion, *(("distil",) if self.distil.steps else ()))
+
+    def chosen_stages(self, wanted: Sequence[Stage] | None = None) -> tuple[Stage, ...]:
+        """`wanted`, by default all stages.
+
+        Raises:
+            UnknownNameError: one of them is none of `stages`.
+        """
+        for stage in wanted or ():
+            if stage not in self.stages:
+                raise UnknownNameError("stage", stage, self.stages)
+        return self.stages if wanted is None else tuple(wanted)
+
+    def stage_settings(self, stage: Stage) -> StageSettings:
+        """How long and how fast that stage trains."""
+        return {
+            "tokenizer": self.train_tokenizer,
+            "ar": self.train_ar,
+            "diffusion": self.train_diffusion,
+            "distil": self.distil,
+        }[stage]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,17 @@ from metacalo.generators.autoregressive import Autoregressive
 from metacalo.generators.base import ShowerGenerator, bf16
 from metacalo.generators.diffusion import Diffusion
 from metacalo.generators.distillation import distillation_loss, distilled
-from metacalo.meta.algorithms import resolve_algorithm
-from metacalo.meta.engines import HigherEngine
+from metacalo.meta.algorithms import Algorithm, resolve_algorithm
+from metacalo.meta.engines import resolve_engine
 from metacalo.meta.episodes import EpisodeSampler
 from metacalo.meta.outer_loop import OuterLoop, StageSettings
 from metacalo.meta.training_data import TrainingData
 from metacalo.models.quantizer import perplexity
 from metacalo.models.transformer import BlockStack
 from metacalo.models.vqvae import VQVAE
-from metacalo.recipe import PretrainSettings, Stage
+from metacalo.recipe import MetaSettings, PretrainSettings, Stage
 
 __all__ = ["Run", "is_finished", "run_stage"]
-
-_Result = tuple[Mapping[str, Tensor], dict[str, Any]]
-"""Weights that a stage leaves, and what is told of its training."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +49,21 @@ class Run:
     work: Path
 
 
+@dataclass(frozen=True)
+class _Result:
+    """What a stage leaves.
+
+    Attributes:
+        weights: of its network.
+        record: what is told of its training.
+        rates: learned step sizes of the inner loop, by parameter; empty where they were not learned.
+    """
+
+    weights: Mapping[str, Tensor]
+    record: dict[str, Any]
+    rates: Mapping[str, Tensor] = field(default_factory=dict)
+
+
 def is_finished(work: Path, stage: Stage) -> bool:
     """Whether the stage has left its weights in the folder."""
     return (work / f"{stage}.json").exists()
@@ -60,13 +72,18 @@ def is_finished(work: Path, stage: Stage) -> bool:
 def run_stage(stage: Stage, run: Run, *, resume: bool) -> None:
     """Trains a stage to its end, from its state if `resume`, and leaves `<stage>.safetensors` and `<stage>.json`.
 
+    Rates that were learned are left in `<stage>-rates.safetensors`.
+
     Raises:
         ConfigError: the settings train nothing that could be used.
         ModelFolderError: a stage that it needs is not finished.
+        MissingExtraError: the recipe's engine is not installed.
     """
-    weights, record = _STAGES[stage](_Training.begun(stage, run, resume=resume))
-    save_half(run.work / f"{stage}.safetensors", weights)
-    save_json(run.work / f"{stage}.json", record)
+    result = _STAGES[stage](_Training.begun(stage, run, resume=resume))
+    save_half(run.work / f"{stage}.safetensors", result.weights)
+    if result.rates:
+        save_half(run.work / f"{stage}-rates.safetensors", result.rates)
+    save_json(run.work / f"{stage}.json", result.record)
     (run.work / f"{stage}.state").unlink(missing_ok=True)
 
 
@@ -86,7 +103,14 @@ class _Training:
         torch.manual_seed(seed)
         for stream in run.data.streams:
             stream.drawn = 0
-        sampler = EpisodeSampler(run.data.streams, torch.Generator().manual_seed(seed))
+        meta = run.settings.meta
+        sampler = EpisodeSampler(
+            run.data.streams,
+            torch.Generator().manual_seed(seed),
+            exponent=meta.task_exponent,
+            windows=meta.windows,
+            window_width=meta.window_width,
+        )
         return cls(stage, run, resume, sampler, torch.Generator().manual_seed(seed + 1))
 
     def needs(self, stage: Stage) -> dict[str, Tensor]:
@@ -119,7 +143,7 @@ class _Training:
 def _train_tokenizer(training: _Training) -> _Result:
     run, settings = training.run, training.run.settings
     if run.initial is not None:
-        return run.initial.weights["tokenizer"], {"taken from": run.initial.config.name}
+        return _Result(run.initial.weights["tokenizer"], {"taken from": run.initial.config.name})
     if settings.train_tokenizer.steps == 0:
         raise ConfigError("train_tokenizer.steps = 0 leaves the codebooks empty; train it or give --initial")
     model = VQVAE(run.config.tokenizer, run.config.grid).to(settings.device)
@@ -137,7 +161,7 @@ def _train_tokenizer(training: _Training) -> _Result:
     losses = training.train(model, dict(model.named_parameters()), settings.train_tokenizer, gradient_step)
     size = run.config.tokenizer.quantizer.size
     usage = [perplexity(column, size) for column in torch.cat(used).unbind(1)] if used else []
-    return model.state_dict(), {"losses": losses, "perplexity": usage, "codes": size}
+    return _Result(model.state_dict(), {"losses": losses, "perplexity": usage, "codes": size})
 
 
 def _train_prior(training: _Training) -> _Result:
@@ -160,9 +184,12 @@ def _train_generator(training: _Training, model: ShowerGenerator, settings: Stag
     recipe, sampler, noise = training.run.settings, training.sampler, training.noise
     meta, device = recipe.meta, recipe.device
     model = model.to(device)
+    algorithm = _algorithm(model, meta)
+    algorithm.prepare()
+    mixed_steps = meta.mixed_steps(settings.steps)
 
     def gradient_step(step: int) -> Tensor:
-        if step < meta.start * settings.steps:
+        if step < mixed_steps:
             batch = sampler.mixed_batch(settings.batch).to(device)
             with bf16(device, recipe.autocast):
                 loss = model.loss(batch, noise)
@@ -170,13 +197,17 @@ def _train_generator(training: _Training, model: ShowerGenerator, settings: Stag
             return loss
         episodes = sampler.episodes(meta.tasks, inner_steps=meta.inner_steps, support=meta.support, query=meta.query)
         with bf16(device, recipe.autocast):
-            return resolve_algorithm(meta.algorithm)(
-                model, [episode.to(device) for episode in episodes], HigherEngine(), meta.inner_rate, noise
-            )
+            return algorithm.step([episode.to(device) for episode in episodes], noise)
 
-    losses = training.train(model, model.trainable(), settings, gradient_step)
+    losses = training.train(model, algorithm.parameters(), settings, gradient_step)
     frozen = model.frozen()
-    return {n: t for n, t in model.state_dict().items() if n not in frozen}, {"losses": losses}
+    weights = {n: t for n, t in model.state_dict().items() if n not in frozen}
+    return _Result(weights, {"losses": losses}, algorithm.rates())
+
+
+def _algorithm(model: ShowerGenerator, meta: MetaSettings) -> Algorithm:
+    kind = resolve_algorithm(meta.algorithm)
+    return kind(model, resolve_engine(meta.engine), rate=meta.inner_rate, subspace=meta.subspace)
 
 
 def _distil(training: _Training) -> _Result:
@@ -197,8 +228,10 @@ def _distil(training: _Training) -> _Result:
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    losses = training.train(student, student.trainable(), settings, gradient_step)
-    return student.state_dict(), {"losses": losses}
+    outer = _algorithm(student, run.settings.meta).parameters()  # a context that was held at zero stays there
+    moved = {name: parameter for name, parameter in student.trainable().items() if name in outer}
+    losses = training.train(student, moved, settings, gradient_step)
+    return _Result(student.state_dict(), {"losses": losses})
 
 
 _STAGES: dict[Stage, Callable[[_Training], _Result]] = {

@@ -99,6 +99,9 @@ def test_toml_and_overrides(tmp_path: Path) -> None:
     assert Outer.from_toml(path, steps=4, rate=None) == Outer(steps=4, rate=0.5, inner=Inner(depth=7))
     assert Outer.resolve(path, steps=0).steps == 0  # zero is a value, None is none
     assert Outer.resolve(None, steps=None, rate=2.0) == Outer(rate=2.0)
+    assert Outer.resolve(path, inner={"flavour": "spicy", "depth": None}).inner == Inner(depth=7, flavour="spicy")
+    assert Outer.resolve(path, inner={"depth": None}) == Outer.from_toml(path)
+    assert Outer.resolve(None, inner={"depth": 2}).inner == Inner(depth=2)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import doctest
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,16 @@ def test_an_interrupted_run_goes_on(ran, result, options, tmp_path, capsys):
         assert (row == result["rows"][key]) == (key in kept)
     with pytest.raises(SystemExit, match=r"was made with other showers; leave --resume out or give another --out"):
         fidelity.main([*again, "--showers", "29"])
+
+
+def test_shots_of_raw_deposits_are_adapted_to_as_such(base):
+    task = fidelity_row.task_of("pblar", settings := fidelity_row.FidelitySettings(bases=(BASE,)))
+    with task.open() as file:
+        shots = file.load(np.arange(SHOTS))
+    for factor, scale in ((1.0, 1.0), (0.19, 0.19 * (shots.showers.sum((1, 2, 3)) / shots.energy).mean())):
+        scaled = replace(shots, showers=np.float32(factor) * shots.showers)
+        model, _ = fidelity_row.adapted(base, task.detector, scaled, "frozen", 1, settings)
+        assert model.normaliser.scale == pytest.approx(scale, rel=1e-4)
 
 
 def test_several_seeds_are_averaged(result):

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,10 +16,11 @@ import torch
 import metacalo
 from metacalo.adapt import AdaptSettings, adapted_model
 from metacalo.base import FORMAT, GENERATORS, Base, BaseConfig, build_generator, resolve_base, save_base
-from metacalo.checkpoint import tensor_hash
+from metacalo.checkpoint import load_tensors, save_tensors, tensor_hash
 from metacalo.errors import BaseMismatchError, ModelFolderError
 from metacalo.generators.autoregressive import Autoregressive
 from metacalo.generators.diffusion import DiffusionSettings
+from metacalo.methods import Method
 from metacalo.model import ShowerModel, load_model, save_model, seen_hashes, zero_shot
 from metacalo.models.dit import DiTSettings
 from metacalo.models.prior import PriorSettings
@@ -146,6 +148,84 @@ def test_an_adapted_model_read_back_has_the_same_normaliser(
     assert loaded.detector == adapted.detector == shots.detector
     assert np.sort(loaded.shots).tolist() == np.sort(shots.hashes()).tolist()
     assert set(seen_hashes(folder, base=base.path)) == {*shots.hashes(), 5, -7, 6}
+
+
+@pytest.fixture(params=get_args(Method))
+def moved(request: pytest.FixtureRequest, adapted: ShowerModel) -> ShowerModel:
+    """With generators that differ from the base's wherever a method moves them, by what half precision cannot hold."""
+    generators = {name: adapted.base.generator(name) for name in GENERATORS}
+    for generator in generators.values():
+        with torch.no_grad():
+            for seed, parameter in enumerate(generator.subspace(request.param).values()):
+                parameter += 0.01 * torch.randn(parameter.shape, generator=seeded(seed))
+    return replace(adapted, generators=generators, method=request.param)
+
+
+def test_all_that_moved_is_written_and_nothing_else(moved: ShowerModel, base: Base, tmp_path: Path) -> None:
+    save_model(tmp_path, moved, {}, metacalo.__version__, "")
+    assert json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))["method"] == moved.method
+    loaded = load_model(tmp_path, base=base.path)
+    assert loaded.method == moved.method
+    for name, generator in moved.generators.items():
+        before, after = base.generator(name).state_dict(), generator.state_dict()
+        differ = {key for key in before if not torch.equal(before[key], after[key])}
+        written = load_tensors(tmp_path / f"adapters-{name}.safetensors")[0]
+        assert set(written) == differ == set(generator.subspace(moved.method))
+        assert {tensor.dtype for tensor in written.values()} == {torch.float32}
+        assert tensor_hash(loaded.generator(name).state_dict()) == tensor_hash(after)
+        assert tensor_hash(loaded.generator(name).frozen()) == tensor_hash(base.generator(name).frozen())
+
+
+def test_a_method_is_written_with_the_model_that_it_made(base: Base, shots: Showers, tmp_path: Path) -> None:
+    settings = AdaptSettings(
+        shots=len(shots), generator="ar", method="full", steps=2, batch=8, check_every=1, learning_rate=1e-2
+    )
+    model, runs = adapted_model(zero_shot(base, shots.detector), shots, settings)
+    save_model(tmp_path, model, {}, metacalo.__version__, "")
+    loaded = load_model(tmp_path, base=base.path)
+    assert (loaded.method, runs["ar"]["best_step"]) == ("full", 2)
+    assert tensor_hash(loaded.generator("ar").state_dict()) == tensor_hash(model.generator("ar").state_dict())
+    np.testing.assert_array_equal(generated(loaded, "ar", shots), generated(model, "ar", shots))
+
+
+def test_a_folder_of_before_there_were_methods(adapted: ShowerModel, folder: Path, base: Base, tmp_path: Path) -> None:
+    older = Path(shutil.copytree(folder, tmp_path / "older"))
+    values = json.loads((older / "config.json").read_text(encoding="utf-8"))
+    del values["method"]
+    (older / "config.json").write_text(json.dumps(values), encoding="utf-8")
+    loaded = load_model(older, base=base.path)
+    assert loaded.method == "adapters"
+    for name in GENERATORS:
+        assert tensor_hash(loaded.generator(name).state_dict()) == tensor_hash(adapted.generator(name).state_dict())
+
+
+MISFITS: dict[str, tuple[Callable[[dict[str, torch.Tensor]], object], str]] = {
+    "missing": (
+        lambda tensors: tensors.pop("dit.embedding"),
+        "no tensor 'dit.embedding', which method 'adapters' moves; adapt again",
+    ),
+    "left over": (
+        lambda tensors: tensors.update({"dit.read.weight": torch.ones(2, 2)}),
+        "tensor 'dit.read.weight' is none that method 'adapters' moves; adapt again",
+    ),
+    "shape": (
+        lambda tensors: tensors.update({"dit.embedding": torch.ones(3)}),
+        "tensor 'dit.embedding' has shape (3,), the base's (2,); adapt again",
+    ),
+}
+
+
+@pytest.mark.parametrize("misfit", MISFITS)
+def test_tensors_that_the_method_does_not_move(folder: Path, base: Base, tmp_path: Path, misfit: str) -> None:
+    spoil, sentence = MISFITS[misfit]
+    spoilt = Path(shutil.copytree(folder, tmp_path / "spoilt"))
+    path = spoilt / "adapters-diffusion.safetensors"
+    tensors = {name: tensor.clone() for name, tensor in load_tensors(path)[0].items()}
+    spoil(tensors)
+    save_tensors(path, tensors)
+    with pytest.raises(ModelFolderError) as told:
+        load_model(spoilt, base=base.path)
+    assert str(told.value) == f"{path}: {sentence}"
 
 
 def test_correlations_and_theta_shape_the_showers(adapted: ShowerModel, shots: Showers) -> None:

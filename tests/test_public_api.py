@@ -24,7 +24,7 @@ LAYERS = (
     {"meta", "evaluate"},
     {"base"},
     {"model"},
-    {"comparison"},
+    {"comparison", "methods"},
     {"adapt", "generate", "pretrain"},
     {"cli"},
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 
 from metacalo.base import Base, load_half
 from metacalo.checkpoint import load_json
-from metacalo.errors import ConfigError, ModelFolderError, UnknownNameError
+from metacalo.errors import ConfigError, MissingExtraError, ModelFolderError, UnknownNameError
 from metacalo.generators.diffusion import Diffusion
 from metacalo.meta.outer_loop import OuterLoop
 from metacalo.models import transformer
@@ -137,6 +138,45 @@ def test_only_plain_steps_of_training_are_compiled(make: Make, tmp_path: Path, m
     assert len(runs) == 12
 
 
+META = {"start": 0.5, "tasks": 1, "inner_steps": 1, "support": 2, "query": 2, "windows": 0.5}
+
+
+def test_a_base_carries_the_rates_that_were_learned(make: Make, plain: Base, tmp_path: Path) -> None:
+    out = pretrain(make(distil={}, meta={"algorithm": "meta-sgd", **META}), tmp_path / "small")
+    assert out is not None
+    assert (out / "diffusion-rates.safetensors").exists()
+    base = Base.load(out)
+    assert base.config.learned_rates == ("diffusion",)
+    rates = base.rates("diffusion")
+    adaptable = base.generator("diffusion").adaptable()
+    assert {name: rate.shape for name, rate in rates.items()} == {name: p.shape for name, p in adaptable.items()}
+    assert all((rate > 0).all() for rate in rates.values())
+    assert any((rate - 0.02).abs().max() > 1e-5 for rate in rates.values())
+    assert plain.rates("diffusion") == {}
+    (out / "diffusion-rates.safetensors").unlink()
+    with pytest.raises(ModelFolderError, match=r"diffusion-rates\.safetensors: missing"):
+        Base.load(out)
+
+
+def test_the_context_of_a_cavia_base_is_zero(make: Make, tmp_path: Path) -> None:
+    """Through mixed batches, episodes and distillation, whatever base it goes on from."""
+    changes = {"distil": {**SMALL["distil"], "steps": 2}, "meta": {"algorithm": "cavia", **META}}
+    out = pretrain(make(**changes), tmp_path / "small")
+    assert out is not None
+    (context,) = Base.load(out).generator("diffusion").subspace("context").values()
+    assert context.tolist() == [0, 0]
+
+
+def test_an_engine_that_is_not_installed_is_told_before_long_work(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metacalo.meta.engines.learn2learn_engine.find_spec", lambda _: None)
+    monkeypatch.delitem(sys.modules, "learn2learn.algorithms", raising=False)
+    with pytest.raises(MissingExtraError, match="needs learn2learn"):
+        pretrain(make(meta={"engine": "learn2learn"}), tmp_path / "x")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_distilling_a_finished_base_gives_the_same(make: Make, base: Base, plain: Base, tmp_path: Path) -> None:
     settings = make(initial=str(plain.path), train_diffusion={"steps": 0})
     with pytest.raises(ModelFolderError, match="the stage 'distil' needs a finished 'diffusion'; run that stage first"):
@@ -192,6 +232,9 @@ def test_a_stage_that_is_not_in_the_recipe(make: Make, tmp_path: Path) -> None:
         ({"distil": {"sampler_steps": 3}}, r"'distil.sampler_steps' = 3 is not valid"),
         ({"compile": True}, "compile = true needs a C\\+\\+ compiler, and none was found; install g"),
         ({"preprocessing": "log"}, "preprocessing = 'log' has no energies for the generator 'ar'"),
+        ({"meta": {"algorithm": "anil", "subspace": "bias"}}, "algorithm = 'anil': the inner loop .* moves .*'head'"),
+        ({"meta": {"algorithm": "cavea"}}, "'meta.algorithm' = 'cavea' is not valid: .*did you mean 'cavia'"),
+        ({"meta": {"engine": "highr"}}, "'meta.engine' = 'highr' is not valid: .*did you mean 'higher'"),
     ],
 )
 def test_recipes_that_cannot_be(changes: dict[str, Any], sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,7 +65,7 @@ class ShowerGenerator(nn.Module, metaclass=ABCMeta):
         return {key: parameter for key, parameter in self.trainable().items() if in_subspace(key, name)}
 
     def adaptable(self) -> dict[str, nn.Parameter]:
-        """Parameters that adaptation moves: detector embedding, low-rank adapters, biases and modulation offsets."""
+        """What adaptation moves by default: detector embedding, low-rank adapters, biases and modulation offsets."""
         return self.subspace("adapters")
 
 

@@ -1,15 +1,17 @@
-"""Where training showers come from: pools of normalised showers, mixed batches, and episodes."""
+"""Where training showers come from: pools of normalised showers, mixed batches, and episodes over tasks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from metacalo.generators.base import Batch
+from metacalo.meta.distribution import Window, draw_window, split_rows, task_probabilities
 from metacalo.showers.conditions import encode_conditions
 from metacalo.showers.detector import Detector
 from metacalo.showers.encoded import without_correlations
@@ -55,6 +57,15 @@ class ShowerPool:
     def rows(self, n: int, generator: torch.Generator) -> Tensor:
         """`n` row numbers drawn with replacement."""
         return torch.randint(len(self), (n,), generator=generator)
+
+    def rows_apart(
+        self, support: int, query: int, generator: torch.Generator, within: Window | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Row numbers of `support` and of `query` other showers, see `split_rows`; of a window where one is given."""
+        among = torch.arange(len(self))
+        if within is not None:
+            among = within.rows(self._energy, self._theta, at_least=support + query)
+        return split_rows(among, support, query, generator)
 
     def encoded(self, rows: Tensor) -> Encoded:
         """The showers of `rows` before they are dequantised."""
@@ -116,41 +127,74 @@ def _reflect(latents: Latents, flip_y: Tensor, flip_x: Tensor) -> Latents:
 class TaskStream:
     """The training rows of a task, through a pool of at most `capacity` showers.
 
-    A task that fits is read once. A larger one is read window by window, a new window after as many showers were drawn
-    as a window holds; so a file larger than memory trains, and which window is read follows from the count of draws.
+    A task that fits is read once. A larger one is read part by part, a new part after as many showers were drawn as a
+    part holds; so a file larger than memory trains, and which part is read follows from the count of draws.
     """
 
     def __init__(self, task: Task, normaliser: AnyNormaliser, rows: np.ndarray, capacity: int) -> None:
         self.task = task
         self._normaliser, self._rows, self._capacity = normaliser, rows, capacity
         self.drawn = 0
-        self._window = -1
+        self._part = -1
         self._pool: ShowerPool | None = None
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def draw(self, n: int, generator: torch.Generator) -> Batch:
-        """`n` showers of the present window."""
+        """`n` showers of the present part."""
         return mixed_batch([self.draw_rows(n, generator)], generator)
 
     def draw_rows(self, n: int, generator: torch.Generator) -> tuple[ShowerPool, Tensor]:
-        """The present window and `n` of its rows."""
-        n_windows = -(-len(self._rows) // self._capacity)
-        window = self.drawn // self._capacity % n_windows
-        if self._pool is None or window != self._window:
-            rows = self._rows[window * self._capacity : (window + 1) * self._capacity]
+        """The present part of the task and `n` of its rows."""
+        pool = self._present(n)
+        return pool, pool.rows(n, generator)
+
+    def draw_episode(
+        self,
+        *,
+        inner_steps: int,
+        support: int,
+        query: int,
+        generator: torch.Generator,
+        within: Window | None = None,
+    ) -> Episode:
+        """An episode of the present part, or of a window of energy and angle in it.
+
+        Args:
+            inner_steps: support batches.
+            support: showers of each.
+            query: showers of the query batch; none of them is in a support batch, see `split_rows`.
+            generator: draws, dequantises and reflects.
+            within: the window.
+        """
+        pool = self._present(inner_steps * support + query)
+        rows = pool.rows_apart(inner_steps * support, query, generator, within)
+        drawn = pool.batch(torch.cat(rows), generator)  # what costs time is done once for all
+        ends = [support * step for step in range(1, inner_steps + 1)]
+        *batches, last = (
+            Batch(drawn.latents[start:end], drawn.conditions[start:end])
+            for start, end in pairwise([0, *ends, len(drawn)])
+        )
+        return Episode(self.task.name, tuple(batches), last)
+
+    def _present(self, n: int) -> ShowerPool:
+        """The part of the task from which `n` showers are now drawn."""
+        n_parts = -(-len(self._rows) // self._capacity)
+        part = self.drawn // self._capacity % n_parts
+        if self._pool is None or part != self._part:
+            rows = self._rows[part * self._capacity : (part + 1) * self._capacity]
             with self.task.open() as file:
                 self._pool = ShowerPool(file.load(rows), self._normaliser, self.task.detector)
-            self._window = window
-        # not past the end of the window: a large draw must not step over the next one
+            self._part = part
+        # not past the end of the part: a large draw must not step over the next one
         self.drawn = min(self.drawn + n, (self.drawn // self._capacity + 1) * self._capacity)
-        return self._pool, self._pool.rows(n, generator)
+        return self._pool
 
 
 @dataclass(frozen=True)
 class Episode:
-    """One task's support batches, one per inner step, and its query batch."""
+    """One task's support batches, one per inner step, and its query batch of other showers."""
 
     task: str
     support: tuple[Batch, ...]
@@ -164,22 +208,39 @@ class Episode:
 class EpisodeSampler:
     """Draws mixed batches and episodes from task streams.
 
-    A task is drawn with probability proportional to the square root of its number of showers: a family member with few
-    showers is seen often enough, and is not worn out.
+    A task is drawn with probability proportional to a power of its number of showers. With the square root a family
+    member with few showers is seen often enough, and is not worn out.
+
+    Args:
+        streams: one for each task.
+        generator: of all that is drawn.
+        exponent: the power; 0 = all tasks alike, 1 = all showers alike.
+        windows: share of the episodes that are restricted to a window of energy and angle, so that they differ within
+            a detector as well.
+        window_width: see `Window`.
     """
 
-    def __init__(self, streams: Sequence[TaskStream], generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        streams: Sequence[TaskStream],
+        generator: torch.Generator,
+        *,
+        exponent: float = 0.5,
+        windows: float = 0.0,
+        window_width: float = 0.5,
+    ) -> None:
         self._streams = list(streams)
-        self._weights = torch.tensor([len(stream) for stream in streams], dtype=torch.float64).sqrt()
+        self._probabilities = task_probabilities([len(stream) for stream in streams], exponent)
+        self._windows, self._window_width = windows, window_width
         self.generator = generator
 
     def weights(self) -> dict[str, float]:
         """Probability of each task."""
-        share = self._weights / self._weights.sum()
-        return {stream.task.name: float(weight) for stream, weight in zip(self._streams, share, strict=True)}
+        named = zip(self._streams, self._probabilities.tolist(), strict=True)
+        return {stream.task.name: probability for stream, probability in named}
 
     def _tasks(self, n: int) -> list[int]:
-        drawn = torch.multinomial(self._weights, n, replacement=True, generator=self.generator)
+        drawn = torch.multinomial(self._probabilities, n, replacement=True, generator=self.generator)
         return [int(index) for index in drawn]
 
     def mixed_batch(self, n: int) -> Batch:
@@ -193,12 +254,17 @@ class EpisodeSampler:
         return mixed_batch(parts, self.generator)
 
     def episodes(self, n: int, *, inner_steps: int, support: int, query: int) -> list[Episode]:
-        """`n` episodes, each of one task."""
-        return [self._episode(self._streams[index], inner_steps, support, query) for index in self._tasks(n)]
-
-    def _episode(self, stream: TaskStream, inner_steps: int, support: int, query: int) -> Episode:
-        batches = tuple(stream.draw(support, self.generator) for _ in range(inner_steps))
-        return Episode(stream.task.name, batches, stream.draw(query, self.generator))
+        """`n` episodes, each of one task; see `TaskStream.draw_episode`."""
+        return [
+            self._streams[index].draw_episode(
+                inner_steps=inner_steps,
+                support=support,
+                query=query,
+                generator=self.generator,
+                within=draw_window(self._windows, self._window_width, self.generator),
+            )
+            for index in self._tasks(n)
+        ]
 
     def state(self) -> dict[str, Tensor]:
         """All that decides what is drawn next."""

@@ -41,7 +41,7 @@ class OuterLoop:
     Attributes:
         name: of the stage, shown beside the bar.
         model: what is trained.
-        parameters: those that move, by name.
+        parameters: those that move, by name; some may be no part of the model.
         sampler: source of the showers; its state is part of the state on disk.
         noise: generator of the loss's own noise, likewise.
         gradient_step: (step) to the loss; leaves gradients in `parameter.grad`.
@@ -123,8 +123,14 @@ class OuterLoop:
         progress = (self.step - settings.warmup) / max(1, settings.steps - settings.warmup)
         return settings.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
 
+    def _beside(self) -> dict[str, nn.Parameter]:
+        """What moves and is no part of the model: learned rates."""
+        own = dict(self.model.named_parameters())
+        return {name: parameter for name, parameter in self.parameters.items() if name not in own}
+
     def _save(self) -> None:
         tensors = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
+        tensors |= {f"beside/{name}": parameter for name, parameter in self._beside().items()}
         tensors |= {f"average/{name}": tensor for name, tensor in self._average.items()}
         for index, moments in self._optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{index}/{name}": tensor for name, tensor in moments.items()}
@@ -145,6 +151,9 @@ class OuterLoop:
             return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
         self.model.load_state_dict(part("model/"))
+        with torch.no_grad():
+            for name, parameter in self._beside().items():
+                parameter.copy_(tensors[f"beside/{name}"])
         device = next(iter(self._average.values())).device
         self._average = {name: tensor.to(device) for name, tensor in part("average/").items()}
         state: dict[int, dict[str, Tensor]] = {}

@@ -12,10 +12,10 @@ from metacalo.meta.episodes import TaskStream, is_reserved
 from metacalo.progress import track
 from metacalo.showers.hdf5 import Showers
 from metacalo.showers.preprocessing import PREPROCESSING, DetectorPrior, Preprocessing
-from metacalo.showers.tasks import discover_tasks, training_tasks
+from metacalo.showers.tasks import Task, discover_tasks, training_tasks
 from metacalo.typing import PathLike
 
-__all__ = ["TrainingData", "training_data"]
+__all__ = ["TrainingData", "pretraining_tasks", "training_data"]
 
 
 @dataclass(frozen=True)
@@ -37,22 +37,8 @@ class TrainingData:
     grid: tuple[int, int, int]
 
 
-def training_data(
-    folders: Sequence[PathLike],
-    holdout: Sequence[str],
-    *,
-    reserve_one_in: int,
-    capacity: int,
-    preprocessing: Preprocessing = PREPROCESSING["tables"],
-) -> TrainingData:
-    """Reads the tasks of `folders` (by default: those that ship) but those held out, and fits their normalisers.
-
-    Args:
-        folders: of tasks.
-        holdout: names of tasks left out, with all of the same pair of materials.
-        reserve_one_in: one shower in so many, by content hash, is kept out of training; 0 = none.
-        capacity: showers of a task that are held in memory, and that its normaliser is fitted on.
-        preprocessing: the way from showers to latents.
+def pretraining_tasks(folders: Sequence[PathLike], holdout: Sequence[str]) -> list[Task]:
+    """The tasks of `folders` (by default: those that ship) but those held out; all have the same mesh.
 
     Raises:
         ConfigError: no task is left, or their meshes differ.
@@ -65,6 +51,30 @@ def training_data(
     grids = {task.detector.grid.shape for task in tasks}
     if len(grids) != 1:
         raise ConfigError(f"the tasks have different grids ({', '.join(map(str, sorted(grids)))}); train one base each")
+    return tasks
+
+
+def training_data(
+    folders: Sequence[PathLike],
+    holdout: Sequence[str],
+    *,
+    reserve_one_in: int,
+    capacity: int,
+    preprocessing: Preprocessing = PREPROCESSING["tables"],
+) -> TrainingData:
+    """Reads the tasks of `pretraining_tasks`, and fits their normalisers.
+
+    Args:
+        folders: of tasks.
+        holdout: names of tasks left out, with all of the same pair of materials.
+        reserve_one_in: one shower in so many, by content hash, is kept out of training; 0 = none.
+        capacity: showers of a task that are held in memory, and that its normaliser is fitted on.
+        preprocessing: the way from showers to latents.
+
+    Raises:
+        ConfigError, UnknownNameError, ShowerFileError, DetectorError: as `pretraining_tasks` does.
+    """
+    tasks = pretraining_tasks(folders, holdout)
     rows, seen = [], []
 
     def samples() -> Iterator[tuple[Showers, np.ndarray]]:
@@ -85,4 +95,4 @@ def training_data(
         for task, training_rows, normaliser in zip(tasks, rows, normalisers, strict=True)
     ]
     counts = {task.name: len(training_rows) for task, training_rows in zip(tasks, rows, strict=True)}
-    return TrainingData(streams, prior, np.concatenate(seen), counts, grids.pop())
+    return TrainingData(streams, prior, np.concatenate(seen), counts, tasks[0].detector.grid.shape)

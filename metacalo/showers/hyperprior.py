@@ -23,13 +23,12 @@ from metacalo.showers.gamma_profile import log_layer_fractions
 from metacalo.showers.longitudinal import Longitudinal
 from metacalo.showers.marginals import N_ATOMS, ConditionalMarginals
 from metacalo.showers.normalise import STAGES, Normaliser
-from metacalo.showers.response import Response
+from metacalo.showers.response import CALIBRATED, Response
 from metacalo.showers.spectrum import Spectrum
 
 __all__ = ["Hyperprior", "fit_hyperprior"]
 
 _TARGETS = ("total", *STAGES, "spectrum", "drift", "longitudinal")
-_CALIBRATED = 0.5  # mean response above which deposits were divided by the sampling fraction
 _ENOUGH = 30.0  # showers at which a table row counts half of its most
 _RIDGE = {
     "total": 0.1,
@@ -141,7 +140,7 @@ def _target(normaliser: Normaliser, stage: str) -> tuple[Float[Tensor, "S K colu
     """Entries of a stage and the showers behind them."""
     if stage == "total":
         vector = normaliser.total.vector()[None, None].clone()
-        if normaliser.scale > _CALIBRATED:
+        if normaliser.scale > CALIBRATED:
             vector[..., 0] += math.log(normaliser.scale)  # what the sampling fraction left of the response
         return vector, torch.full(vector.shape[:2], normaliser.total.weight)
     if stage in ("drift", "longitudinal"):

@@ -19,8 +19,12 @@ from torch import Tensor
 from metacalo.showers.conditions import energy_coordinate
 from metacalo.showers.marginals import LEVELS, ConditionalMarginals, Interval
 from metacalo.showers.tabulate import fit_marginals
+from metacalo.typing import ShowerArray
 
-__all__ = ["Response", "fit_response"]
+__all__ = ["CALIBRATED", "Response", "convention_scale", "fit_response"]
+
+CALIBRATED = 0.5
+"""Mean response above which deposits were divided by the sampling fraction."""
 
 _KNOTS = np.array([0.0, 1.0])  # a table needs two; both hold the same row
 _RANGE = 1.2  # |u| beyond which the mean is held
@@ -160,3 +164,19 @@ def _log_width(residual: np.ndarray, u: np.ndarray, start: np.ndarray) -> np.nda
         step = np.linalg.lstsq(basis, 0.5 * (squared - 1), rcond=None)[0]
         width = width + np.clip(step, -1, 1)
     return np.array([width[0], float(np.clip(width[1], -2.5, 2.5))])
+
+
+def convention_scale(showers: ShowerArray, energy: Float[np.ndarray, "n"]) -> float:
+    """1 where deposits were divided by the sampling fraction, else their mean part of the incident energy.
+
+    Args:
+        showers: deposits (n, R, PHI, Z) in MeV.
+        energy: incident energies in MeV.
+
+    Example:
+        >>> showers, energy = np.full((2, 1, 1, 3), 100.0, np.float32), np.array([1000.0, 1500.0])
+        >>> convention_scale(showers, energy), convention_scale(3 * showers, energy)
+        (0.25, 1.0)
+    """
+    response = float(np.mean(showers.sum((1, 2, 3), dtype=np.float64) / energy))
+    return 1.0 if response > CALIBRATED else response

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from metacalo.adapt import AdaptSettings, adapt, adapt_generator
+from metacalo.adapt import AdaptSettings, adapt
 from metacalo.base import load_half
 from metacalo.checkpoint import load_tensors, tensor_hash
 from metacalo.comparison import summary_table
 from metacalo.errors import DetectorError
 from metacalo.meta.episodes import ShowerPool
+from metacalo.methods import adapt_generator
 from metacalo.model import load_model, seen_hashes, zero_shot
 from metacalo.parallel import side_by_side
 from metacalo.showers import data_folder, open_showers
@@ -66,6 +67,7 @@ def test_metrics(adapted, base):
         assert run["held_back_loss"]["after"] <= run["held_back_loss"]["before"]
         assert (run["held_back_loss"]["after"] < run["held_back_loss"]["before"]) == (run["best_step"] > 0)
         trainable, total = run["parameters"]["trainable"], run["parameters"]["total"]
+        assert run["method"] == "adapters"
         assert trainable == sum(tensor.numel() for tensor in adapters(adapted.out, name).values())
         assert 0 < trainable < 0.2 * total
 
@@ -178,6 +180,32 @@ def test_adaptation_stops_when_the_held_back_loss_does(tmp_path, sample, base):
     assert run["held_back_loss"]["after"] <= run["held_back_loss"]["before"]
 
 
+@pytest.mark.parametrize("method", ["modulation", "full"])
+def test_a_method(tmp_path, sample, base, pblar, command, method):
+    out, config = tmp_path / "model", tmp_path / "quick.toml"
+    config.write_text('generator = "ar"\nbatch = 8\ncheck_every = 1\ncompared_showers = 20\n', encoding="utf-8")
+    options = ("--base", base.path, "--shots", 30, "--steps", 2, "--config", config, "--method", method)
+    ran = command("adapt", "--detector", sample, "--out", out, *options)
+    assert (ran.code, ran.err) == (0, "")
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    run, generator = metrics["generators"]["ar"], base.generator("ar")
+    assert metrics["settings"]["method"] == run["method"] == method
+    moved = adapters(out, "ar")
+    assert set(moved) == set(generator.subspace(method))
+    trainable, total = (sum(t.numel() for t in tensors) for tensors in (moved.values(), generator.parameters()))
+    assert run["parameters"] == {"trainable": trainable, "total": total, "share": trainable / total}
+    assert f"ar: {100 * trainable / total:.1f} % of {total:,} parameters ({method}), {run['steps']} steps" in ran.out
+    loaded = load_model(out)
+    assert loaded.method == method
+    assert tensor_hash(loaded.generator("ar").frozen()) == tensor_hash(generator.frozen()) == run["frozen_hash"]
+
+    conditions = ("--conditions", sample, "--showers", 4, "--generator", "ar")
+    ran = command("generate", "--model", out, *conditions, "--out", tmp_path / "showers.h5")
+    assert (ran.code, ran.err) == (0, "")
+    with open_showers(tmp_path / "showers.h5") as file:
+        np.testing.assert_array_equal(file.energy, pblar.energy[:4])
+
+
 def test_a_detector_described_by_options(tmp_path, pblar, base, plain, command):
     path, out = plain(tmp_path / "new.h5", pblar[:30], factor=0.19), tmp_path / "model"
     told = ("--absorber", "Pb:2.0", "--active", "lAr:4.0")
@@ -201,13 +229,14 @@ def test_a_detector_described_by_options(tmp_path, pblar, base, plain, command):
         adapt(path, tmp_path / "y", quick(base))
 
 
-def test_a_detector_described_by_a_toml(tmp_path, pblar, base, plain, command):
+def test_a_detector_described_by_a_toml(tmp_path, pblar, base, plain, command, monkeypatch):
     path, out, description = plain(tmp_path / "new.h5", pblar[:30]), tmp_path / "model", tmp_path / "mine.toml"
     text = (data_folder("tasks") / "pblar" / "detector.toml").read_text(encoding="utf-8")
     description.write_text(text.replace('name = "PbLAr"', 'name = "mine"'), encoding="utf-8")
     config = tmp_path / "quick.toml"
     config.write_text('generator = "diffusion"\ncompared_showers = 0\n', encoding="utf-8")
     options = ("--base", base.path, "--shots", 20, "--steps", 1, "--config", config, "--description", description)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal, where there would be bars
     ran = command("adapt", "--detector", path, "--out", out, "--quiet", *options)
     assert (ran.code, ran.out, ran.err) == (0, "", "")
     detector = load_model(out).detector

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from metacalo.errors import MissingExtraError
+from metacalo.meta.engines import ENGINES, Engine, resolve_engine
 from metacalo.meta.episodes import ShowerPool, TaskStream
 from metacalo.showers import Showers, Task, data_folder, resolve_task
 from metacalo.showers.fitting import fit_normaliser
@@ -53,6 +55,15 @@ def stream(two_tasks: dict[str, tuple[Task, Normaliser]]) -> Callable[..., TaskS
         return TaskStream(task, normaliser, np.arange(n), capacity)
 
     return make
+
+
+@pytest.fixture(scope="session", params=sorted(ENGINES))
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """Every engine whose library is installed."""
+    try:
+        return resolve_engine(request.param)
+    except MissingExtraError as missing:
+        pytest.skip(str(missing))
 
 
 @pytest.fixture

@@ -227,7 +227,49 @@ class TestEpisodeSampler:
             name: tensor.tolist() for name, tensor in sampler.state().items()
         }
 
-    def test_support_and_query_are_drawn_apart(self, stream: MakeStream) -> None:
-        (episode,) = self.make(stream).episodes(1, inner_steps=2, support=6, query=6)
-        assert not equal(episode.support[0], episode.support[1])
-        assert not equal(episode.support[0], episode.query)
+    def test_support_and_query_are_other_showers(self, stream: MakeStream) -> None:
+        sampler = EpisodeSampler([stream("siw", 30)], seeded())
+        for episode in sampler.episodes(5, inner_steps=2, support=6, query=9):
+            batches = [energies(batch) for batch in (*episode.support, episode.query)]
+            assert [len(set(batch)) for batch in batches] == [6, 6, 9]
+            assert len(set().union(*batches)) == 21
+
+    def test_also_where_there_are_too_few(self, stream: MakeStream) -> None:
+        sampler = EpisodeSampler([stream("siw", 7)], seeded())
+        for episode in sampler.episodes(5, inner_steps=2, support=6, query=6):
+            support, query = {e for batch in episode.support for e in energies(batch)}, set(energies(episode.query))
+            assert support
+            assert not support & query
+
+    @pytest.mark.parametrize(("exponent", "share"), [(0.0, 1 / 2), (0.5, 3 / 4), (1.0, 9 / 10)])
+    def test_the_exponent_of_the_number_of_showers(self, stream: MakeStream, exponent: float, share: float) -> None:
+        sampler = EpisodeSampler([stream("siw", 36, 10), stream("pbwo4", 4)], seeded(), exponent=exponent)
+        assert sampler.weights() == {"siw": pytest.approx(share), "pbwo4": pytest.approx(1 - share)}
+
+    def test_windows_narrow_an_episode(self, stream: MakeStream) -> None:
+        """All of them at a share of 1, about half of them at 0.5, none at 0; energies cover two decades."""
+
+        def spans(windows: float) -> np.ndarray:
+            sampler = EpisodeSampler([stream("siw")], seeded(), windows=windows, window_width=0.4)
+            episodes = sampler.episodes(60, inner_steps=1, support=2, query=2)
+            drawn = [energies(batch) for e in episodes for batch in [*e.support, e.query]]
+            return np.array([np.ptp(one + other) for one, other in zip(drawn[::2], drawn[1::2], strict=True)])
+
+        whole, half, windows = spans(0.0), spans(0.5), spans(1.0)
+        limit = 0.4 * np.ptp(energies(stream("siw").draw_rows(1, seeded())[0].batch(torch.arange(40), seeded())))
+        assert (windows <= limit + 1e-6).mean() > 0.8  # a window without enough showers is widened
+        assert (whole <= limit).mean() < 0.3
+        assert 0.4 < (half <= limit).mean() < 0.85
+
+    def test_windows_are_part_of_what_a_restored_state_draws(self, stream: MakeStream) -> None:
+        samplers = [EpisodeSampler([stream("siw"), stream("pbwo4")], seeded(i), windows=0.5) for i in range(2)]
+        samplers[0].episodes(3, inner_steps=1, support=2, query=2)
+        samplers[1].restore({name: tensor.clone() for name, tensor in samplers[0].state().items()})
+        first, second = (sampler.episodes(4, inner_steps=2, support=2, query=3) for sampler in samplers)
+        assert all(equal(a.query, b.query) for a, b in zip(first, second, strict=True))
+        assert all(equal(a.support[1], b.support[1]) for a, b in zip(first, second, strict=True))
+
+
+def energies(batch: Batch) -> list[float]:
+    """Coordinates of the incident energies, which are different for all showers of a task."""
+    return batch.conditions[:, 0].tolist()

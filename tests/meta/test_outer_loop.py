@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from metacalo.checkpoint import tensor_hash
 from metacalo.errors import ModelFolderError
 from metacalo.generators.base import Batch
-from metacalo.meta.algorithms import resolve_algorithm
+from metacalo.meta.algorithms import Algorithm, resolve_algorithm
 from metacalo.meta.engines import HigherEngine
-from metacalo.meta.episodes import EpisodeSampler, TaskStream
+from metacalo.meta.episodes import Episode, EpisodeSampler, TaskStream
 from metacalo.meta.outer_loop import OuterLoop, StageSettings
 from tests.small import draw_batch, seeded, small_autoregressive, small_diffusion, small_tokenizer
 
@@ -38,6 +38,12 @@ class DrawnStream(TaskStream):
         self.drawn += n
         return draw_batch(n, seed=int(torch.randint(1000, (1,), generator=generator)) + self.drawn)
 
+    def draw_episode(
+        self, *, inner_steps: int, support: int, query: int, generator: torch.Generator, within: object
+    ) -> Episode:
+        batches = tuple(self.draw(support, generator) for _ in range(inner_steps))
+        return Episode("drawn", batches, self.draw(query, generator))
+
 
 class DrawnSampler(EpisodeSampler):
     """Whose mixed batches are of one such stream each, for these have no pools to mix."""
@@ -54,6 +60,8 @@ class Run:
     folder: Path
     steps: int = 105
     stop_at: int | None = None
+    meta: str = "fomaml"
+    meta_from: int = 95
 
     def __post_init__(self) -> None:
         make = {
@@ -66,6 +74,11 @@ class Run:
         self.sampler = DrawnSampler([DrawnStream(), DrawnStream()], seeded(1))
         self.noise = seeded(2)
         parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        self.algorithm: Algorithm | None = None
+        if self.kind != "tokenizer":
+            self.algorithm = resolve_algorithm(self.meta)(self.model, HigherEngine(), rate=0.02)
+            self.algorithm.prepare()
+            parameters = self.algorithm.parameters()
         settings = StageSettings(steps=self.steps, batch=4, warmup=10, learning_rate=3e-3, average=0.9)
         state = self.folder / "stage.state"
         self.loop = OuterLoop(
@@ -77,11 +90,11 @@ class Run:
             raise StopHereError
         if self.kind == "tokenizer":
             loss, _ = self.model.loss(self.sampler.mixed_batch(4).latents)
-        elif step < 95:
+        elif step < self.meta_from:
             loss = self.model.loss(self.sampler.mixed_batch(4), self.noise)
         else:
             episodes = self.sampler.episodes(2, inner_steps=1, support=2, query=2)
-            return resolve_algorithm("fomaml")(self.model, episodes, HigherEngine(), 0.02, self.noise)
+            return self.algorithm.step(episodes, self.noise)
         loss.backward()
         return loss
 
@@ -107,6 +120,27 @@ def test_a_resumed_run_ends_like_one_that_was_not_interrupted(kind: str, tmp_pat
     assert calls == list(range(100, 105))
     assert len(expected[1]) == 2
     assert not list(parts.glob("*.tmp*"))
+
+
+@pytest.mark.parametrize("meta", ["meta-sgd", "cavia", "reptile"])
+def test_what_the_outer_loop_moves_beside_the_weights_is_resumed_too(meta: str, tmp_path: Path) -> None:
+    def run(folder: str, **changes: int) -> Run:
+        return Run("diffusion", tmp_path / folder, meta=meta, meta_from=48, steps=52, **changes)
+
+    whole = run("whole")
+    expected = whole.result()
+    interrupted = run("parts", stop_at=51)
+    with pytest.raises(StopHereError):
+        interrupted.loop.run(resume=True)
+    resumed = run("parts")
+    assert resumed.result(resume=True) == expected
+    assert resumed.loop.step == 52
+    rates, again = whole.algorithm.rates(), resumed.algorithm.rates()
+    assert tensor_hash(rates) == tensor_hash(again)
+    assert len(rates) == (len(whole.model.adaptable()) if meta == "meta-sgd" else 0)
+    assert all((rate != 0.02).any() for rate in rates.values())
+    if meta == "cavia":
+        assert all(parameter.abs().sum() == 0 for parameter in resumed.model.subspace("context").values())
 
 
 def test_a_fresh_run_does_not_look_at_old_states(tmp_path: Path) -> None:

@@ -1,0 +1,183 @@
+"""Adaptation methods: which parameters of a generator move to the shots, how fast, and which iterate is kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from metacalo.checkpoint import tensor_hash
+from metacalo.config import Device, Seed, Settings
+from metacalo.errors import ConfigError, MetacaloError
+from metacalo.generators.base import Batch, ShowerGenerator, bf16
+from metacalo.meta.episodes import ShowerPool
+from metacalo.progress import Track
+
+__all__ = ["LEARNING_RATES", "Method", "MethodSettings", "adapt_generator"]
+
+Method = Literal["conditioning", "bias", "low-rank", "modulation", "adapters", "full"]
+"""The subspace of `models.subspaces.SUBSPACES` that adaptation moves."""
+
+LEARNING_RATES: Mapping[Method, float] = {
+    "conditioning": 3e-3,
+    "bias": 1e-3,
+    "low-rank": 1e-3,
+    "modulation": 1e-3,
+    "adapters": 1e-3,
+    "full": 3e-4,
+}
+"""Highest learning rate of each method: what changes the function more moves less."""
+
+
+class MethodSettings(Settings):
+    """How a generator moves to the shots."""
+
+    method: Method = Field(default="adapters", description="which parameters move; the tokenizer is frozen in all")
+    steps: int = Field(default=40, ge=0, description="optimiser steps per generator, at most")
+    batch: int = Field(default=32, ge=1)
+    learning_rate: float | None = Field(default=None, gt=0, description="the highest; by default the method's own")
+    average: float = Field(
+        default=0.9, ge=0, lt=1, description="decay of the average of the parameters over the steps; 0 = none"
+    )
+    held_back: float = Field(default=0.15, gt=0, lt=1, description="share of the shots that early stopping watches")
+    patience: int = Field(default=2, ge=1, description="checks without progress after which adaptation stops")
+    check_every: int = Field(default=10, ge=1, description="steps between two checks")
+    seed: Seed = 1
+    device: Device = "cpu"
+    autocast: bool = True
+
+    @property
+    def highest_rate(self) -> float:
+        """The learning rate after warm-up: the one given, else the method's of `LEARNING_RATES`."""
+        return LEARNING_RATES[self.method] if self.learning_rate is None else self.learning_rate
+
+
+def adapt_generator(
+    generator: ShowerGenerator, pool: ShowerPool, settings: MethodSettings, bar: Track | None = None
+) -> dict[str, Any]:
+    """Moves the parameters of the method to the showers of `pool`, in place, and returns the record of the run.
+
+    Part of the shots is held back. At each check the average of the iterates, see `_take_in`, is judged by its loss
+    there; the one with the least is kept, or the base's parameters where none is better.
+
+    Args:
+        generator: what is adapted.
+        pool: the shots.
+        settings: see `MethodSettings`.
+        bar: shows the losses.
+
+    Raises:
+        ConfigError: the generator has no parameters that the method moves.
+        MetacaloError: a frozen tensor changed.
+    """
+    started = time.perf_counter()
+    hash_before = tensor_hash(generator.frozen())
+    moved = _open_only(generator.to(settings.device), settings.method)
+    draw = torch.Generator().manual_seed(settings.seed)
+    order = torch.randperm(len(pool), generator=draw)
+    n_held = min(len(pool) - 1, max(1, round(settings.held_back * len(pool))))
+    held, kept = order[:n_held], order[n_held:]
+    validation = _validation_batches(pool, held, settings)
+    rate = settings.highest_rate
+    optimizer = torch.optim.AdamW(moved.values(), lr=rate, weight_decay=0.0)
+    average = _copy(moved)
+    best, best_step, step, worse = _copy(moved), 0, 0, 0
+    best_loss = first_loss = _validate(generator, best, validation, settings)
+    while step < settings.steps and worse < settings.patience:
+        generator.train()
+        rows = kept[torch.randint(len(kept), (settings.batch,), generator=draw)]
+        batch = pool.batch(rows, draw).to(settings.device)
+        for group in optimizer.param_groups:
+            group["lr"] = rate * min(1.0, (step + 1) / 10) * (1 - 0.9 * step / settings.steps)
+        with bf16(settings.device, settings.autocast):
+            loss = generator.loss(batch, draw)
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        optimizer.step()
+        step += 1
+        _take_in(average, moved, settings.average, step)
+        if step % settings.check_every == 0 or step == settings.steps:
+            current = _validate(generator, average, validation, settings)
+            worse = 0 if current < best_loss else worse + 1
+            if current < best_loss:
+                best, best_loss, best_step = _copy(average), current, step
+        if bar is not None:
+            bar.advance(1, loss=float(loss.detach()), held_back=best_loss)
+    with torch.no_grad():
+        for name, parameter in moved.items():
+            parameter.copy_(best[name])
+    generator.eval()
+    if tensor_hash(generator.frozen()) != hash_before:
+        raise MetacaloError(f"the frozen part of generator '{generator.name}' changed; please report this defect")
+    total = sum(parameter.numel() for parameter in generator.parameters())
+    trainable = sum(parameter.numel() for parameter in moved.values())
+    return {
+        "seconds": time.perf_counter() - started,
+        "method": settings.method,
+        "learning_rate": rate,
+        "steps": step,
+        "best_step": best_step,
+        "held_back_loss": {"before": first_loss, "after": best_loss},
+        "parameters": {"trainable": trainable, "total": total, "share": trainable / total},
+        "frozen_hash": hash_before,
+    }
+
+
+def _open_only(generator: ShowerGenerator, method: Method) -> dict[str, nn.Parameter]:
+    """The parameters of the method, the only ones left that get gradients."""
+    moved = generator.subspace(method)
+    if not any(parameter.numel() for parameter in moved.values()):
+        raise ConfigError(
+            f"generator '{generator.name}' of this base has no parameters that method '{method}' moves; choose another "
+            "--method"
+        )
+    for name, parameter in generator.named_parameters():
+        parameter.requires_grad_(name in moved)
+    return moved
+
+
+def _copy(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in parameters.items()}
+
+
+@torch.no_grad()
+def _take_in(average: Mapping[str, Tensor], iterate: Mapping[str, Tensor], decay: float, step: int) -> None:
+    """Takes the iterate of step 1, 2, ... into the average sum_i a^(step - i) theta_i / sum_i a^(step - i), in place.
+
+    One iterate is noisy, its batch being small. The sum starts at step 1: the base, where it would start otherwise, has
+    a check of its own, and a third of it would be left after ten steps.
+    """
+    weight = (1 - decay) / (1 - decay**step)
+    for name, values in average.items():
+        values.lerp_(iterate[name], weight)
+
+
+def _validation_batches(pool: ShowerPool, held: Tensor, settings: MethodSettings) -> list[Batch]:
+    noise = torch.Generator().manual_seed(settings.seed + 1)
+    parts = torch.split(held, 2 * settings.batch)
+    return [pool.batch(part, noise, reflect=False).to(settings.device) for part in parts]
+
+
+@torch.no_grad()
+def _validate(
+    generator: ShowerGenerator, values: Mapping[str, Tensor], batches: list[Batch], settings: MethodSettings
+) -> float:
+    """Mean loss over the held-back shots with `values` in the place of the parameters of those names.
+
+    The noise is the same every time, so that two checks can be compared.
+    """
+    generator.eval()
+    noise = torch.Generator().manual_seed(settings.seed + 2)
+    repeats = 2
+    with bf16(settings.device, settings.autocast):
+        weighted = [
+            float(functional_call(generator, dict(values), (batch, noise))) * len(batch)
+            for _ in range(repeats)
+            for batch in batches
+        ]
+    return sum(weighted) / (repeats * sum(len(batch) for batch in batches))

@@ -1,0 +1,200 @@
+"""Adaptation methods on small generators: what moves, what may not, how fast, and which average is kept."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from metacalo.base import GENERATORS
+from metacalo.checkpoint import tensor_hash
+from metacalo.errors import ConfigError, MetacaloError
+from metacalo.generators.base import Batch, ShowerGenerator
+from metacalo.methods import LEARNING_RATES, Method, MethodSettings, adapt_generator
+from metacalo.models.adapters import LowRankLinear
+from metacalo.showers.latents import Latents
+from tests.small import CONDITIONS, SMALL, disturb, draw_batch, small_diffusion
+
+METHODS: tuple[Method, ...] = get_args(Method)
+WIDTH, EMBEDDING, TIME_FEATURES = 24, 4, 32
+QUICK = {"steps": 6, "check_every": 1, "patience": 6, "batch": 16, "learning_rate": 0.02, "autocast": False}
+
+
+class Shots:
+    """Forty showers as latents: what `ShowerPool` draws, without its normaliser."""
+
+    def __init__(self) -> None:
+        self.all = draw_batch(40, seed=3)
+
+    def __len__(self) -> int:
+        return len(self.all)
+
+    def batch(self, rows: torch.Tensor, _: torch.Generator, *, reflect: bool = True) -> Batch:
+        return Batch(Latents(*(part[rows] for part in self.all.latents.parts())), self.all.conditions[rows])
+
+
+@pytest.fixture(params=GENERATORS)
+def generator(request: pytest.FixtureRequest) -> ShowerGenerator:
+    """With no parameter at zero, so that each has a gradient."""
+    made = SMALL[request.param]()
+    disturb(made)
+    return made.eval()
+
+
+def adapt(generator: ShowerGenerator, **settings) -> dict:
+    return adapt_generator(generator, Shots(), MethodSettings(**{**QUICK, **settings}))
+
+
+def copied(generator: ShowerGenerator) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in generator.state_dict().items()}
+
+
+MOVES: dict[Method, tuple[set[str], set[str]]] = {
+    "conditioning": ({"embedding", "condition.0.weight", "condition.2.bias"}, {"blocks.0.attention.qkv.bias"}),
+    "bias": ({"embedding", "condition.2.bias", "blocks.1.feedforward.out.bias"}, {"blocks.0.attention.qkv.up"}),
+    "low-rank": ({"embedding", "blocks.0.attention.qkv.up", "blocks.1.feedforward.out.down"}, {"condition.2.bias"}),
+    "modulation": ({"embedding", "blocks.0.attention_norm.weight", "norm.weight"}, {"blocks.0.attention.qkv.bias"}),
+    "adapters": ({"embedding", "blocks.0.attention.qkv.up", "condition.2.bias"}, {"condition.2.weight", "norm.weight"}),
+    "full": ({"embedding", "condition.0.weight", "blocks.0.attention.qkv.weight", "norm.weight"}, set()),
+}
+"""Some that move and some that do not, in both networks."""
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_method_moves_its_own_parameters_and_no_other(generator: ShowerGenerator, method: Method) -> None:
+    before, tokenizer = copied(generator), tensor_hash(generator.frozen())
+    record = adapt(generator, method=method)
+    assert (record["method"], record["best_step"] > 0) == (method, True)
+    after = generator.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved == set(generator.subspace(method))
+    assert {name for name, parameter in generator.named_parameters() if parameter.grad is not None} == moved
+    told = {name.split(".", 1)[1] for name in moved}
+    wanted, unwanted = MOVES[method]
+    assert wanted <= told
+    assert not unwanted & told
+    assert tensor_hash(generator.frozen()) == tokenizer == record["frozen_hash"]
+    if method == "full":
+        assert moved == set(before) - set(generator.frozen())
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("part", ["encoder", "decoder", "quantizer"])
+def test_a_tokenizer_that_changed_is_told(method: Method, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = SMALL["ar"]()
+    whole = generator.loss
+    spoilt = next(t for name, t in generator.frozen().items() if f".{part}." in name and t.is_floating_point())
+
+    def spoil(batch: Batch, noise: torch.Generator) -> torch.Tensor:
+        spoilt.view(-1)[0] += 1e-3
+        return whole(batch, noise)
+
+    monkeypatch.setattr(generator, "loss", spoil)
+    with pytest.raises(MetacaloError, match=r"^the frozen part of generator 'ar' changed; please report this defect$"):
+        adapt(generator, method=method, steps=1)
+
+
+def test_shares_of_the_parameters(generator: ShowerGenerator) -> None:
+    inputs = CONDITIONS + EMBEDDING + (TIME_FEATURES if generator.name == "diffusion" else 0)
+    tokenizer = sum(t.numel() for name, t in generator.named_parameters() if name.startswith("tokenizer."))
+    modules = [module for name, module in generator.named_modules() if not name.startswith("tokenizer.")]
+    total = sum(parameter.numel() for parameter in generator.parameters())
+    biases = sum(m.bias.numel() for m in modules if isinstance(m, torch.nn.Linear) and m.bias is not None)
+    low_rank = sum(m.rank * (m.in_features + m.out_features) for m in modules if isinstance(m, LowRankLinear))
+    offsets = 2 * 6 * WIDTH if generator.name == "diffusion" else 0
+    numbers = {
+        "conditioning": EMBEDDING + WIDTH * (inputs + 1) + WIDTH * (WIDTH + 1),
+        "bias": EMBEDDING + biases,
+        "low-rank": EMBEDDING + low_rank,
+        "adapters": EMBEDDING + biases + low_rank + offsets,
+        "full": total - tokenizer,
+    }
+    for method, number in numbers.items():
+        told = adapt(generator, method=method, steps=0)["parameters"]
+        assert told == {"trainable": number, "total": total, "share": number / total}
+
+
+@contextmanager
+def watched(look: Callable[[torch.optim.Optimizer], object]) -> Iterator[list]:
+    """What `look` sees of the optimizer after each of its steps."""
+    seen: list = []
+    handle = register_optimizer_step_post_hook(lambda optimizer, *_: seen.append(look(optimizer)))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def iterate(optimizer: torch.optim.Optimizer) -> np.ndarray:
+    parameters = optimizer.param_groups[0]["params"]
+    return np.concatenate([parameter.detach().double().numpy().ravel() for parameter in parameters])
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.6, 0.9])
+def test_the_average_that_is_kept(generator: ShowerGenerator, decay: float) -> None:
+    with watched(iterate) as iterates:
+        record = adapt(generator, average=decay)
+    step = record["best_step"]
+    assert len(iterates) == record["steps"] >= step > 0
+    weights = decay ** np.arange(step - 1, -1, -1, dtype=float)
+    expected = np.average(iterates[:step], axis=0, weights=weights)
+    kept = np.concatenate([p.detach().double().numpy().ravel() for p in generator.adaptable().values()])
+    np.testing.assert_allclose(kept, expected, atol=0 if decay == 0 else 1e-6)
+    # and it is what the check has judged
+    again = adapt(generator, steps=0)["held_back_loss"]["before"]
+    assert again == pytest.approx(record["held_back_loss"]["after"], rel=1e-6)
+    assert again < record["held_back_loss"]["before"]
+
+
+def test_the_average_does_not_change_the_way_that_is_taken(generator: ShowerGenerator) -> None:
+    start, ways = copied(generator), []
+    for decay in (0.0, 0.9):
+        generator.load_state_dict(start)
+        with watched(iterate) as iterates:
+            adapt(generator, average=decay)
+        ways.append(iterates)
+    np.testing.assert_array_equal(*ways)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_base_is_kept_where_no_average_is_better(
+    generator: ShowerGenerator, method: Method, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, whole = tensor_hash(generator.state_dict()), generator.loss
+    uphill = lambda batch, noise: -whole(batch, noise) if generator.training else whole(batch, noise)  # noqa: E731
+    monkeypatch.setattr(generator, "loss", uphill)
+    record = adapt(generator, method=method, patience=3)
+    assert (record["best_step"], record["steps"]) == (0, 3)
+    assert record["held_back_loss"]["after"] == record["held_back_loss"]["before"]
+    assert tensor_hash(generator.state_dict()) == before
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("given", [None, 0.005])
+def test_the_learning_rate_is_the_method_s_unless_one_is_given(method: Method, given: float | None) -> None:
+    highest = LEARNING_RATES[method] if given is None else given
+    with watched(lambda optimizer: optimizer.param_groups[0]["lr"]) as rates:
+        record = adapt(small_diffusion(), method=method, learning_rate=given, steps=12, patience=12)
+    assert record["learning_rate"] == highest
+    # up over ten steps, and down to a tenth over all
+    expected = [highest * min(1, (step + 1) / 10) * (1 - 0.9 * step / 12) for step in range(12)]
+    np.testing.assert_allclose(rates, expected)
+
+
+def test_each_method_has_a_learning_rate() -> None:
+    assert set(LEARNING_RATES) == set(METHODS)
+    assert LEARNING_RATES["full"] < LEARNING_RATES["adapters"] < LEARNING_RATES["conditioning"]
+
+
+def test_a_base_without_adapters_is_told() -> None:
+    bare = small_diffusion(dit={"rank": 0, "embedding": 0})
+    told = "generator 'diffusion' of this base has no parameters that method 'low-rank' moves; choose another --method"
+    with pytest.raises(ConfigError, match=f"^{re.escape(told)}$"):
+        adapt(bare, method="low-rank")
+    assert adapt(bare, method="bias")["parameters"]["trainable"] > 0
