@@ -82,7 +82,7 @@ class TaskPlan:
 class PretrainPlan:
     """Everything that `plan_tables` tells."""
 
-    meta: MetaSettings
+    settings: PretrainSettings
     stages: tuple[StagePlan, ...]
     generators: tuple[GeneratorPlan, ...]
     tasks: tuple[TaskPlan, ...]
@@ -101,7 +101,7 @@ def plan_pretraining(settings: PretrainSettings, stages: Sequence[Stage] | None 
     config = base_config(settings, tasks[0].detector.grid.shape, counts, initial)
     probabilities = task_probabilities(list(counts.values()), settings.meta.task_exponent)
     return PretrainPlan(
-        settings.meta,
+        settings,
         tuple(_stage(name, settings) for name in chosen),
         tuple(_generator(name, config, settings.meta) for name in settings.generators if name in chosen),
         tuple(_task(task, share) for task, share in zip(tasks, probabilities.tolist(), strict=True)),
@@ -183,7 +183,7 @@ def _task(task: Task, probability: float) -> TaskPlan:
 
 def plan_tables(plan: PretrainPlan) -> list[Table]:
     """The plan as tables to print: stages, episodes, what their inner loops move, and tasks."""
-    return [_stage_table(plan), _episode_table(plan.meta), _generator_table(plan), _task_table(plan)]
+    return [_stage_table(plan), _episode_table(plan.settings.meta), _generator_table(plan), _task_table(plan)]
 
 
 def _stage_table(plan: PretrainPlan) -> Table:
@@ -219,13 +219,15 @@ def _generator_table(plan: PretrainPlan) -> Table:
     for column in ("parameters", "of", "share"):
         table.add_column(column, justify="right")
     for each in plan.generators:
-        share = f"{each.inner / each.trainable:.2%}"
+        share = f"{100 * each.inner / each.trainable:.2g}%"
         table.add_row(each.name, each.subspace or "-", f"{each.inner:,}", f"{each.trainable:,}", share)
     return table
 
 
 def _task_table(plan: PretrainPlan) -> Table:
-    table = Table("task", title=f"{len(plan.tasks)} tasks", title_justify="left")
+    one_in = plan.settings.reserve_one_in
+    kept = f", of whose showers one in {one_in} is kept out of training" if one_in else ""
+    table = Table("task", title=f"{len(plan.tasks)} tasks{kept}", title_justify="left")
     for column in ("showers", "probability", "energy GeV", "angle to the normal rad"):
         table.add_column(column, justify="right")
     for task in plan.tasks:

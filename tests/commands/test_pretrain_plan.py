@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from metacalo.meta.engines import ENGINES
 from metacalo.plan import plan_pretraining
 from metacalo.recipe import PretrainSettings
 from metacalo.showers import data_folder, discover_tasks, training_tasks
@@ -25,7 +24,7 @@ def rows(out: str) -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in cells}
 
 
-@pytest.mark.parametrize("engine", sorted(ENGINES))
+@pytest.mark.parametrize("engine", ["torch", "learn2learn"])
 def test_the_plan_of_a_run(process: Command, tmp_path: Path, engine: str) -> None:
     """As a user runs it, in a process of its own."""
     if engine == "learn2learn" and importlib.util.find_spec("learn2learn") is None:
@@ -64,7 +63,7 @@ def test_steps_episodes_and_tasks(command: Command, tmp_path: Path) -> None:
     assert told["query set"] == ["9 other showers"]
     assert told["windows"][0].startswith("25% of the episodes, 50% of the range of ln E")
     left = training_tasks(discover_tasks(), ("pblar",))
-    assert f"{len(left)} tasks" in ran.out
+    assert f"{len(left)} tasks, of whose showers one in 10 is kept out of training" in ran.out
     for task in left:
         showers, probability, energy, angle = told[task.name]
         assert showers == str(task.n_showers)
@@ -105,7 +104,7 @@ def test_a_base_to_go_on_from_gives_the_sizes(command: Command) -> None:
     assert (ran.code, ran.err) == (0, "")
     assert [cells[0] for cells in table(ran.out, "stage")] == ["ar"]
     ((name, subspace, inner, trainable, share),) = table(ran.out, "generator")
-    assert (name, subspace, inner, share) == ("ar", "-", "0", "0.00%")
+    assert (name, subspace, inner, share) == ("ar", "-", "0", "0%")
     assert int(trainable.replace(",", "")) > 1_000_000
 
 
