@@ -25,13 +25,13 @@ Method = Literal["conditioning", "bias", "low-rank", "modulation", "adapters", "
 
 LEARNING_RATES: Mapping[Method, float] = {
     "conditioning": 3e-3,
-    "bias": 1e-3,
-    "low-rank": 1e-3,
-    "modulation": 1e-3,
+    "bias": 3e-3,
+    "low-rank": 3e-3,
+    "modulation": 3e-3,
     "adapters": 1e-3,
     "full": 3e-4,
 }
-"""Highest learning rate of each method: what changes the function more moves less."""
+"""Highest learning rate of each method: the fewer parameters move, the farther each (docs/experiments.md)."""
 
 
 class MethodSettings(Settings):
