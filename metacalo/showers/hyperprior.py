@@ -33,8 +33,8 @@ _ENOUGH = 30.0  # showers at which a table row counts half of its most
 _RIDGE = {
     "total": 0.1,
     "layers": 10.0,
-    "rings": 30.0,
-    "hits": 3.0,
+    "rings": 2.0,
+    "hits": 1.0,
     "shares": 10.0,
     "spectrum": 10.0,
     "drift": 50.0,
