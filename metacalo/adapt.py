@@ -152,7 +152,14 @@ def adapted_model(
     with bars(quiet=quiet) as add:
         records = side_by_side(
             [
-                partial(adapt_generator, generator, pool, settings, bar=add(f"adapt {name}", settings.steps))
+                partial(
+                    adapt_generator,
+                    generator,
+                    pool,
+                    settings,
+                    bar=add(f"adapt {name}", settings.steps),
+                    rates=before.base.rates(name),
+                )
                 for name, generator in generators.items()
             ],
             settings.device,

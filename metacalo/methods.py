@@ -58,7 +58,12 @@ class MethodSettings(Settings):
 
 
 def adapt_generator(
-    generator: ShowerGenerator, pool: ShowerPool, settings: MethodSettings, bar: Track | None = None
+    generator: ShowerGenerator,
+    pool: ShowerPool,
+    settings: MethodSettings,
+    bar: Track | None = None,
+    *,
+    rates: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Any]:
     """Moves the parameters of the method to the showers of `pool`, in place, and returns the record of the run.
 
@@ -70,6 +75,7 @@ def adapt_generator(
         pool: the shots.
         settings: see `MethodSettings`.
         bar: shows the losses.
+        rates: step sizes that the base learned (`Base.rates`); each element then moves in their ratios.
 
     Raises:
         ConfigError: the generator has no parameters that the method moves.
@@ -78,6 +84,7 @@ def adapt_generator(
     started = time.perf_counter()
     hash_before = tensor_hash(generator.frozen())
     moved = _open_only(generator.to(settings.device), settings.method)
+    ratios = _ratios(moved, rates or {})
     draw = torch.Generator().manual_seed(settings.seed)
     order = torch.randperm(len(pool), generator=draw)
     n_held = min(len(pool) - 1, max(1, round(settings.held_back * len(pool))))
@@ -88,6 +95,7 @@ def adapt_generator(
     average = _copy(moved)
     best, best_step, step, worse = _copy(moved), 0, 0, 0
     best_loss = first_loss = _validate(generator, best, validation, settings)
+    checks = {0: first_loss}
     while step < settings.steps and worse < settings.patience:
         generator.train()
         rows = kept[torch.randint(len(kept), (settings.batch,), generator=draw)]
@@ -98,11 +106,14 @@ def adapt_generator(
             loss = generator.loss(batch, draw)
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
+        before = _copy({name: moved[name] for name in ratios})
         optimizer.step()
+        _rescale_step(moved, before, ratios)
         step += 1
         _take_in(average, moved, settings.average, step)
         if step % settings.check_every == 0 or step == settings.steps:
             current = _validate(generator, average, validation, settings)
+            checks[step] = current
             worse = 0 if current < best_loss else worse + 1
             if current < best_loss:
                 best, best_loss, best_step = _copy(average), current, step
@@ -123,6 +134,7 @@ def adapt_generator(
         "steps": step,
         "best_step": best_step,
         "held_back_loss": {"before": first_loss, "after": best_loss},
+        "checks": checks,
         "parameters": {"trainable": trainable, "total": total, "share": trainable / total},
         "frozen_hash": hash_before,
     }
@@ -139,6 +151,22 @@ def _open_only(generator: ShowerGenerator, method: Method) -> dict[str, nn.Param
     for name, parameter in generator.named_parameters():
         parameter.requires_grad_(name in moved)
     return moved
+
+
+def _ratios(moved: Mapping[str, Tensor], rates: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Learned step sizes of what moves, over their mean: which elements move more, and which less."""
+    known = {name: rates[name].to(moved[name]) for name in moved if name in rates}
+    if not known:
+        return {}
+    mean = torch.cat([rate.flatten() for rate in known.values()]).mean()
+    return {name: rate / mean for name, rate in known.items()}
+
+
+@torch.no_grad()
+def _rescale_step(moved: Mapping[str, Tensor], before: Mapping[str, Tensor], ratios: Mapping[str, Tensor]) -> None:
+    """Multiplies the step that the optimiser has just taken, in place."""
+    for name, ratio in ratios.items():
+        moved[name].copy_(before[name] + ratio * (moved[name] - before[name]))
 
 
 def _copy(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from metacalo.checkpoint import atomic_folder, load_json, save_json
 from metacalo.errors import ConfigError, OutputError
 from metacalo.generators.distillation import distilled
 from metacalo.meta.engines import resolve_engine
-from metacalo.meta.training_data import training_data
+from metacalo.meta.training_data import pretraining_tasks, training_data
 from metacalo.plan import base_config
 from metacalo.recipe import MetaSettings, PretrainSettings, Stage
 from metacalo.showers.preprocessing import PREPROCESSING
@@ -62,8 +62,7 @@ def pretrain(
     _open_work(work, settings, resume=resume, stages=chosen)
     initial = resolve_base(settings.initial) if settings.initial else None
     data = training_data(
-        settings.tasks,
-        settings.holdout,
+        pretraining_tasks(settings.tasks, settings.holdout),
         reserve_one_in=settings.reserve_one_in,
         capacity=settings.capacity,
         preprocessing=PREPROCESSING[(settings if initial is None else initial.config).preprocessing],

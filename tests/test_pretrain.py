@@ -15,7 +15,7 @@ from metacalo.checkpoint import load_json, tensor_hash
 from metacalo.errors import ConfigError, ModelFolderError, OutputError, UnknownNameError
 from metacalo.meta.episodes import is_reserved
 from metacalo.meta.outer_loop import OuterLoop
-from metacalo.meta.training_data import training_data
+from metacalo.meta.training_data import pretraining_tasks, training_data
 from metacalo.pretrain import PretrainSettings, pretrain
 from metacalo.showers import data_folder, discover_tasks, open_showers, write_showers
 from metacalo.showers.conditions import encode_conditions
@@ -113,7 +113,7 @@ def test_a_base_loads_to_the_same_weights_every_time(base: Base) -> None:
 
 def test_the_hyperprior_and_its_copula_are_those_of_the_tasks(base: Base, tasks: Path) -> None:
     """As they were fitted, but for the half precision of the file."""
-    fitted = training_data([tasks], (), reserve_one_in=10, capacity=45).hyperprior
+    fitted = training_data(pretraining_tasks([tasks], ()), reserve_one_in=10, capacity=45).hyperprior
     assert fitted.copula is not None
     assert base.hyperprior.copula is not None
     parts, read = fitted.copula.tensors(), base.hyperprior.copula.tensors()
@@ -131,7 +131,7 @@ def test_the_hyperprior_and_its_copula_are_those_of_the_tasks(base: Base, tasks:
 def test_training_pools_lose_the_correlations_of_their_layers(tasks: Path) -> None:
     """Put back, they are those of the showers; nearly, since they are shrunk towards those of both tasks."""
     found = []
-    for stream in training_data([tasks], (), reserve_one_in=10, capacity=45).streams:
+    for stream in training_data(pretraining_tasks([tasks], ()), reserve_one_in=10, capacity=45).streams:
         pool, rows = stream.draw_rows(1, seeded())[0], torch.arange(45)
         own, copula, x = pool.normaliser.longitudinal, pool.normaliser.copula, pool.encoded(rows).log_energy
         latents = copula.colour(pool.batch(rows, seeded(), reflect=False).latents, x)

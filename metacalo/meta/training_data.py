@@ -55,26 +55,23 @@ def pretraining_tasks(folders: Sequence[PathLike], holdout: Sequence[str]) -> li
 
 
 def training_data(
-    folders: Sequence[PathLike],
-    holdout: Sequence[str],
+    tasks: Sequence[Task],
     *,
     reserve_one_in: int,
     capacity: int,
     preprocessing: Preprocessing = PREPROCESSING["tables"],
 ) -> TrainingData:
-    """Reads the tasks of `pretraining_tasks`, and fits their normalisers.
+    """Reads tasks, see `pretraining_tasks`, and fits their normalisers.
 
     Args:
-        folders: of tasks.
-        holdout: names of tasks left out, with all of the same pair of materials.
+        tasks: of one mesh.
         reserve_one_in: one shower in so many, by content hash, is kept out of training; 0 = none.
         capacity: showers of a task that are held in memory, and that its normaliser is fitted on.
         preprocessing: the way from showers to latents.
 
     Raises:
-        ConfigError, UnknownNameError, ShowerFileError, DetectorError: as `pretraining_tasks` does.
+        ShowerFileError, DetectorError: a task cannot be read.
     """
-    tasks = pretraining_tasks(folders, holdout)
     rows, seen = [], []
 
     def samples() -> Iterator[tuple[Showers, np.ndarray]]:

@@ -1,0 +1,203 @@
+"""What the outer loop buys: scratch, multi-task + each method, each algorithm + best method, on held-out detectors.
+
+    python -m benchmarks.meta --budget 60m --out out/meta
+
+Every held-out detector has a start of its own, trained on the mixed batches of all others, from which each algorithm
+goes on over episodes for the same time. Then rows are measured, seed by seed, until the budget is spent; `--resume`
+goes on with the same settings and a new budget. Held-out detectors are worked on side by side. Half of the budget is
+for training, two thirds of that for the starts; small budgets train on the larger detectors alone, since normalisers
+are fitted first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks.fidelity_row import limit_threads
+from benchmarks.meta_row import SCRATCH, Detector, Wanted, measure
+from benchmarks.meta_table import markdown, pictures
+from benchmarks.meta_training import BASELINE, StudySettings, TrainedBase, trained_bases
+from metacalo.checkpoint import atomic_file, load_json, save_json
+from metacalo.errors import ConfigError, MetacaloError
+from metacalo.meta.algorithms import ALGORITHMS
+from metacalo.showers.tasks import Task, resolve_task
+
+__all__ = ["planned", "seconds_of"]
+
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+_TRAINING, _START = 0.5, 2 / 3
+_FITTING, _FIT_SECONDS = 0.2, 10.0  # share of the budget for the normalisers of the training detectors; of each of them
+_FEWEST, _MANY = 6, 50  # training detectors
+
+
+def seconds_of(budget: str) -> float:
+    """Seconds of '90s', '10m', '1h' or '1.5h'.
+
+    Raises:
+        ConfigError: it is none of these.
+
+    Example:
+        >>> seconds_of("10m")
+        600.0
+    """
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh])", budget)
+    if not match or not float(match[1]):
+        raise ConfigError(f"--budget {budget}: a number with s, m or h is needed, such as 10m")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def planned(heldout: str, settings: StudySettings) -> Iterator[Wanted]:
+    """The rows of a held-out detector, those first that the rest is compared with; seed by seed.
+
+    Shots that leave less than half of the wanted showers to compare with are left out.
+    """
+    best, n_showers = settings.best_method, _task(heldout, settings).n_showers
+    for seed in settings.seeds:
+        for shots in settings.shots:
+            if n_showers - shots < settings.showers // 2:
+                continue
+            yield Wanted(heldout, BASELINE, best, shots, seed)
+            for algorithm in settings.algorithms:
+                if algorithm != BASELINE:
+                    yield Wanted(heldout, algorithm, best, shots, seed)
+            if shots:
+                yield Wanted(heldout, SCRATCH, "full", shots, seed)
+                yield from (
+                    Wanted(heldout, BASELINE, method, shots, seed) for method in settings.methods if method != best
+                )
+
+
+def _task(heldout: str, settings: StudySettings) -> Task:
+    return resolve_task(heldout, *([settings.data] if settings.data else []))
+
+
+def study(heldout: str, settings: StudySettings, out: Path, seconds: float, threads: int) -> None:
+    """Trains the bases of a held-out detector, and measures its rows until so many seconds are over.
+
+    `<out>/<heldout>.json` is written anew after every row, and holds the rows of earlier runs.
+    """
+    deadline = time.monotonic() + seconds
+    limit_threads(threads)
+    file = out / f"{heldout}.json"
+    found: dict[str, Any] = load_json(file) if file.exists() else {"bases": {}, "rows": {}}
+    trained: dict[str, TrainedBase] = {}
+    for name, base in trained_bases(heldout, settings, out / "bases" / heldout):
+        trained[name] = base
+        found["bases"][name] = {"steps": base.steps, "seconds": base.seconds, "inner_rate": base.inner_rate}
+        save_json(file, found)
+    detector = Detector(_task(heldout, settings), trained[BASELINE].base, settings)
+    for wanted in planned(heldout, settings):
+        if time.monotonic() > deadline:
+            break
+        if wanted.key in found["rows"]:
+            continue
+        row = measure(
+            wanted, trained[BASELINE if wanted.algorithm == SCRATCH else wanted.algorithm], detector, settings
+        )
+        found["rows"][wanted.key] = row
+        save_json(file, found)
+
+
+def collected(settings: StudySettings, out: Path, command: str) -> dict[str, Any]:
+    """The results of all held-out detectors, with the loss of the unmoved baseline beside each row."""
+    parts = {name: load_json(out / f"{name}.json") for name in settings.heldout if (out / f"{name}.json").exists()}
+    rows = {key: row for part in parts.values() for key, row in part["rows"].items()}
+    wanted = [row for name in settings.heldout for row in planned(name, settings)]
+    return {
+        "command": command,
+        "settings": settings.model_dump(mode="json"),
+        "bases": {name: part["bases"] for name, part in parts.items()},
+        "rows": {row.key: rows[row.key] for row in wanted if row.key in rows},
+        "missing": [row.key for row in wanted if row.key not in rows],
+    }
+
+
+def _settings(arguments: argparse.Namespace, seconds: float) -> StudySettings:
+    """Settings of a new study, with so many seconds for each held-out detector."""
+    training = _TRAINING * seconds
+    detectors = max(_FEWEST, int(_FITTING * seconds / _FIT_SECONDS))
+    return StudySettings.resolve(
+        arguments.config,
+        heldout=arguments.heldout,
+        data=arguments.data,
+        detectors=arguments.detectors or (detectors if detectors < _MANY else None),
+        start=dict(pair.split("=", 1) for pair in arguments.start) or None,
+        generator=arguments.generator,
+        shots=arguments.shots,
+        seeds=arguments.seeds,
+        showers=arguments.showers,
+        start_seconds=_START * training,
+        algorithm_seconds=(1 - _START) * training / len(ALGORITHMS),
+        device=arguments.device,
+    )
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    out, record = Path(arguments.out), Path(arguments.out) / "settings.json"
+    jobs = min(arguments.jobs or len(arguments.heldout), len(arguments.heldout))
+    seconds = seconds_of(arguments.budget) / -(-len(arguments.heldout) // jobs)  # one after another, jobs at a time
+    if record.exists() and not arguments.resume:
+        raise ConfigError(f"{out}: holds a study already; give --resume to go on with it, or another --out")
+    if record.exists():
+        settings = StudySettings.build(load_json(record), source=str(record))
+    else:
+        settings = _settings(arguments, seconds)
+        for name in settings.heldout:
+            _task(name, settings)  # asked before long work
+        out.mkdir(parents=True, exist_ok=True)
+        save_json(record, settings.model_dump(mode="json"))
+    threads = max(1, len(os.sched_getaffinity(0)) // jobs)
+    work = partial(study, settings=settings, out=out, seconds=seconds, threads=threads)
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        list(pool.map(work, settings.heldout))
+    result = collected(settings, out, f"python -m benchmarks.meta {shlex.join(sys.argv[1:])}")
+    save_json(out / "table.json", result)
+    with atomic_file(out / "table.md") as temporary:
+        temporary.write_text(markdown(result), encoding="utf-8")
+    pictures(result, out)
+    Console(soft_wrap=True, highlight=False).print(
+        f"{len(result['rows'])} rows, {len(result['missing'])} missing: {out}"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the study."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--budget", default="60m", help="time to take, such as 10m or 1h; training has half of it")
+    parser.add_argument("--heldout", nargs="+", default=["pblar", "pbwo4"], help="tasks, each with bases of its own")
+    parser.add_argument("--data", help="folder of tasks in place of those that ship")
+    parser.add_argument("--detectors", type=int, help="to train on, at most (by the budget)")
+    parser.add_argument(
+        "--start", nargs="+", default=[], metavar="TASK=BASE", help="bases to start from, in place of own ones"
+    )
+    parser.add_argument("--generator", choices=("ar", "diffusion"))
+    parser.add_argument("--shots", type=int, nargs="+")
+    parser.add_argument("--seeds", type=int, nargs="+")
+    parser.add_argument("--showers", type=int, help="generated, and of the reference, at most (1000)")
+    parser.add_argument("--config", help="TOML of the study: algorithms, methods, episodes and more")
+    parser.add_argument("--device", help="cpu or cuda")
+    parser.add_argument("--jobs", type=int, help="held-out detectors side by side (all)")
+    parser.add_argument("--resume", action="store_true", help="go on with the study in --out")
+    parser.add_argument("--out", default="out/meta")
+    try:
+        _run(parser.parse_args(arguments))
+    except MetacaloError as error:
+        Console(stderr=True, soft_wrap=True).print(f"meta: {error}", markup=False)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""One row of the meta-learning study: a base adapted to shots by one method, and what unseen showers say of it."""
+
+from __future__ import annotations
+
+import time
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from benchmarks.fidelity_row import BATCH, split
+from benchmarks.meta_training import StudySettings, TrainedBase
+from metacalo.adapt import AdaptSettings
+from metacalo.base import Base, build_generator, load_into
+from metacalo.evaluate.metrics import fpd, standardise, wasserstein1
+from metacalo.evaluate.observables import observables
+from metacalo.generators.base import ShowerGenerator, bf16
+from metacalo.meta.episodes import ShowerPool
+from metacalo.methods import Method, adapt_generator
+from metacalo.model import ShowerModel, zero_shot
+from metacalo.showers.hdf5 import Showers
+from metacalo.showers.preprocessing import AnyNormaliser
+from metacalo.showers.response import convention_scale
+from metacalo.showers.tasks import Task
+
+__all__ = ["SCRATCH", "Detector", "Wanted", "distances", "measure"]
+
+SCRATCH = "scratch"
+"""In the place of an algorithm: fresh weights, and a normaliser of the shots alone."""
+
+_DRAWS = 4  # of the loss's noise, for each unseen shower
+_LEAST = 1e-6  # of a distance whose logarithm is taken
+
+
+class Wanted(NamedTuple):
+    """A row that is wanted."""
+
+    heldout: str
+    algorithm: str
+    method: Method
+    shots: int
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """Its name in table.json."""
+        return " | ".join(map(str, self))
+
+
+class Detector:
+    """A held-out detector: shots and unseen showers by seed, and the normalisers that all rows share.
+
+    Args:
+        task: its showers.
+        base: that of the baseline; all bases have the same hyperprior.
+        settings: see `StudySettings`.
+    """
+
+    def __init__(self, task: Task, base: Base, settings: StudySettings) -> None:
+        self.task, self._base, self._settings = task, base, settings
+        self.split = lru_cache(maxsize=2)(self._split)
+        self.fitted = lru_cache(maxsize=2)(self._fitted)
+        self.unmoved = lru_cache(maxsize=2)(self._unmoved)
+
+    def _split(self, shots: int, seed: int) -> tuple[Showers, Showers]:
+        """Shots and unseen showers."""
+        with self.task.open() as file:
+            never = np.zeros(len(file), bool)
+            rows = split(never, shots, seed, self._settings.showers)
+            return file.load(rows[0]), file.load(rows[1])
+
+    def _fitted(self, shots: int, seed: int, prior: bool) -> tuple[AnyNormaliser, ShowerPool, float]:
+        """Normaliser of the shots (of none: the base's guess), the unseen showers under it, and the seconds it took."""
+        given, unseen = self.split(shots, seed)
+        started = time.perf_counter()
+        if shots == 0:
+            normaliser = self.before(given).normaliser
+        else:
+            guess = self.before(given).normaliser if prior else None
+            normaliser = self._base.preprocessing.fit(given, prior=guess)
+        seconds = time.perf_counter() - started
+        return normaliser, ShowerPool(unseen, normaliser, self.task.detector), seconds
+
+    def _unmoved(self, shots: int, seed: int) -> float:
+        """Loss of the unseen showers before the first step, under the normaliser of the shots."""
+        _, pool, _ = self.fitted(shots, seed, True)
+        return unseen_loss(self._base.generator(self._settings.generator), pool, self._settings.device)
+
+    def before(self, shots: Showers) -> ShowerModel:
+        """The base's own guess, in the energy convention of the shots."""
+        scale = convention_scale(shots.showers, shots.energy) if len(shots) else 1.0
+        return zero_shot(self._base, self.task.detector, scale=scale)
+
+
+def measure(wanted: Wanted, trained: TrainedBase, detector: Detector, settings: StudySettings) -> dict[str, Any]:
+    """All figures of a row.
+
+    The loss is that of unseen showers under the normaliser of the row, with noise that all rows share: between rows of
+    the same detector, shots and seed it differs by the network alone. Distances are of standardised observables.
+    """
+    fresh = wanted.algorithm == SCRATCH
+    shots, unseen = detector.split(wanted.shots, wanted.seed)
+    normaliser, unseen_pool, fit_seconds = detector.fitted(wanted.shots, wanted.seed, not fresh)
+    told = settings.adaptation(wanted.method, wanted.seed)
+    name = settings.generator
+    generator = _fresh(name, trained.base, wanted.seed) if fresh else trained.base.generator(name)
+    record: dict[str, Any] = {"seconds": 0.0, "steps": 0, "best_step": 0, "checks": {}, "parameters": {"share": 0.0}}
+    if wanted.shots:
+        pool = ShowerPool(shots, normaliser, detector.task.detector)
+        told = _patient(told, settings) if fresh else told
+        record = adapt_generator(generator, pool, told, rates={} if fresh else trained.base.rates(name))
+    model = ShowerModel(trained.base, detector.task.detector, normaliser, {name: generator})
+    return {
+        **wanted._asdict(),
+        "loss": unseen_loss(generator, unseen_pool, settings.device),
+        "unmoved": None if fresh else detector.unmoved(wanted.shots, wanted.seed),
+        **distances(model, name, unseen, wanted.seed, settings.device),
+        "seconds": {"normaliser": fit_seconds, "network": record["seconds"]},
+        "steps": {"taken": record["steps"], "best": record["best_step"]},
+        "checks": {str(step): loss for step, loss in record["checks"].items()},
+        "share": record["parameters"]["share"],
+    }
+
+
+def _fresh(name: str, base: Base, seed: int) -> ShowerGenerator:
+    """The same network with fresh weights; the tokenizer, which no adaptation moves, is the base's."""
+    torch.manual_seed(seed)
+    generator = build_generator(name, base.config)
+    if name == "ar":
+        known = {f"tokenizer.{key}": value for key, value in base.weights["tokenizer"].items()}
+        load_into(generator, {**generator.state_dict(), **known}, base.path)
+    return generator
+
+
+def _patient(told: AdaptSettings, settings: StudySettings) -> AdaptSettings:
+    """Adaptation's schedule stretched for a network that knows nothing."""
+    return told.model_copy(
+        update={"steps": settings.scratch_steps, "learning_rate": 1e-3, "patience": 5, "check_every": 20}
+    )
+
+
+@torch.no_grad()
+def unseen_loss(generator: ShowerGenerator, pool: ShowerPool, device: str) -> float:
+    """Mean loss over all showers of the pool, the same noise every time."""
+    generator.eval().to(device)
+    noise = torch.Generator().manual_seed(11)
+    losses = []
+    for rows in torch.split(torch.arange(len(pool)), 250):
+        batch = pool.batch(rows, noise, reflect=False).to(device)
+        with bf16(device):
+            losses += [(float(generator.loss(batch, noise)), len(rows)) for _ in range(_DRAWS)]
+    return sum(loss * n for loss, n in losses) / sum(n for _, n in losses)
+
+
+def distances(model: ShowerModel, name: str, unseen: Showers, seed: int, device: str) -> dict[str, float]:
+    """Means of W1 over observables, arithmetic and geometric, and FPD, of a generated shower for each unseen one."""
+    incident = (unseen.energy, unseen.theta, unseen.phi)
+    parts = model.generate(name, *incident, seed=seed, batch_size=BATCH, device=device)
+    sample = np.concatenate([part.showers for part in parts])
+    (theirs, _), (ours, _) = (observables(s, unseen.energy).features() for s in (unseen.showers, sample))
+    w1 = wasserstein1(*standardise(theirs, ours))
+    return {
+        "w1": float(w1.mean()),
+        "geometric_w1": float(np.exp(np.log(np.maximum(w1, _LEAST)).mean())),
+        "fpd": fpd(theirs, ours).value,
+    }

@@ -1,0 +1,167 @@
+"""The study as Markdown and as pictures: what adaptation gains from each base and by each method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from benchmarks.meta_row import SCRATCH
+from benchmarks.meta_training import BASELINE
+
+__all__ = ["markdown", "paired", "pictures", "steps_to"]
+
+Row = Mapping[str, Any]
+
+
+def paired(rows: Sequence[Row], others: Sequence[Row], key: str) -> tuple[float, float | None, int]:
+    """Mean of `key` of `rows` less that of `others` of the same seeds, its standard error (None for one), and how many.
+
+    Example:
+        >>> ours, theirs = ([{"seed": s, "loss": v + s} for s in (1, 2)] for v in (1.0, 3.0))
+        >>> paired(ours, theirs, "loss")
+        (-2.0, 0.0, 2)
+    """
+    known = {row["seed"]: row[key] for row in others}
+    differences = [row[key] - known[row["seed"]] for row in rows if row["seed"] in known]
+    if not differences:
+        return float("nan"), None, 0
+    error = float(np.std(differences, ddof=1)) / sqrt(len(differences)) if len(differences) > 1 else None
+    return float(np.mean(differences)), error, len(differences)
+
+
+def steps_to(row: Row, loss: float) -> int | None:
+    """The first check of an adaptation at which the held-back loss was no more than `loss`.
+
+    Example:
+        >>> steps_to({"checks": {"0": 3.0, "10": 2.0, "20": 1.0}}, 2.0), steps_to({"checks": {"0": 3.0}}, 2.0)
+        (10, None)
+    """
+    return next((int(step) for step, value in row["checks"].items() if value <= loss), None)
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """All tables; see `benchmarks.meta`."""
+    rows, settings = list(result["rows"].values()), result["settings"]
+    told = [
+        "# Meta-learning",
+        "",
+        f"    {result['command']}",
+        "",
+        f"Generator {settings['generator']}; seeds {', '.join(map(str, settings['seeds']))} of the shots and of "
+        "adaptation. Loss: of unseen showers, less that of multi-task training before the first step of adaptation on "
+        "the same normaliser, in units of 0.001, mean over seeds, in brackets the standard error. `to multitask`: the "
+        "loss less that of multi-task training + the same method, seed by seed. Distances are means over observables "
+        "in standard deviations. `steps`: until the held-back loss is the best one of multi-task training + the same "
+        "method (`-`: in no run). Seconds are those of normaliser and network.",
+    ]
+    for heldout in settings["heldout"]:
+        of = [row for row in rows if row["heldout"] == heldout]
+        if of:
+            told += ["", f"## {heldout} never seen", "", *_bases(result["bases"].get(heldout, {}))]
+            told += ["", "### Algorithms", "", *_arms(of, settings, by_algorithm=True)]
+            told += ["", "### Methods, after multi-task training", "", *_arms(of, settings, by_algorithm=False)]
+    if result["missing"]:
+        told += ["", f"Not measured, the budget being spent: {len(result['missing'])} rows; `--resume` goes on."]
+    return "\n".join(told) + "\n"
+
+
+def _bases(bases: Mapping[str, Row]) -> list[str]:
+    lines = ["| base | outer steps | seconds | inner rate |", "|---|---:|---:|---:|"]
+    for name, told in bases.items():
+        rate = "-" if told["inner_rate"] is None else f"{told['inner_rate']:g}"
+        lines.append(f"| {name} | {told['steps']:,} | {told['seconds']:.0f} | {rate} |")
+    return lines
+
+
+def _arms(rows: Sequence[Row], settings: Mapping[str, Any], *, by_algorithm: bool) -> list[str]:
+    head = "| shots | algorithm | method | share | loss | to multitask | mean W1 | geometric | FPD | steps | seconds |"
+    lines = [head, "|---|---|---|" + "---:|" * 8]
+    best = settings["best_method"]
+    for shots in settings["shots"]:
+        here = [row for row in rows if row["shots"] == shots]
+        if by_algorithm:
+            arms = [(name, "full" if name == SCRATCH else best) for name in (SCRATCH, *settings["algorithms"])]
+        else:
+            arms = [(BASELINE, method) for method in settings["methods"]] if shots else []
+        for algorithm, method in arms:
+            found = [row for row in here if (row["algorithm"], row["method"]) == (algorithm, method)]
+            baseline = [row for row in here if (row["algorithm"], row["method"]) == (BASELINE, best)]
+            if found:
+                lines.append(_line(shots, (algorithm, method), best, found, baseline))
+    return lines
+
+
+def _line(shots: int, arm: tuple[str, str], best: str, found: Sequence[Row], baseline: Sequence[Row]) -> str:
+    algorithm, method = arm
+
+    def mean(value: Callable[[Row], float], form: str) -> str:
+        values = [value(row) for row in found]
+        error = f"({np.std(values, ddof=1) / sqrt(len(values)):{form}})" if len(values) > 1 else ""
+        return f"{np.mean(values):{form}}{error}"
+
+    reached = [
+        steps_to(row, min(other["checks"].values()))
+        for row in found
+        for other in baseline
+        if other["seed"] == row["seed"] and other["checks"]
+    ]
+    scratch = algorithm == SCRATCH
+    steps = [number for number in reached if number is not None]
+    cells = (
+        str(shots),
+        algorithm,
+        "from scratch" if scratch else method,
+        f"{100 * found[0]['share']:.1f} %",
+        "-" if scratch else mean(lambda row: 1e3 * (row["loss"] - row["unmoved"]), ".2f"),
+        "-" if scratch or (algorithm, method) == (BASELINE, best) else _difference(found, baseline),
+        mean(lambda row: row["w1"], ".3f"),
+        mean(lambda row: row["geometric_w1"], ".3f"),
+        mean(lambda row: row["fpd"], ".2f"),
+        f"{np.mean(steps):.0f}" if steps and not scratch else "-",
+        f"{np.mean([row['seconds']['normaliser'] + row['seconds']['network'] for row in found]):.1f}",
+    )
+    return "| " + " | ".join(cells) + " |"
+
+
+def _difference(found: Sequence[Row], baseline: Sequence[Row]) -> str:
+    value, error, n = paired(found, baseline, "loss")
+    if not n:
+        return "-"
+    return f"{1e3 * value:+.2f}" + ("" if error is None else f"({1e3 * error:.2f})")
+
+
+def pictures(result: Mapping[str, Any], out: Path) -> None:
+    """`<held-out task>.png`: loss and distance against shots, a line for each algorithm and for scratch."""
+    rows, settings = list(result["rows"].values()), result["settings"]
+    for heldout in settings["heldout"]:
+        of = [row for row in rows if row["heldout"] == heldout]
+        if not of:
+            continue
+        figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+        for name in (*settings["algorithms"], SCRATCH):
+            method = "full" if name == SCRATCH else settings["best_method"]
+            mine = [row for row in of if (row["algorithm"], row["method"]) == (name, method)]
+            if name != SCRATCH:
+                _curve(axes[0], mine, lambda row: 1e3 * (row["loss"] - row["unmoved"]), name)
+            if name in (SCRATCH, BASELINE):
+                _curve(axes[1], mine, lambda row: row["geometric_w1"], "from scratch" if name == SCRATCH else "adapted")
+        axes[0].set(xlabel="shots", ylabel="loss of unseen showers, less the unmoved base's [0.001]")
+        axes[1].set(xlabel="shots", ylabel="geometric mean of W1 [standard deviations]", yscale="log")
+        for axis in axes:
+            axis.set_xscale("symlog", linthresh=10)
+            axis.legend(frameon=False, fontsize=8)
+        figure.suptitle(f"{heldout}, never seen")
+        figure.savefig(out / f"{heldout}.png", dpi=120)
+        plt.close(figure)
+
+
+def _curve(axis: Any, rows: Sequence[Row], value: Callable[[Row], float], label: str) -> None:
+    shots = sorted({row["shots"] for row in rows})
+    values = [[value(row) for row in rows if row["shots"] == n] for n in shots]
+    errors = [np.std(of, ddof=1) / sqrt(len(of)) if len(of) > 1 else 0.0 for of in values]
+    axis.errorbar(shots, [np.mean(of) for of in values], errors, label=label, marker="o", markersize=3, capsize=2)

@@ -1,0 +1,242 @@
+"""Bases of the meta-learning study: one start for each held-out detector, and one base of each algorithm from it."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+
+from metacalo.adapt import AdaptSettings
+from metacalo.base import Base, load_half, resolve_base, save_base
+from metacalo.checkpoint import atomic_folder, load_json, save_json
+from metacalo.config import Device, Settings
+from metacalo.errors import ConfigError
+from metacalo.evaluate.checks import FEWEST
+from metacalo.generators.base import bf16
+from metacalo.meta.algorithms import AlgorithmName, MetaSGD, resolve_algorithm
+from metacalo.meta.algorithms.base import query_loss, support_loss
+from metacalo.meta.engines import EngineName, InnerLoop, resolve_engine
+from metacalo.meta.episodes import Episode, EpisodeSampler
+from metacalo.meta.training_data import TrainingData, pretraining_tasks, training_data
+from metacalo.methods import Method
+from metacalo.plan import base_config
+from metacalo.recipe import MetaSettings, PretrainSettings
+from metacalo.stages import Run, run_stage
+
+__all__ = ["BASELINE", "StudySettings", "TrainedBase", "trained_bases"]
+
+BASELINE: AlgorithmName = "multitask"
+"""The algorithm that the others must beat."""
+
+RATES = (0.02, 0.1, 0.5, 2.0, 8.0, 32.0)
+"""Inner rates of which each algorithm gets the one whose inner loops lower the query loss most."""
+
+_TRIAL = 10  # steps whose time is measured
+_PROBED = 16  # episodes on which inner rates are judged
+
+
+class StudySettings(Settings):
+    """What decides the figures of the study; it can only be resumed with the same."""
+
+    heldout: tuple[str, ...] = Field(default=("pblar", "pbwo4"), min_length=1)
+    data: str | None = Field(default=None, description="folder of tasks in place of those that ship")
+    detectors: int | None = Field(
+        default=None, ge=2, description="to train on, those with most showers; by default all"
+    )
+    start: Mapping[str, str] = Field(
+        default={}, description="held-out task to a base to start from, in place of an own"
+    )
+    generator: Literal["ar", "diffusion"] = "diffusion"
+    algorithms: tuple[AlgorithmName, ...] = (BASELINE, "fomaml", "maml", "anil", "meta-sgd", "cavia", "reptile")
+    methods: tuple[Method, ...] = ("adapters", "conditioning", "bias", "low-rank", "modulation", "full")
+    best_method: Method = Field(default="adapters", description="with which bases of all algorithms are adapted")
+    shots: tuple[int, ...] = (0, 10, 50, 100, 400, 1000)
+    seeds: tuple[int, ...] = (1, 2, 3)
+    showers: int = Field(default=1000, ge=FEWEST, description="generated, and of the reference, at most")
+    start_seconds: float = Field(gt=0, description="training of each start on mixed batches")
+    algorithm_seconds: float = Field(gt=0, description="training of each algorithm from there, on episodes")
+    batch: int = Field(default=64, ge=1)
+    engine: EngineName = "higher"
+    episodes: int = Field(default=4, ge=1, description="in a meta-batch")
+    inner_steps: int = Field(default=3, ge=1)
+    support: int = Field(default=32, ge=1, description="showers per inner step")
+    query: int = Field(default=32, ge=1)
+    learning_rate: float = Field(default=5e-4, gt=0, description="the highest of the algorithms")
+    scratch_steps: int = Field(default=300, ge=1, description="of networks trained from scratch, at most")
+    device: Device = "cpu"
+
+    def adaptation(self, method: Method, seed: int) -> AdaptSettings:
+        """How a base is adapted."""
+        return AdaptSettings(method=method, generator=self.generator, seed=seed, device=self.device)
+
+    def recipe(self, heldout: str, **stage: Any) -> PretrainSettings:
+        """A recipe that trains the study's generator alone; `stage` has its length and speed."""
+        told = {"batch": self.batch, "warmup": 20, "average": 0.99, **stage}
+        return PretrainSettings.build(
+            {
+                "name": f"no-{heldout}",
+                "tasks": [] if self.data is None else [self.data],
+                "holdout": [heldout],
+                "device": self.device,
+                "generators": [self.generator],
+                "minutes_between_states": 1e6,
+                f"train_{self.generator}": told,
+                "train_tokenizer": {"steps": told["steps"] // 3, "batch": self.batch, "learning_rate": 1.5e-3},
+            }
+        )
+
+
+@dataclass(frozen=True)
+class TrainedBase:
+    """A base and how it came to be (`training.json` in its folder).
+
+    Attributes:
+        base: the base.
+        steps: of the outer loop.
+        seconds: that they took.
+        inner_rate: None where there is no inner loop.
+    """
+
+    base: Base
+    steps: int
+    seconds: float
+    inner_rate: float | None
+
+    @classmethod
+    def load(cls, folder: Path) -> TrainedBase:
+        """Reads a folder that `trained_bases` left."""
+        told = load_json(folder / "training.json")
+        return cls(Base.load(folder), told["steps"], told["seconds"], told["inner_rate"])
+
+
+def trained_bases(heldout: str, settings: StudySettings, out: Path) -> Iterator[tuple[str, TrainedBase]]:
+    """(algorithm, base) of each algorithm; those that lie in `out` are read, others are trained and written there.
+
+    All have the same start, and take steps on episodes for the same time; the baseline takes them on the same batches
+    without an inner loop.
+    """
+    data: TrainingData | None = None
+    for algorithm in settings.algorithms:
+        folder = out / algorithm
+        if not folder.exists():
+            data = data or _data(heldout, settings)
+            start = _start(heldout, settings, data, out / "start")
+            _train(algorithm, heldout, settings, data, start, folder)
+        yield algorithm, TrainedBase.load(folder)
+
+
+def _data(heldout: str, settings: StudySettings) -> TrainingData:
+    recipe = settings.recipe(heldout, steps=1)
+    tasks = pretraining_tasks(recipe.tasks, recipe.holdout)
+    if settings.detectors is not None:
+        largest = sorted(tasks, key=lambda task: -task.n_showers)
+        tasks = largest[: settings.detectors]
+    return training_data(tasks, reserve_one_in=recipe.reserve_one_in, capacity=recipe.capacity)
+
+
+def _start(heldout: str, settings: StudySettings, data: TrainingData, folder: Path) -> Base:
+    """The base from which all algorithms go on."""
+    if heldout in settings.start:
+        base = resolve_base(settings.start[heldout])
+        if heldout not in base.config.holdout:
+            raise ConfigError(f"base '{base.config.name}' was not trained without '{heldout}'; start from another")
+        return base
+    if not folder.exists():
+        recipe = settings.recipe(heldout, steps=_TRIAL, learning_rate=2e-3)
+        recipe = recipe.model_copy(update={"meta": MetaSettings(algorithm=BASELINE, start=1.0)})
+        steps = _steps_in(settings.start_seconds, recipe, data, None, folder)
+        _run(_of_length(recipe, steps), data, None, folder, {"inner_rate": None})
+    return Base.load(folder)
+
+
+def _train(
+    algorithm: AlgorithmName, heldout: str, settings: StudySettings, data: TrainingData, start: Base, folder: Path
+) -> None:
+    meta = MetaSettings(
+        algorithm=algorithm,
+        engine=settings.engine,
+        start=0.0,
+        tasks=settings.episodes,
+        inner_steps=settings.inner_steps,
+        support=settings.support,
+        query=settings.query,
+    )
+    rate = _inner_rate(meta, settings, data, start)
+    meta = meta if rate is None else meta.model_copy(update={"inner_rate": rate})
+    recipe = settings.recipe(heldout, steps=_TRIAL, learning_rate=settings.learning_rate)
+    recipe = recipe.model_copy(update={"meta": meta, "name": f"no-{heldout}-{algorithm}"})
+    steps = _steps_in(settings.algorithm_seconds, recipe, data, start, folder)
+    _run(_of_length(recipe, steps), data, start, folder, {"inner_rate": rate})
+
+
+def _inner_rate(meta: MetaSettings, settings: StudySettings, data: TrainingData, start: Base) -> float | None:
+    """Of `RATES`, that with the least query loss after the inner loops of the same episodes and noise."""
+    kind = resolve_algorithm(meta.algorithm)
+    subspace = kind.inner_subspace(meta.subspace)
+    if subspace is None:
+        return None
+    sampler = EpisodeSampler(data.streams, torch.Generator().manual_seed(5), exponent=meta.task_exponent)
+    episodes = sampler.episodes(_PROBED, inner_steps=meta.inner_steps, support=meta.support, query=meta.query)
+    model, engine = start.generator(settings.generator).to(settings.device), resolve_engine(meta.engine)
+    moved = model.subspace(subspace)
+
+    def after(episode: Episode, rate: float) -> float:
+        noise = torch.Generator().manual_seed(6)
+        loop = InnerLoop(moved, rate, steps=meta.inner_steps, second_order=False)
+        episode = episode.to(settings.device)
+        with bf16(settings.device):
+            fast = engine.adapt(model, loop, support_loss(episode, noise))
+            with torch.no_grad():
+                return float(query_loss(episode, noise)(fast))
+
+    return min(RATES, key=lambda rate: sum(after(episode, rate) for episode in episodes))
+
+
+def _of_length(recipe: PretrainSettings, steps: int) -> PretrainSettings:
+    stages = ("tokenizer", "ar") if "ar" in recipe.generators else ("diffusion",)
+    lengths = {"tokenizer": max(1, steps // 3), "ar": steps, "diffusion": steps}
+    changed = {f"train_{s}": getattr(recipe, f"train_{s}").model_copy(update={"steps": lengths[s]}) for s in stages}
+    return recipe.model_copy(update=changed)
+
+
+def _steps_in(seconds: float, recipe: PretrainSettings, data: TrainingData, initial: Base | None, folder: Path) -> int:
+    """Steps that take so many seconds, by the time of a few."""
+    work = folder.with_name(folder.name + ".trial")
+    took = _stages(recipe, data, initial, work)
+    shutil.rmtree(work)
+    return max(_TRIAL, round(seconds / took * _TRIAL))
+
+
+def _stages(recipe: PretrainSettings, data: TrainingData, initial: Base | None, work: Path) -> float:
+    """Runs the recipe's stages in a fresh folder; the seconds that it took."""
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    run = Run(recipe, base_config(recipe, data.grid, data.counts, initial), data, initial, work)
+    started = time.perf_counter()
+    for stage in recipe.stages:
+        run_stage(stage, run, resume=False)
+    return time.perf_counter() - started
+
+
+def _run(
+    recipe: PretrainSettings, data: TrainingData, initial: Base | None, folder: Path, told: Mapping[str, Any]
+) -> None:
+    """Trains and writes a base."""
+    work = folder.with_name(folder.name + ".work")
+    seconds = _stages(recipe, data, initial, work)
+    config = base_config(recipe, data.grid, data.counts, initial)
+    if issubclass(resolve_algorithm(recipe.meta.algorithm), MetaSGD):
+        config = config.model_copy(update={"learned_rates": recipe.generators})
+    stems = [*recipe.stages, *(f"{name}-rates" for name in config.learned_rates)]
+    weights = {stem: load_half(work / f"{stem}.safetensors") for stem in stems}
+    steps = recipe.stage_settings(recipe.stages[-1]).steps
+    with atomic_folder(folder) as made:
+        save_base(made, config, data.hyperprior if initial is None else initial.hyperprior, data.seen, weights)
+        save_json(made / "training.json", {"steps": steps, "seconds": seconds, **told})
+    shutil.rmtree(work)

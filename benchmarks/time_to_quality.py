@@ -1,0 +1,288 @@
+"""How long, and how many showers, training from scratch needs for what adaptation to a few shots reaches.
+
+    python -m benchmarks.time_to_quality --task pblar --out out/ttq
+
+Everything runs in this process on the same threads: adaptation of a base to the shots, then training of the same
+detector's own generator from fresh weights on all of its showers that are not compared with, until both distances (mean
+W1 over observables, FPD) pass those of the adapted model or `--limit` is over. Only training counts as its time, not
+the generation of showers that tells when. Two rivals are trained:
+
+    usual    the preprocessing that such networks have (logits of the cells' energies over the incident one, one
+             standardisation for all) and the transformer of the preset calodit, which predicts v, so that 8 steps of
+             Heun sample it
+    tables   metacalo's own normaliser, of the showers alone, and its diffusion transformer
+
+Then each rival is trained on fewer and fewer showers (`--efficiency` seconds each): how many it needs for the distances
+of the adapted model. `--resume` keeps what is finished.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from itertools import count
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from rich.console import Console
+
+from benchmarks.fidelity_row import limit_threads, split
+from benchmarks.meta_row import distances
+from metacalo.adapt import AdaptSettings, adapted_model
+from metacalo.base import Base, resolve_base
+from metacalo.checkpoint import atomic_file, load_json, save_json
+from metacalo.errors import ConfigError, MetacaloError
+from metacalo.evaluate.metrics import fpd, standardise, wasserstein1
+from metacalo.evaluate.observables import observables
+from metacalo.generators.base import bf16
+from metacalo.generators.diffusion import CALODIT, Diffusion, DiffusionSettings
+from metacalo.meta.episodes import ShowerPool
+from metacalo.model import ShowerModel, zero_shot
+from metacalo.progress import track
+from metacalo.showers.detector import Detector
+from metacalo.showers.hdf5 import Showers
+from metacalo.showers.preprocessing import PREPROCESSING, PreprocessingName
+from metacalo.showers.response import convention_scale
+from metacalo.showers.tasks import Task, resolve_task
+
+DISTANCES = ("w1", "fpd")
+NAME: Literal["diffusion"] = "diffusion"
+BATCH, AVERAGE = 64, 0.995
+FIRST_LOOK, BETWEEN = 10.0, 1.35  # seconds to the first comparison, and the factor from one to the next
+
+
+class Rival(NamedTuple):
+    """A generator that is trained from scratch."""
+
+    preprocessing: PreprocessingName
+    settings: DiffusionSettings
+    learning_rate: float
+
+
+def rivals(base: Base) -> dict[str, Rival]:
+    """The usual way and metacalo's own networks."""
+    usual = CALODIT.model_copy(update={"prediction": "v", "sampler": "heun", "steps": 8, "clip": None})
+    return {"usual": Rival("log", usual, 5e-4), "tables": Rival("tables", base.config.diffusion, 2e-3)}
+
+
+def looks(limit: float) -> Iterator[float]:
+    """Seconds of training at which showers are compared; the last one is `limit`.
+
+    Example:
+        >>> [round(seconds) for seconds in looks(20.0)]
+        [10, 14, 18, 20]
+    """
+    for n in count():
+        seconds = min(FIRST_LOOK * BETWEEN**n, limit)
+        yield seconds
+        if seconds >= limit:
+            return
+
+
+def passed(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Whether both distances are no more than those of the adapted model."""
+    return all(found[key] <= wanted[key] for key in DISTANCES)
+
+
+def adaptation(base: Base, task: Task, shots: Showers, unseen: Showers, seed: int) -> dict[str, Any]:
+    """Distances of the adapted model, and the seconds that normaliser and network took."""
+    before = zero_shot(base, task.detector, scale=convention_scale(shots.showers, shots.energy))
+    settings = AdaptSettings(base=base.config.name, shots=len(shots), generator=NAME, seed=seed)
+    started = time.perf_counter()
+    model, _ = adapted_model(before, shots, settings, quiet=True)
+    seconds = time.perf_counter() - started
+    return {"shots": len(shots), "seconds": seconds, **distances(model, NAME, unseen, seed, "cpu")}
+
+
+def training(
+    rival: Rival,
+    base: Base,
+    detector: Detector,
+    showers: Showers,
+    unseen: Showers,
+    *,
+    wanted: dict[str, Any],
+    limit: float,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Distances against seconds of training from fresh weights, until they are those `wanted` or `limit` is over."""
+    torch.manual_seed(seed)
+    noise = torch.Generator().manual_seed(seed)
+    clock = time.perf_counter()
+    normaliser = PREPROCESSING[rival.preprocessing].fit(showers)
+    pool = ShowerPool(showers, normaliser, detector)
+    network = Diffusion(rival.settings, base.config.grid, base.config.condition_size)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=rival.learning_rate, betas=(0.9, 0.99), fused=True)
+    average = deepcopy(network).eval()
+    trained = time.perf_counter() - clock
+    found: list[dict[str, Any]] = []
+    steps = 0
+    with track(f"{rival.preprocessing}, {len(showers)} showers", round(limit)) as bar:
+        for until in looks(limit):
+            clock, before = time.perf_counter(), trained
+            network.train()
+            while trained < until:
+                batch = pool.batch(pool.rows(BATCH, noise), noise)
+                optimizer.zero_grad(set_to_none=True)
+                with bf16("cpu"):
+                    loss = network.loss(batch, noise)
+                torch.autograd.backward(loss)
+                torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+                optimizer.step()
+                steps += 1
+                _take_in(average, network, steps)
+                trained = before + time.perf_counter() - clock
+            bar.advance(round(until) - round(before), loss=float(loss.detach()) if steps else 0.0)
+            model = ShowerModel(base, detector, normaliser, {NAME: average})
+            found.append({"seconds": trained, "steps": steps, **distances(model, NAME, unseen, seed, "cpu")})
+            if passed(found[-1], wanted):
+                break
+    return found
+
+
+@torch.no_grad()
+def _take_in(average: Diffusion, network: Diffusion, step: int) -> None:
+    """As pretraining averages: the decay grows with the steps taken, so that the random start is forgotten."""
+    decay = min(AVERAGE, (1 + step) / (10 + step))
+    for kept, parameter in zip(average.parameters(), network.parameters(), strict=True):
+        kept.lerp_(parameter, 1 - decay)
+
+
+def floor(unseen: Showers, others: Showers) -> dict[str, float]:
+    """The distances of Geant4's own showers."""
+    (theirs, _), (ours, _) = (observables(part.showers, part.energy).features() for part in (unseen, others))
+    w1 = wasserstein1(*standardise(theirs, ours))
+    geometric = float(np.exp(np.log(np.maximum(w1, 1e-6)).mean()))
+    return {"w1": float(w1.mean()), "geometric_w1": geometric, "fpd": fpd(theirs, ours).value}
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """Time to quality, data efficiency, and the curves behind them."""
+    wanted, limit = result["adapted"], result["settings"]["limit"]
+    told = [
+        "# Time to quality",
+        "",
+        f"    {result['command']}",
+        "",
+        f"Base {result['settings']['base']}, {result['settings']['task']}, {result['settings']['threads']} threads; "
+        f"{result['showers']['unseen']:,} generated showers against as many unseen ones. Adapted to {wanted['shots']} "
+        f"shots in {wanted['seconds']:.1f} s: W1 {wanted['w1']:.3f}, FPD {wanted['fpd']:.2f}; Geant4 itself: W1 "
+        f"{result['floor']['w1']:.3f}, FPD {result['floor']['fpd']:.2f}.",
+        "",
+        "| from scratch | showers | seconds | steps | mean W1 | geometric | FPD | passed | time over adaptation's |",
+        "|---|---:|---:|---:|---:|---:|---:|---|---:|",
+    ]
+    for key, curve in result["curves"].items():
+        name, n = key.split(" | ")
+        last = curve[-1]
+        done = passed(last, wanted)
+        ratio = f"{'' if done else '> '}{last['seconds'] / wanted['seconds']:.0f}"
+        told.append(
+            f"| {name} | {int(n):,} | {last['seconds']:.0f} | {last['steps']:,} | {last['w1']:.3f} | "
+            f"{last['geometric_w1']:.3f} | {last['fpd']:.2f} | {'yes' if done else 'no'} | {ratio} |"
+        )
+    told += [
+        "",
+        f"Rows of all {result['showers']['most']:,} showers were trained for {limit:.0f} s at most, others for "
+        f"{result['settings']['efficiency']:.0f} s; all until they pass the adapted model.",
+    ]
+    return "\n".join(told) + "\n"
+
+
+def picture(result: dict[str, Any], out: Path) -> None:
+    """`curves.png`: both distances against seconds, for training on all showers."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    for axis, key, label in zip(axes, DISTANCES, ("mean W1 [standard deviations]", "FPD"), strict=True):
+        for name, curve in result["curves"].items():
+            if name.endswith(f" {result['showers']['most']}"):
+                axis.plot(
+                    [c["seconds"] for c in curve], [c[key] for c in curve], marker="o", ms=3, label=name.split(" ")[0]
+                )
+        axis.plot(result["adapted"]["seconds"], result["adapted"][key], "k*", ms=10, label="adapted")
+        axis.axhline(result["floor"][key], color="grey", ls=":", label="Geant4")
+        axis.set(xscale="log", yscale="log", xlabel="seconds", ylabel=label)
+        axis.legend(frameon=False, fontsize=8)
+    figure.savefig(out / "curves.png", dpi=120)
+    plt.close(figure)
+
+
+def _run(told: argparse.Namespace, command: str) -> None:
+    out, file = Path(told.out), Path(told.out) / "table.json"
+    settings = {key: value for key, value in vars(told).items() if key not in ("out", "resume")}
+    limit_threads(told.threads)
+    base, task = resolve_base(told.base), resolve_task(told.task)
+    with task.open() as showers:
+        seen = np.isin(showers.hashes(), base.seen)
+        if seen.any():
+            raise ConfigError(
+                f"base '{base.config.name}' was trained on '{task.name}'; give one that never saw it by --base"
+            )
+        order, unseen = split(seen, len(seen) - told.showers, told.seed, told.showers)
+        every, reference = showers.load(order), showers.load(unseen)
+    draw = np.random.default_rng(told.seed).permutation(len(every))
+    if file.exists() and told.resume:
+        result = load_json(file)
+        if result["settings"] != settings:
+            raise ConfigError(f"{file}: was made with other settings; give --out another folder")
+    else:
+        result = {"command": command, "settings": settings, "curves": {}}
+        result["showers"] = {"unseen": len(reference), "most": len(every)}
+        result["floor"] = floor(reference, every.select(draw[: len(reference)]))
+        result["adapted"] = adaptation(base, task, every.select(np.sort(draw[: told.shots])), reference, told.seed)
+        out.mkdir(parents=True, exist_ok=True)
+    console = Console(soft_wrap=True, highlight=False)
+    for name, rival in rivals(base).items():
+        for n in (len(every), *(n for n in told.fewer if n < len(every))):
+            key = f"{name} | {n}"
+            if key in result["curves"] or name not in told.rivals:
+                continue
+            curve = training(
+                rival,
+                base,
+                task.detector,
+                every.select(np.sort(draw[:n])),
+                reference,
+                wanted=result["adapted"],
+                limit=told.limit if n == len(every) else told.efficiency,
+                seed=told.seed,
+            )
+            result["curves"][key] = curve
+            save_json(file, result)
+            with atomic_file(out / "table.md") as temporary:
+                temporary.write_text(markdown(result), encoding="utf-8")
+            console.print(f"{key}: {curve[-1]['seconds']:.0f} s, W1 {curve[-1]['w1']:.3f}, FPD {curve[-1]['fpd']:.2f}")
+    picture(result, out)
+    console.print(f"{out / 'table.md'} written")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", default="base-no-pblar", help="one that never saw the task")
+    parser.add_argument("--task", default="pblar")
+    parser.add_argument("--shots", type=int, default=400)
+    parser.add_argument("--showers", type=int, default=1000, help="generated, and kept as reference")
+    parser.add_argument("--limit", type=float, default=3600, help="seconds of training on all showers, at most")
+    parser.add_argument("--efficiency", type=float, default=300, help="seconds of training on fewer, at most")
+    parser.add_argument("--fewer", type=int, nargs="*", default=[50, 100, 200, 400, 800, 1600], help="showers")
+    parser.add_argument("--rivals", nargs="+", choices=("usual", "tables"), default=["tables", "usual"])
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--resume", action="store_true", help="keep what is finished")
+    parser.add_argument("--out", default="out/ttq")
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        _run(parser.parse_args(given), f"python -m benchmarks.time_to_quality {' '.join(given)}")
+    except MetacaloError as error:
+        Console(stderr=True, soft_wrap=True).print(f"time_to_quality: {error}", markup=False)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()
