@@ -2,14 +2,16 @@
 
     python -m benchmarks.card --base base --fidelity out/fid/table.json --adaptation out/adaptation/adaptation.json
 
-The tables are those of `benchmarks.fidelity` (run it with all tasks) and of `benchmarks.adaptation`. Without the first,
-one is made here: the base at zero shots (normaliser predicted from the detector's descriptors), against the showers of
+The tables are those of `benchmarks.fidelity` (run it with all tasks; of further runs, such as one with other seeds or
+beside another base, the card has the main table) and of `benchmarks.adaptation`. Without the first, one is made here:
+the base at zero shots (normaliser predicted from the detector's descriptors), against the showers of
 each task that were kept out of pretraining.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from metacalo.showers.tasks import discover_tasks
 
 TASKS = ("siw", "scipb", "pbwo4", "pblar")
 LARGEST = 300  # showers generated for each task and generator
+_MAIN = ("### Distances and classifiers", "### Against the frozen library")
 
 
 def zero_shot_rows(base: Base, folder: str | None) -> list[str]:
@@ -79,8 +82,27 @@ def _valued(entry: dict[str, float] | None) -> str:
     return "-" if entry is None else f"{entry['value']:.3f} ({entry['floor']:.3f})"
 
 
-def fidelity_lines(base: Base, path: Path) -> list[str]:
-    """The tables of `benchmarks.fidelity`, if they are of these weights."""
+def fidelity_lines(base: Base, paths: Sequence[Path]) -> list[str]:
+    """All tables of the first file of `benchmarks.fidelity`, the main ones of the others."""
+    first, *others = [_tables(base, path) for path in paths]
+    return first + [line for lines in others for line in ("", "## Fidelity, continued", *_main_sections(lines[1:]))]
+
+
+def _main_sections(lines: Sequence[str]) -> list[str]:
+    """The sections that `_MAIN` names, and what stands before all sections."""
+    kept, keep = [], True
+    for line in lines:
+        if line.startswith("### "):
+            keep = line.startswith(_MAIN)
+        if keep:
+            kept.append(line)
+    while not kept[-1]:
+        kept.pop()
+    return kept
+
+
+def _tables(base: Base, path: Path) -> list[str]:
+    """The tables of a file, if they are of these weights."""
     result = load_json(path)
     first = next(iter(result["bases"].values()))
     if first["hash"] != base.hash:
@@ -155,7 +177,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default="base")
     parser.add_argument("--tasks", default=None, help="folder of the tasks; by default those that ship")
-    parser.add_argument("--fidelity", type=Path, default=None, help="table.json of benchmarks.fidelity")
+    parser.add_argument("--fidelity", type=Path, nargs="+", help="table.json of benchmarks.fidelity, one or more")
     parser.add_argument("--adaptation", type=Path, default=None, help="adaptation.json of benchmarks.adaptation")
     arguments = parser.parse_args()
     base = resolve_base(arguments.base)
