@@ -5,7 +5,7 @@
 Every held-out detector has a start of its own, trained on the mixed batches of all others, from which each algorithm
 goes on over episodes for the same time. Then rows are measured, seed by seed, until the budget is spent; `--resume`
 goes on with the same settings and a new budget. Held-out detectors are worked on side by side. Half of the budget is
-for training, two thirds of that for the starts; small budgets train on the larger detectors alone, since normalisers
+for training, two thirds of that for the starts; small budgets train on fewer detectors and showers, since normalisers
 are fitted first.
 """
 
@@ -40,7 +40,8 @@ __all__ = ["planned", "seconds_of"]
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 _TRAINING, _START = 0.5, 2 / 3
 _FITTING, _FIT_SECONDS = 0.2, 10.0  # share of the budget for the normalisers of the training detectors; of each of them
-_FEWEST, _MANY = 6, 50  # training detectors
+_FEWEST, _MANY = 6, 50  # training detectors; with fewer than many, of
+_SMALL = 400  # showers each
 
 
 def seconds_of(budget: str) -> float:
@@ -134,7 +135,9 @@ def _settings(arguments: argparse.Namespace, seconds: float) -> StudySettings:
         heldout=arguments.heldout,
         data=arguments.data,
         detectors=arguments.detectors or (detectors if detectors < _MANY else None),
+        capacity=arguments.capacity or (None if detectors >= _MANY else _SMALL),
         start=dict(pair.split("=", 1) for pair in arguments.start) or None,
+        recipe=arguments.recipe,
         generator=arguments.generator,
         shots=arguments.shots,
         seeds=arguments.seeds,
@@ -180,9 +183,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--heldout", nargs="+", default=["pblar", "pbwo4"], help="tasks, each with bases of its own")
     parser.add_argument("--data", help="folder of tasks in place of those that ship")
     parser.add_argument("--detectors", type=int, help="to train on, at most (by the budget)")
-    parser.add_argument(
-        "--start", nargs="+", default=[], metavar="TASK=BASE", help="bases to start from, in place of own ones"
-    )
+    parser.add_argument("--capacity", type=int, help="showers of each, at most (by the budget)")
+    parser.add_argument("--start", nargs="+", default=[], metavar="TASK=BASE", help="bases to start from")
+    parser.add_argument("--recipe", help="TOML of `metacalo pretrain`, for the sizes of the networks")
     parser.add_argument("--generator", choices=("ar", "diffusion"))
     parser.add_argument("--shots", type=int, nargs="+")
     parser.add_argument("--seeds", type=int, nargs="+")

@@ -24,7 +24,7 @@ from metacalo.showers.preprocessing import AnyNormaliser
 from metacalo.showers.response import convention_scale
 from metacalo.showers.tasks import Task
 
-__all__ = ["SCRATCH", "Detector", "Wanted", "distances", "measure"]
+__all__ = ["SCRATCH", "Detector", "Wanted", "compared", "distances", "measure"]
 
 SCRATCH = "scratch"
 """In the place of an algorithm: fresh weights, and a normaliser of the shots alone."""
@@ -158,8 +158,14 @@ def distances(model: ShowerModel, name: str, unseen: Showers, seed: int, device:
     incident = (unseen.energy, unseen.theta, unseen.phi)
     parts = model.generate(name, *incident, seed=seed, batch_size=BATCH, device=device)
     sample = np.concatenate([part.showers for part in parts])
-    (theirs, _), (ours, _) = (observables(s, unseen.energy).features() for s in (unseen.showers, sample))
-    w1 = wasserstein1(*standardise(theirs, ours))
+    return compared(unseen, Showers(sample, *incident, unseen.detector))
+
+
+def compared(unseen: Showers, others: Showers) -> dict[str, float]:
+    """Distances of `others` from `unseen`; the observables are in the standard deviations of `unseen`."""
+    features = (observables(part.showers, part.energy).features()[0] for part in (unseen, others))
+    theirs, ours = standardise(*features)
+    w1 = wasserstein1(theirs, ours)
     return {
         "w1": float(w1.mean()),
         "geometric_w1": float(np.exp(np.log(np.maximum(w1, _LEAST)).mean())),

@@ -34,11 +34,11 @@ __all__ = ["BASELINE", "StudySettings", "TrainedBase", "trained_bases"]
 BASELINE: AlgorithmName = "multitask"
 """The algorithm that the others must beat."""
 
-RATES = (0.02, 0.1, 0.5, 2.0, 8.0, 32.0)
+RATES = (0.02, 0.1, 0.5, 2.0, 8.0)
 """Inner rates of which each algorithm gets the one whose inner loops lower the query loss most."""
 
-_TRIAL = 10  # steps whose time is measured
-_PROBED = 16  # episodes on which inner rates are judged
+_TRIAL = 4  # steps whose time is measured
+_PROBED = 6  # episodes on which inner rates are judged
 
 
 class StudySettings(Settings):
@@ -49,9 +49,11 @@ class StudySettings(Settings):
     detectors: int | None = Field(
         default=None, ge=2, description="to train on, those with most showers; by default all"
     )
+    capacity: int = Field(default=4096, ge=1, description="showers of a detector, at most")
     start: Mapping[str, str] = Field(
         default={}, description="held-out task to a base to start from, in place of an own"
     )
+    recipe: str | None = Field(default=None, description="TOML of `metacalo pretrain`, for the sizes of the networks")
     generator: Literal["ar", "diffusion"] = "diffusion"
     algorithms: tuple[AlgorithmName, ...] = (BASELINE, "fomaml", "maml", "anil", "meta-sgd", "cavia", "reptile")
     methods: tuple[Method, ...] = ("adapters", "conditioning", "bias", "low-rank", "modulation", "full")
@@ -64,9 +66,9 @@ class StudySettings(Settings):
     batch: int = Field(default=64, ge=1)
     engine: EngineName = "higher"
     episodes: int = Field(default=4, ge=1, description="in a meta-batch")
-    inner_steps: int = Field(default=3, ge=1)
-    support: int = Field(default=32, ge=1, description="showers per inner step")
-    query: int = Field(default=32, ge=1)
+    inner_steps: int = Field(default=2, ge=1)
+    support: int = Field(default=8, ge=1, description="showers per inner step")
+    query: int = Field(default=16, ge=1)
     learning_rate: float = Field(default=5e-4, gt=0, description="the highest of the algorithms")
     scratch_steps: int = Field(default=300, ge=1, description="of networks trained from scratch, at most")
     device: Device = "cpu"
@@ -75,20 +77,21 @@ class StudySettings(Settings):
         """How a base is adapted."""
         return AdaptSettings(method=method, generator=self.generator, seed=seed, device=self.device)
 
-    def recipe(self, heldout: str, **stage: Any) -> PretrainSettings:
-        """A recipe that trains the study's generator alone; `stage` has its length and speed."""
+    def training(self, heldout: str, **stage: Any) -> PretrainSettings:
+        """A run that trains the study's generator alone; `stage` has its length and speed."""
         told = {"batch": self.batch, "warmup": 20, "average": 0.99, **stage}
-        return PretrainSettings.build(
-            {
-                "name": f"no-{heldout}",
-                "tasks": [] if self.data is None else [self.data],
-                "holdout": [heldout],
-                "device": self.device,
-                "generators": [self.generator],
-                "minutes_between_states": 1e6,
-                f"train_{self.generator}": told,
-                "train_tokenizer": {"steps": told["steps"] // 3, "batch": self.batch, "learning_rate": 1.5e-3},
-            }
+        return PretrainSettings.resolve(
+            self.recipe,
+            name=f"no-{heldout}",
+            tasks=() if self.data is None else (self.data,),
+            holdout=(heldout,),
+            device=self.device,
+            generators=(self.generator,),
+            capacity=self.capacity,
+            minutes_between_states=1e6,
+            train_tokenizer={"steps": max(1, told["steps"] // 3), "batch": self.batch, "learning_rate": 1.5e-3},
+            train_ar=told,
+            train_diffusion=told,
         )
 
 
@@ -132,7 +135,7 @@ def trained_bases(heldout: str, settings: StudySettings, out: Path) -> Iterator[
 
 
 def _data(heldout: str, settings: StudySettings) -> TrainingData:
-    recipe = settings.recipe(heldout, steps=1)
+    recipe = settings.training(heldout, steps=1)
     tasks = pretraining_tasks(recipe.tasks, recipe.holdout)
     if settings.detectors is not None:
         largest = sorted(tasks, key=lambda task: -task.n_showers)
@@ -148,7 +151,7 @@ def _start(heldout: str, settings: StudySettings, data: TrainingData, folder: Pa
             raise ConfigError(f"base '{base.config.name}' was not trained without '{heldout}'; start from another")
         return base
     if not folder.exists():
-        recipe = settings.recipe(heldout, steps=_TRIAL, learning_rate=2e-3)
+        recipe = settings.training(heldout, steps=_TRIAL, learning_rate=2e-3)
         recipe = recipe.model_copy(update={"meta": MetaSettings(algorithm=BASELINE, start=1.0)})
         steps = _steps_in(settings.start_seconds, recipe, data, None, folder)
         _run(_of_length(recipe, steps), data, None, folder, {"inner_rate": None})
@@ -169,7 +172,7 @@ def _train(
     )
     rate = _inner_rate(meta, settings, data, start)
     meta = meta if rate is None else meta.model_copy(update={"inner_rate": rate})
-    recipe = settings.recipe(heldout, steps=_TRIAL, learning_rate=settings.learning_rate)
+    recipe = settings.training(heldout, steps=_TRIAL, learning_rate=settings.learning_rate)
     recipe = recipe.model_copy(update={"meta": meta, "name": f"no-{heldout}-{algorithm}"})
     steps = _steps_in(settings.algorithm_seconds, recipe, data, start, folder)
     _run(_of_length(recipe, steps), data, start, folder, {"inner_rate": rate})
