@@ -105,7 +105,7 @@ def measure(wanted: Wanted, trained: TrainedBase, detector: Detector, settings: 
     told = settings.adaptation(wanted.method, wanted.seed)
     name = settings.generator
     generator = _fresh(name, trained.base, wanted.seed) if fresh else trained.base.generator(name)
-    record: dict[str, Any] = {"seconds": 0.0, "steps": 0, "best_step": 0, "checks": {}, "parameters": {"share": 0.0}}
+    record: dict[str, Any] = {"seconds": 0.0, "steps": 0, "best_step": 0, "checks": [], "parameters": {"share": 0.0}}
     if wanted.shots:
         pool = ShowerPool(shots, normaliser, detector.task.detector)
         told = _patient(told, settings) if fresh else told
@@ -118,7 +118,7 @@ def measure(wanted: Wanted, trained: TrainedBase, detector: Detector, settings: 
         **distances(model, name, unseen, wanted.seed, settings.device),
         "seconds": {"normaliser": fit_seconds, "network": record["seconds"]},
         "steps": {"taken": record["steps"], "best": record["best_step"]},
-        "checks": {str(step): loss for step, loss in record["checks"].items()},
+        "checks": record["checks"],
         "share": record["parameters"]["share"],
     }
 

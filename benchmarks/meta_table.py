@@ -38,10 +38,10 @@ def steps_to(row: Row, loss: float) -> int | None:
     """The first check of an adaptation at which the held-back loss was no more than `loss`.
 
     Example:
-        >>> steps_to({"checks": {"0": 3.0, "10": 2.0, "20": 1.0}}, 2.0), steps_to({"checks": {"0": 3.0}}, 2.0)
+        >>> steps_to({"checks": [[0, 3.0], [10, 2.0], [20, 1.0]]}, 2.0), steps_to({"checks": [[0, 3.0]]}, 2.0)
         (10, None)
     """
-    return next((int(step) for step, value in row["checks"].items() if value <= loss), None)
+    return next((int(step) for step, value in row["checks"] if value <= loss), None)
 
 
 def markdown(result: Mapping[str, Any]) -> str:
@@ -105,7 +105,7 @@ def _line(shots: int, arm: tuple[str, str], best: str, found: Sequence[Row], bas
         return f"{np.mean(values):{form}}{error}"
 
     reached = [
-        steps_to(row, min(other["checks"].values()))
+        steps_to(row, min(loss for _, loss in other["checks"]))
         for row in found
         for other in baseline
         if other["seed"] == row["seed"] and other["checks"]

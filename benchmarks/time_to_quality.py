@@ -3,9 +3,9 @@
     python -m benchmarks.time_to_quality --task pblar --out out/ttq
 
 Everything runs in this process on the same threads: adaptation of a base to the shots, then training of the same
-detector's own generator from fresh weights on all of its showers that are not compared with, until both distances
-(arithmetic and geometric mean of W1 over observables) pass those of the adapted model or `--limit` is over. Only
-training counts as its time, not the generation of showers that tells when. Two rivals are trained:
+detector's own generator from fresh weights on all of its showers that are not compared with, until all distances
+(arithmetic and geometric mean of W1 over observables, FPD) are those of the adapted model, or Geant4's own, or `--limit`
+is over. Only training counts as its time, not the generation of showers that tells when. Two rivals are trained:
 
     usual    the preprocessing that such networks have (logits of the cells' energies over the incident one, one
              standardisation for all) and the transformer of the preset calodit, which predicts v, so that 4 steps of
@@ -49,7 +49,7 @@ from metacalo.showers.preprocessing import PREPROCESSING, PreprocessingName
 from metacalo.showers.response import convention_scale
 from metacalo.showers.tasks import Task, resolve_task
 
-DISTANCES = ("w1", "geometric_w1")
+DISTANCES = ("w1", "geometric_w1", "fpd")
 NAME: Literal["diffusion"] = "diffusion"
 BATCH, AVERAGE = 64, 0.995
 FIRST_LOOK, BETWEEN = 10.0, 2.0  # seconds to the first comparison, and the factor from one to the next
@@ -84,7 +84,7 @@ def looks(limit: float) -> Iterator[float]:
 
 
 def passed(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    """Whether both distances are no more than those of the adapted model."""
+    """Whether all distances are no more than those `wanted`."""
     return all(found[key] <= wanted[key] for key in DISTANCES)
 
 
@@ -159,16 +159,15 @@ def _take_in(average: Diffusion, network: Diffusion, step: int) -> None:
 
 def markdown(result: dict[str, Any]) -> str:
     """Time to quality, data efficiency, and the curves behind them."""
-    wanted, limit = result["adapted"], result["settings"]["limit"]
+    adapted, wanted, limit = result["adapted"], _wanted(result), result["settings"]["limit"]
     told = [
         "# Time to quality",
         "",
         f"    {result['command']}",
         "",
         f"Base {result['settings']['base']}, {result['settings']['task']}, {result['settings']['threads']} threads; "
-        f"{result['showers']['unseen']:,} generated showers against as many unseen ones. Adapted to {wanted['shots']} "
-        f"shots in {wanted['seconds']:.1f} s: W1 {wanted['w1']:.3f}, FPD {wanted['fpd']:.2f}; Geant4 itself: W1 "
-        f"{result['floor']['w1']:.3f}, FPD {result['floor']['fpd']:.2f}.",
+        f"{result['showers']['unseen']:,} generated showers against as many unseen ones. Adapted to {adapted['shots']} "
+        f"shots in {adapted['seconds']:.1f} s: W1 {_three(adapted)}; Geant4 itself: {_three(result['floor'])}.",
         "",
         "| from scratch | showers | seconds | steps | mean W1 | geometric | FPD | passed | time over adaptation's |",
         "|---|---:|---:|---:|---:|---:|---:|---|---:|",
@@ -177,7 +176,7 @@ def markdown(result: dict[str, Any]) -> str:
         name, n = key.split(" | ")
         last = curve[-1]
         done = passed(last, wanted)
-        ratio = f"{'' if done else '> '}{last['seconds'] / wanted['seconds']:.0f}"
+        ratio = f"{'' if done else '> '}{last['seconds'] / adapted['seconds']:.0f}"
         told.append(
             f"| {name} | {int(n):,} | {last['seconds']:.0f} | {last['steps']:,} | {last['w1']:.3f} | "
             f"{last['geometric_w1']:.3f} | {last['fpd']:.2f} | {'yes' if done else 'no'} | {ratio} |"
@@ -190,11 +189,20 @@ def markdown(result: dict[str, Any]) -> str:
     return "\n".join(told) + "\n"
 
 
+def _wanted(result: dict[str, Any]) -> dict[str, float]:
+    """The distances of the adapted model, or of Geant4's own showers where they happen to be larger."""
+    return {key: max(result["adapted"][key], result["floor"][key]) for key in DISTANCES}
+
+
+def _three(found: dict[str, Any]) -> str:
+    return f"{found['w1']:.3f} (geometric {found['geometric_w1']:.3f}), FPD {found['fpd']:.2f}"
+
+
 def picture(result: dict[str, Any], out: Path) -> None:
     """`curves.png`: both distances against seconds, for training on all showers."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
     for axis, key, label in zip(
-        axes, DISTANCES, ("mean W1 [standard deviations]", "geometric mean of W1"), strict=True
+        axes, DISTANCES, ("mean W1 [standard deviations]", "geometric mean of W1", "FPD"), strict=True
     ):
         for name, curve in result["curves"].items():
             if name.endswith(f" {result['showers']['most']}"):
@@ -249,7 +257,7 @@ def _run(told: argparse.Namespace, command: str) -> None:
                 task.detector,
                 every.select(np.sort(draw[:n])),
                 reference,
-                wanted=result["adapted"],
+                wanted=_wanted(result),
                 limit=told.limit if n == len(every) else told.efficiency,
                 seed=told.seed,
                 keep=keep,

@@ -95,7 +95,7 @@ def adapt_generator(
     average = _copy(moved)
     best, best_step, step, worse = _copy(moved), 0, 0, 0
     best_loss = first_loss = _validate(generator, best, validation, settings)
-    checks = {0: first_loss}
+    checks = [[0, first_loss]]
     while step < settings.steps and worse < settings.patience:
         generator.train()
         rows = kept[torch.randint(len(kept), (settings.batch,), generator=draw)]
@@ -113,7 +113,7 @@ def adapt_generator(
         _take_in(average, moved, settings.average, step)
         if step % settings.check_every == 0 or step == settings.steps:
             current = _validate(generator, average, validation, settings)
-            checks[step] = current
+            checks.append([step, current])
             worse = 0 if current < best_loss else worse + 1
             if current < best_loss:
                 best, best_loss, best_step = _copy(average), current, step

@@ -118,7 +118,7 @@ def test_differences_are_paired_by_seed() -> None:
 
 
 def test_steps_to_a_loss() -> None:
-    row = {"checks": {"0": 5.0, "10": 4.0, "20": 3.0, "30": 3.5}}
+    row = {"checks": [[0, 5.0], [10, 4.0], [20, 3.0], [30, 3.5]]}
     assert [steps_to(row, loss) for loss in (5.0, 4.5, 3.0, 2.0)] == [0, 10, 20, None]
 
 
@@ -177,10 +177,11 @@ def test_looks_end_at_the_limit() -> None:
     assert list(looks(5.0)) == [5.0]
 
 
-def test_both_distances_must_pass() -> None:
-    wanted = {"w1": 1.0, "geometric_w1": 1.0}
-    assert passed({"w1": 1.0, "geometric_w1": 0.5}, wanted)
-    assert not passed({"w1": 0.5, "geometric_w1": 1.1}, wanted)
+def test_all_distances_must_pass() -> None:
+    wanted = {"w1": 1.0, "geometric_w1": 1.0, "fpd": 2.0}
+    assert passed({"w1": 1.0, "geometric_w1": 0.5, "fpd": 1.9}, wanted)
+    for key, value in wanted.items():
+        assert not passed({**wanted, key: 1.1 * value}, wanted)
 
 
 def test_settings_are_kept_as_json(settings: StudySettings, finished: Path) -> None:

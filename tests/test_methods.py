@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import get_args
 
 import numpy as np
@@ -198,3 +199,36 @@ def test_a_base_without_adapters_is_told() -> None:
     with pytest.raises(ConfigError, match=f"^{re.escape(told)}$"):
         adapt(bare, method="low-rank")
     assert adapt(bare, method="bias")["parameters"]["trainable"] > 0
+
+
+def test_the_record_tells_the_held_back_loss_of_every_check(generator):
+    record = adapt(generator, steps=6, check_every=2)
+    steps, losses = zip(*record["checks"], strict=True)
+    assert list(steps) == [0, 2, 4, 6]
+    assert losses[0] == record["held_back_loss"]["before"]
+    assert min(losses) == record["held_back_loss"]["after"]
+
+
+def test_learned_rates_scale_the_steps_of_their_elements(generator):
+    moved = generator.subspace("adapters")
+    before = {name: parameter.detach().clone() for name, parameter in moved.items()}
+    still = next(iter(moved))
+    rates = {name: torch.full_like(parameter, 0.0 if name == still else 0.3) for name, parameter in moved.items()}
+    settings = MethodSettings(**{**QUICK, "average": 0.0, "steps": 1, "patience": 1})
+    plain, scaled = (deepcopy(generator) for _ in range(2))
+    adapt_generator(plain, Shots(), settings)
+    adapt_generator(scaled, Shots(), settings, rates=rates)
+    total, free = (sum(p.numel() for name, p in moved.items() if name != gone) for gone in (None, still))
+    for name, parameter in scaled.subspace("adapters").items():
+        expected = plain.subspace("adapters")[name] - before[name]
+        expected = 0 * expected if name == still else expected * total / free  # rates count over their mean
+        torch.testing.assert_close(parameter - before[name], expected, rtol=1e-3, atol=1e-6)
+
+
+def test_rates_of_parameters_that_do_not_move_are_left_aside(generator):
+    rates = {name: torch.ones_like(parameter) for name, parameter in generator.subspace("low-rank").items()}
+    plain, scaled = (deepcopy(generator) for _ in range(2))
+    adapt_generator(plain, Shots(), MethodSettings(**QUICK, method="modulation"))
+    embedding = {name: rate for name, rate in rates.items() if not name.endswith("embedding")}
+    adapt_generator(scaled, Shots(), MethodSettings(**QUICK, method="modulation"), rates=embedding)
+    assert tensor_hash(plain.state_dict()) == tensor_hash(scaled.state_dict())
