@@ -37,7 +37,8 @@ BASELINE: AlgorithmName = "multitask"
 RATES = (0.02, 0.1, 0.5, 2.0, 8.0)
 """Inner rates of which each algorithm gets the one whose inner loops lower the query loss most."""
 
-_TRIAL = 4  # steps whose time is measured
+_TRIALS = (3, 9)  # steps of the runs by which a step's time is measured
+_LEAST_SECONDS = 1e-3
 _PROBED = 6  # episodes on which inner rates are judged
 
 
@@ -151,7 +152,7 @@ def _start(heldout: str, settings: StudySettings, data: TrainingData, folder: Pa
             raise ConfigError(f"base '{base.config.name}' was not trained without '{heldout}'; start from another")
         return base
     if not folder.exists():
-        recipe = settings.training(heldout, steps=_TRIAL, learning_rate=2e-3)
+        recipe = settings.training(heldout, steps=1, learning_rate=2e-3)
         recipe = recipe.model_copy(update={"meta": MetaSettings(algorithm=BASELINE, start=1.0)})
         steps = _steps_in(settings.start_seconds, recipe, data, None, folder)
         _run(_of_length(recipe, steps), data, None, folder, {"inner_rate": None})
@@ -172,7 +173,7 @@ def _train(
     )
     rate = _inner_rate(meta, settings, data, start)
     meta = meta if rate is None else meta.model_copy(update={"inner_rate": rate})
-    recipe = settings.training(heldout, steps=_TRIAL, learning_rate=settings.learning_rate)
+    recipe = settings.training(heldout, steps=1, learning_rate=settings.learning_rate)
     recipe = recipe.model_copy(update={"meta": meta, "name": f"no-{heldout}-{algorithm}"})
     steps = _steps_in(settings.algorithm_seconds, recipe, data, start, folder)
     _run(_of_length(recipe, steps), data, start, folder, {"inner_rate": rate})
@@ -209,22 +210,28 @@ def _of_length(recipe: PretrainSettings, steps: int) -> PretrainSettings:
 
 
 def _steps_in(seconds: float, recipe: PretrainSettings, data: TrainingData, initial: Base | None, folder: Path) -> int:
-    """Steps that take so many seconds, by the time of a few."""
+    """Steps that take so many seconds, by the time that a longer trial needs more than a shorter one."""
     work = folder.with_name(folder.name + ".trial")
-    took = _stages(recipe, data, initial, work)
+    short, long = (_stages(_of_length(recipe, steps), data, initial, work) for steps in _TRIALS)
     shutil.rmtree(work)
-    return max(_TRIAL, round(seconds / took * _TRIAL))
+    per_step = max(long - short, _LEAST_SECONDS) / (_TRIALS[1] - _TRIALS[0])
+    return max(1, round(seconds / per_step))
 
 
 def _stages(recipe: PretrainSettings, data: TrainingData, initial: Base | None, work: Path) -> float:
-    """Runs the recipe's stages in a fresh folder; the seconds that it took."""
+    """Runs the recipe's stages in a fresh folder; the seconds that it took, see `_clock`."""
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     run = Run(recipe, base_config(recipe, data.grid, data.counts, initial), data, initial, work)
-    started = time.perf_counter()
+    started = _clock(recipe.device)
     for stage in recipe.stages:
         run_stage(stage, run, resume=False)
-    return time.perf_counter() - started
+    return _clock(recipe.device) - started
+
+
+def _clock(device: str) -> float:
+    """Seconds of work: on the CPU those of its threads, so that other programs do not shorten anyone's training."""
+    return time.process_time() / torch.get_num_threads() if device == "cpu" else time.perf_counter()
 
 
 def _run(

@@ -4,7 +4,7 @@
 
 Everything runs in this process on the same threads: adaptation of a base to the shots, then training of the same
 detector's own generator from fresh weights on all of its showers that are not compared with, until all distances
-(arithmetic and geometric mean of W1 over observables, FPD) are those of the adapted model, or Geant4's own, or `--limit`
+(arithmetic and geometric mean of W1 over observables, FPD) are those of the adapted model or Geant4's own, or `--limit`
 is over. Only training counts as its time, not the generation of showers that tells when. Two rivals are trained:
 
     usual    the preprocessing that such networks have (logits of the cells' energies over the incident one, one
