@@ -224,15 +224,16 @@ def test_mistakes_are_one_sentence(options, tmp_path):
 
 
 def test_a_card_carries_the_tables(ran, result, base, tmp_path):
-    lines = card.fidelity_lines(base, ran / "table.json")
+    lines = card.fidelity_lines(base, [ran / "table.json", ran / "table.json"])
     text = card.card(base, lines, None)
     assert text.startswith(f"# {BASE}\n")
-    assert "\n## Fidelity\n" in text
-    assert "\n### Diversity and copies\n" in text
+    assert text.count("\n## Fidelity\n") == text.count("\n## Fidelity, continued\n") == 1
+    assert text.count("\n### Distances and classifiers\n") == 2
+    assert text.count("\n### Diversity and copies\n") == 1  # of further files the main tables only
     result["bases"][BASE]["hash"] = "another"
     (tmp_path / "table.json").write_text(json.dumps(result), encoding="utf-8")
     with pytest.raises(SystemExit, match="holds no figures of 'base-no-pblar' with hash"):
-        card.fidelity_lines(base, tmp_path / "table.json")
+        card.fidelity_lines(base, [tmp_path / "table.json"])
 
 
 @pytest.mark.parametrize("module", [fidelity_figures, fidelity_row, fidelity_table])

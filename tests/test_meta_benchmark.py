@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import doctest
 import shutil
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from benchmarks import meta, meta_table, time_to_quality
 from benchmarks.meta import collected, main, planned, seconds_of, study
 from benchmarks.meta_cost import cases
 from benchmarks.meta_cost import measure as measure_cost
@@ -182,6 +185,13 @@ def test_all_distances_must_pass() -> None:
     assert passed({"w1": 1.0, "geometric_w1": 0.5, "fpd": 1.9}, wanted)
     for key, value in wanted.items():
         assert not passed({**wanted, key: 1.1 * value}, wanted)
+
+
+@pytest.mark.parametrize("module", [meta, meta_table, time_to_quality])
+def test_examples_in_docstrings(module: ModuleType) -> None:
+    found = doctest.testmod(module)
+    assert found.attempted > 0
+    assert found.failed == 0
 
 
 def test_settings_are_kept_as_json(settings: StudySettings, finished: Path) -> None:
