@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import resource
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
@@ -26,6 +25,7 @@ import torch
 from rich.console import Console
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from benchmarks.clock import seconds_of_work
 from benchmarks.fidelity_row import limit_threads
 from metacalo.base import resolve_base
 from metacalo.checkpoint import atomic_file, save_json
@@ -86,11 +86,9 @@ def measure(case: Case, base: str, task: str, device: str, threads: int, repeats
     run, showers = _prepared(case, base, task, device)
     times = []
     for _ in range(1 + repeats):
-        started = time.perf_counter()
+        started = seconds_of_work(device)
         run()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - started)
+        times.append(seconds_of_work(device) - started)
     seconds = median(times[1:])
     peak = torch.cuda.max_memory_allocated() if device == "cuda" else _resident()
     return {**case._asdict(), "seconds": seconds, "showers_per_second": showers / seconds, "GiB": peak / 2**30}

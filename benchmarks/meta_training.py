@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 
+from benchmarks.clock import seconds_of_work
 from metacalo.adapt import AdaptSettings
 from metacalo.base import Base, load_half, resolve_base, save_base
 from metacalo.checkpoint import atomic_folder, load_json, save_json
@@ -38,7 +38,7 @@ RATES = (0.02, 0.1, 0.5, 2.0, 8.0)
 """Inner rates of which each algorithm gets the one whose inner loops lower the query loss most."""
 
 _TRIALS = (3, 9)  # steps of the runs by which a step's time is measured
-_LEAST_SECONDS = 1e-3
+_SHORTEST = 0.2  # share of a trial that its steps take at least
 _PROBED = 6  # episodes on which inner rates are judged
 
 
@@ -212,26 +212,22 @@ def _of_length(recipe: PretrainSettings, steps: int) -> PretrainSettings:
 def _steps_in(seconds: float, recipe: PretrainSettings, data: TrainingData, initial: Base | None, folder: Path) -> int:
     """Steps that take so many seconds, by the time that a longer trial needs more than a shorter one."""
     work = folder.with_name(folder.name + ".trial")
-    short, long = (_stages(_of_length(recipe, steps), data, initial, work) for steps in _TRIALS)
+    # the first run reads showers into memory
+    _, short, long = (_stages(_of_length(recipe, steps), data, initial, work) for steps in (1, *_TRIALS))
     shutil.rmtree(work)
-    per_step = max(long - short, _LEAST_SECONDS) / (_TRIALS[1] - _TRIALS[0])
+    per_step = max(long - short, _SHORTEST * long) / (_TRIALS[1] - _TRIALS[0])
     return max(1, round(seconds / per_step))
 
 
 def _stages(recipe: PretrainSettings, data: TrainingData, initial: Base | None, work: Path) -> float:
-    """Runs the recipe's stages in a fresh folder; the seconds that it took, see `_clock`."""
+    """Runs the recipe's stages in a fresh folder; the seconds that it took."""
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     run = Run(recipe, base_config(recipe, data.grid, data.counts, initial), data, initial, work)
-    started = _clock(recipe.device)
+    started = seconds_of_work(recipe.device)
     for stage in recipe.stages:
         run_stage(stage, run, resume=False)
-    return _clock(recipe.device) - started
-
-
-def _clock(device: str) -> float:
-    """Seconds of work: on the CPU those of its threads, so that other programs do not shorten anyone's training."""
-    return time.process_time() / torch.get_num_threads() if device == "cpu" else time.perf_counter()
+    return seconds_of_work(recipe.device) - started
 
 
 def _run(

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from itertools import count
@@ -32,6 +31,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from benchmarks.clock import seconds_of_work
 from benchmarks.fidelity_row import limit_threads, split
 from benchmarks.meta_row import compared, distances
 from metacalo.adapt import AdaptSettings, adapted_model
@@ -70,11 +70,6 @@ def rivals(base: Base) -> dict[str, Rival]:
     return {"tables": Rival("tables", base.config.diffusion, 2e-3), "usual": Rival("log", usual, 5e-4)}
 
 
-def _clock() -> float:
-    """Seconds of work, those of the threads: other programs on the machine count for nobody."""
-    return time.process_time() / torch.get_num_threads()
-
-
 def looks(limit: float) -> Iterator[float]:
     """Seconds of training at which showers are compared; the last one is `limit`.
 
@@ -98,9 +93,9 @@ def adaptation(base: Base, task: Task, shots: Showers, unseen: Showers, seed: in
     """Distances of the adapted model, and the seconds that normaliser and network took."""
     before = zero_shot(base, task.detector, scale=convention_scale(shots.showers, shots.energy))
     settings = AdaptSettings(base=base.config.name, shots=len(shots), generator=NAME, seed=seed)
-    started = _clock()
+    started = seconds_of_work()
     model, _ = adapted_model(before, shots, settings, quiet=True)
-    seconds = _clock() - started
+    seconds = seconds_of_work() - started
     return {"shots": len(shots), "seconds": seconds, **distances(model, NAME, unseen, seed, "cpu")}
 
 
@@ -122,18 +117,18 @@ def training(
     """
     torch.manual_seed(seed)
     noise = torch.Generator().manual_seed(seed)
-    clock = _clock()
+    clock = seconds_of_work()
     normaliser = PREPROCESSING[rival.preprocessing].fit(showers)
     pool = ShowerPool(showers, normaliser, detector)
     network = Diffusion(rival.settings, base.config.grid, base.config.condition_size)
     optimizer = torch.optim.AdamW(network.parameters(), lr=rival.learning_rate, betas=(0.9, 0.99), fused=True)
     average = deepcopy(network).eval()
-    trained = _clock() - clock
+    trained = seconds_of_work() - clock
     found: list[dict[str, Any]] = []
     steps = 0
     with track(f"{rival.preprocessing}, {len(showers)} showers", round(limit)) as bar:
         for until in looks(limit):
-            clock, before = _clock(), trained
+            clock, before = seconds_of_work(), trained
             network.train()
             while trained < until:
                 batch = pool.batch(pool.rows(BATCH, noise), noise)
@@ -145,7 +140,7 @@ def training(
                 optimizer.step()
                 steps += 1
                 _take_in(average, network, steps)
-                trained = before + _clock() - clock
+                trained = before + seconds_of_work() - clock
             bar.advance(round(until) - round(before), loss=float(loss.detach()) if steps else 0.0)
             model = ShowerModel(base, detector, normaliser, {NAME: average})
             found.append({"seconds": trained, "steps": steps, **distances(model, NAME, unseen, seed, "cpu")})
