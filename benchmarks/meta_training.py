@@ -37,7 +37,7 @@ BASELINE: AlgorithmName = "multitask"
 RATES = (0.02, 0.1, 0.5, 2.0, 8.0)
 """Inner rates of which each algorithm gets the one whose inner loops lower the query loss most."""
 
-_TRIALS = (3, 9)  # steps of the runs by which a step's time is measured
+_TRIALS = (2, 12)  # steps of the runs by which a step's time is measured
 _SHORTEST = 0.2  # share of a trial that its steps take at least
 _PROBED = 6  # episodes on which inner rates are judged
 
