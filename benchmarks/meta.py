@@ -29,7 +29,7 @@ from rich.console import Console
 from benchmarks.fidelity_row import limit_threads
 from benchmarks.meta_row import SCRATCH, Detector, Wanted, measure
 from benchmarks.meta_table import markdown, pictures
-from benchmarks.meta_training import BASELINE, StudySettings, TrainedBase, trained_bases
+from benchmarks.meta_training import BASELINE, StudySettings, TrainedBase, given_start, trained_bases
 from metacalo.checkpoint import atomic_file, load_json, save_json
 from metacalo.errors import ConfigError, MetacaloError
 from metacalo.meta.algorithms import ALGORITHMS
@@ -113,7 +113,7 @@ def study(heldout: str, settings: StudySettings, out: Path, seconds: float, thre
 
 
 def collected(settings: StudySettings, out: Path, command: str) -> dict[str, Any]:
-    """The results of all held-out detectors, with the loss of the unmoved baseline beside each row."""
+    """The results of all held-out detectors, and the rows that are still missing."""
     parts = {name: load_json(out / f"{name}.json") for name in settings.heldout if (out / f"{name}.json").exists()}
     rows = {key: row for part in parts.values() for key, row in part["rows"].items()}
     wanted = [row for name in settings.heldout for row in planned(name, settings)]
@@ -126,6 +126,14 @@ def collected(settings: StudySettings, out: Path, command: str) -> dict[str, Any
     }
 
 
+def _starts(told: Sequence[str]) -> dict[str, str]:
+    """Task to base, of TASK=BASE each."""
+    for pair in told:
+        if "=" not in pair:
+            raise ConfigError(f"--start {pair}: TASK=BASE is needed, such as pblar=base-no-pblar")
+    return dict(pair.split("=", 1) for pair in told)
+
+
 def _settings(arguments: argparse.Namespace, seconds: float) -> StudySettings:
     """Settings of a new study, with so many seconds for each held-out detector."""
     training = _TRAINING * seconds
@@ -136,7 +144,7 @@ def _settings(arguments: argparse.Namespace, seconds: float) -> StudySettings:
         data=arguments.data,
         detectors=arguments.detectors or (detectors if detectors < _MANY else None),
         capacity=arguments.capacity or (None if detectors >= _MANY else _SMALL),
-        start=dict(pair.split("=", 1) for pair in arguments.start) or None,
+        start=_starts(arguments.start) or None,
         recipe=arguments.recipe,
         generator=arguments.generator,
         shots=arguments.shots,
@@ -150,16 +158,20 @@ def _settings(arguments: argparse.Namespace, seconds: float) -> StudySettings:
 
 def _run(arguments: argparse.Namespace) -> None:
     out, record = Path(arguments.out), Path(arguments.out) / "settings.json"
-    jobs = min(arguments.jobs or len(arguments.heldout), len(arguments.heldout))
-    seconds = seconds_of(arguments.budget) / -(-len(arguments.heldout) // jobs)  # one after another, jobs at a time
+    budget = seconds_of(arguments.budget)
+    if arguments.jobs is not None and arguments.jobs < 1:
+        raise ConfigError(f"--jobs {arguments.jobs}: 1 or more is needed")
     if record.exists() and not arguments.resume:
         raise ConfigError(f"{out}: holds a study already; give --resume to go on with it, or another --out")
-    if record.exists():
-        settings = StudySettings.build(load_json(record), source=str(record))
-    else:
-        settings = _settings(arguments, seconds)
-        for name in settings.heldout:
-            _task(name, settings)  # asked before long work
+    begun = StudySettings.build(load_json(record), source=str(record)) if record.exists() else None
+    heldout = arguments.heldout if begun is None else begun.heldout
+    jobs = min(arguments.jobs or len(heldout), len(heldout))
+    seconds = budget / -(-len(heldout) // jobs)  # one after another, jobs at a time
+    settings = _settings(arguments, seconds) if begun is None else begun
+    if begun is None:
+        for name in settings.heldout:  # asked before long work
+            _task(name, settings)
+            given_start(name, settings)
         out.mkdir(parents=True, exist_ok=True)
         save_json(record, settings.model_dump(mode="json"))
     threads = max(1, len(os.sched_getaffinity(0)) // jobs)

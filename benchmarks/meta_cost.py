@@ -75,7 +75,7 @@ def cases(generators: Sequence[str], inner_steps: Sequence[int], engines: Sequen
         whole: tuple[SubspaceName, ...] = ("context", "head", "low-rank", "full")
         found += [Case("maml", name, 2, subspace) for subspace in whole]
         found += [Case("maml", name, 2, "adapters", engine=engine) for engine in engines if engine != "higher"]
-        found += [Case("plain", name, half=False), Case("maml", name, 2, "adapters", half=False)]
+        found += [Case("plain", name), Case("plain", name, half=False), Case("maml", name, 2, "adapters", half=False)]
         found += [Case("plain", name, fused=False), Case("sample", name), Case("sample", name, half=False)]
     return list(dict.fromkeys(found))
 

@@ -6,10 +6,10 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from benchmarks.clock import seconds_of_work
 from metacalo.adapt import AdaptSettings
@@ -19,7 +19,7 @@ from metacalo.config import Device, Settings
 from metacalo.errors import ConfigError
 from metacalo.evaluate.checks import FEWEST
 from metacalo.generators.base import bf16
-from metacalo.meta.algorithms import AlgorithmName, MetaSGD, resolve_algorithm
+from metacalo.meta.algorithms import AlgorithmName, resolve_algorithm
 from metacalo.meta.algorithms.base import query_loss, support_loss
 from metacalo.meta.engines import EngineName, InnerLoop, resolve_engine
 from metacalo.meta.episodes import Episode, EpisodeSampler
@@ -29,7 +29,7 @@ from metacalo.plan import base_config
 from metacalo.recipe import MetaSettings, PretrainSettings
 from metacalo.stages import Run, run_stage
 
-__all__ = ["BASELINE", "StudySettings", "TrainedBase", "trained_bases"]
+__all__ = ["BASELINE", "StudySettings", "TrainedBase", "given_start", "trained_bases"]
 
 BASELINE: AlgorithmName = "multitask"
 """The algorithm that the others must beat."""
@@ -59,7 +59,7 @@ class StudySettings(Settings):
     algorithms: tuple[AlgorithmName, ...] = (BASELINE, "fomaml", "maml", "anil", "meta-sgd", "cavia", "reptile")
     methods: tuple[Method, ...] = ("adapters", "conditioning", "bias", "low-rank", "modulation", "full")
     best_method: Method = Field(default="adapters", description="with which bases of all algorithms are adapted")
-    shots: tuple[int, ...] = (0, 10, 50, 100, 400, 1000)
+    shots: tuple[int, ...] = Field(default=(0, 10, 50, 100, 400, 1000), min_length=1)
     seeds: tuple[int, ...] = (1, 2, 3)
     showers: int = Field(default=1000, ge=FEWEST, description="generated, and of the reference, at most")
     start_seconds: float = Field(gt=0, description="training of each start on mixed batches")
@@ -73,6 +73,19 @@ class StudySettings(Settings):
     learning_rate: float = Field(default=5e-4, gt=0, description="the highest of the algorithms")
     scratch_steps: int = Field(default=300, ge=1, description="of networks trained from scratch, at most")
     device: Device = "cpu"
+
+    @model_validator(mode="after")
+    def _can_be_studied(self) -> Self:
+        message = None
+        if BASELINE not in self.algorithms:
+            message = f"algorithms leaves out '{BASELINE}', with which the others are compared; add it"
+        elif min(self.shots) < 0 or 1 in self.shots:
+            message = f"shots = {list(self.shots)}: 0, or 2 and more, are possible"
+        elif stray := set(self.start) - set(self.heldout):
+            message = f"start names '{min(stray)}', which is not held out; hold it out or leave it away"
+        if message is not None:
+            raise ValueError(message)
+        return self
 
     def adaptation(self, method: Method, seed: int) -> AdaptSettings:
         """How a base is adapted."""
@@ -89,6 +102,7 @@ class StudySettings(Settings):
             device=self.device,
             generators=(self.generator,),
             capacity=self.capacity,
+            distil={"steps": 0},
             minutes_between_states=1e6,
             train_tokenizer={"steps": max(1, told["steps"] // 3), "batch": self.batch, "learning_rate": 1.5e-3},
             train_ar=told,
@@ -144,13 +158,25 @@ def _data(heldout: str, settings: StudySettings) -> TrainingData:
     return training_data(tasks, reserve_one_in=recipe.reserve_one_in, capacity=recipe.capacity)
 
 
+def given_start(heldout: str, settings: StudySettings) -> Base | None:
+    """The base that the settings name as the start of a held-out task; None where they name none.
+
+    Raises:
+        ModelFolderError, UnknownNameError: there is no such base.
+        ConfigError: it was trained on the task.
+    """
+    if heldout not in settings.start:
+        return None
+    base = resolve_base(settings.start[heldout])
+    if heldout not in base.config.holdout:
+        raise ConfigError(f"base '{base.config.name}' was not trained without '{heldout}'; start from another")
+    return base
+
+
 def _start(heldout: str, settings: StudySettings, data: TrainingData, folder: Path) -> Base:
     """The base from which all algorithms go on."""
-    if heldout in settings.start:
-        base = resolve_base(settings.start[heldout])
-        if heldout not in base.config.holdout:
-            raise ConfigError(f"base '{base.config.name}' was not trained without '{heldout}'; start from another")
-        return base
+    if (given := given_start(heldout, settings)) is not None:
+        return given
     if not folder.exists():
         recipe = settings.training(heldout, steps=1, learning_rate=2e-3)
         recipe = recipe.model_copy(update={"meta": MetaSettings(algorithm=BASELINE, start=1.0)})
@@ -203,9 +229,10 @@ def _inner_rate(meta: MetaSettings, settings: StudySettings, data: TrainingData,
 
 
 def _of_length(recipe: PretrainSettings, steps: int) -> PretrainSettings:
-    stages = ("tokenizer", "ar") if "ar" in recipe.generators else ("diffusion",)
     lengths = {"tokenizer": max(1, steps // 3), "ar": steps, "diffusion": steps}
-    changed = {f"train_{s}": getattr(recipe, f"train_{s}").model_copy(update={"steps": lengths[s]}) for s in stages}
+    changed = {
+        f"train_{s}": getattr(recipe, f"train_{s}").model_copy(update={"steps": lengths[s]}) for s in recipe.stages
+    }
     return recipe.model_copy(update=changed)
 
 
@@ -237,8 +264,6 @@ def _run(
     work = folder.with_name(folder.name + ".work")
     seconds = _stages(recipe, data, initial, work)
     config = base_config(recipe, data.grid, data.counts, initial)
-    if issubclass(resolve_algorithm(recipe.meta.algorithm), MetaSGD):
-        config = config.model_copy(update={"learned_rates": recipe.generators})
     stems = [*recipe.stages, *(f"{name}-rates" for name in config.learned_rates)]
     weights = {stem: load_half(work / f"{stem}.safetensors") for stem in stems}
     steps = recipe.stage_settings(recipe.stages[-1]).steps

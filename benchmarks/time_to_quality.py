@@ -200,7 +200,7 @@ def _three(found: dict[str, Any]) -> str:
 
 
 def picture(result: dict[str, Any], out: Path) -> None:
-    """`curves.png`: both distances against seconds, for training on all showers."""
+    """`curves.png`: the distances against seconds, for training on all showers."""
     figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
     for axis, key, label in zip(
         axes, DISTANCES, ("mean W1 [standard deviations]", "geometric mean of W1", "FPD"), strict=True
@@ -229,12 +229,17 @@ def _run(told: argparse.Namespace, command: str) -> None:
             raise ConfigError(
                 f"base '{base.config.name}' was trained on '{task.name}'; give one that never saw it by --base"
             )
+        if min(told.shots, told.showers) < 20 or told.shots + told.showers > len(seen):
+            raise ConfigError(
+                f"{showers.path}: holds {len(seen)} showers, --shots {told.shots} and --showers {told.showers} want "
+                "20 or more each, and no more than that together"
+            )
         order, unseen = split(seen, len(seen) - told.showers, told.seed, told.showers)
         every, reference = showers.load(order), showers.load(unseen)
     draw = np.random.default_rng(told.seed).permutation(len(every))
     if file.exists() and told.resume:
         result = {key: value for key, value in load_json(file).items() if key != "unfinished"}
-        if any(result["settings"][key] != value for key, value in settings.items() if key not in _EXTENDABLE):
+        if any(result["settings"].get(key) != value for key, value in settings.items() if key not in _EXTENDABLE):
             raise ConfigError(f"{file}: was made with other settings; give --out another folder")
     else:
         result = {"command": command, "settings": settings, "curves": {}}

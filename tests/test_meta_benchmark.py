@@ -150,6 +150,12 @@ def test_wrong_arguments_end_with_one_sentence(
     for arguments, said in (
         (["--budget", "soon"], "--budget soon: a number"),
         (["--heldout", "nothing"], "unknown task 'nothing'"),
+        (["--start", "pblar"], "--start pblar: TASK=BASE is needed"),
+        (["--start", "siw=base"], "start names 'siw', which is not held out"),
+        (["--start", "pblar=base"], "base 'base' was not trained without 'pblar'"),
+        (["--start", "pblar=bas"], "unknown base 'bas'"),
+        (["--shots", "1"], "0, or 2 and more, are possible"),
+        (["--jobs", "0"], "--jobs 0: 1 or more is needed"),
     ):
         with pytest.raises(SystemExit) as stopped:
             main([*arguments, "--out", str(tmp_path / "new")])
@@ -173,6 +179,23 @@ def test_distances_are_those_of_evaluate() -> None:
     found, metrics = compared(first, second), compare(second, first, EvaluateSettings(classifiers=False))
     assert found["fpd"] == pytest.approx(metrics["fpd"]["value"], rel=1e-6)
     assert compared(first, first) == pytest.approx({"w1": 0.0, "geometric_w1": 1e-6, "fpd": 0.0}, abs=1e-6)
+
+
+def test_a_plain_step_stands_beside_every_outer_one() -> None:
+    wanted = cases(["ar"], [1, 5], ["higher"])
+    plain = {case.inner_steps for case in wanted if case.kind == "plain" and case.half and case.fused}
+    assert {case.inner_steps for case in wanted if case.kind != "sample"} == plain
+
+
+@pytest.mark.parametrize(("option", "value"), [("--shots", "3000"), ("--showers", "4000"), ("--shots", "-1")])
+def test_more_than_the_file_holds_cannot_be_compared(
+    option: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        time_to_quality.main([option, value, "--out", str(tmp_path / "new")])
+    assert stopped.value.code == 2
+    assert f"{option} {value}" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 def test_looks_end_at_the_limit() -> None:
