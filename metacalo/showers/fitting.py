@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from metacalo.errors import ShowerFileError
 from metacalo.showers import cells, rings
+from metacalo.showers.credibility import credibility
 from metacalo.showers.drift import Drift, fit_drift
 from metacalo.showers.encoded import settled
 from metacalo.showers.hits import count_hits, fit_hits
@@ -41,7 +43,7 @@ def fit_normaliser(
         showers: the shots.
         energy: their incident energies.
         theta: their polar angles.
-        prior: what the tables are shrunk towards, see `Normaliser.shrunk_towards`.
+        prior: what the tables are shrunk towards, as far as it agrees with the shots (`credibility`).
 
     Raises:
         ShowerFileError: no shower holds any energy.
@@ -73,12 +75,17 @@ def fit_normaliser(
         scale=scale,
         threshold=threshold,
     )
+    strengths = PRIOR_STRENGTH
     if prior is not None:
-        tables = tables.shrunk_towards(replace(prior, drift=tables.drift))
+        belief = credibility(tables, prior)
+        strengths = {stage: belief * values for stage, values in PRIOR_STRENGTH.items()}
+        tables = tables.shrunk_towards(replace(prior, drift=tables.drift), strengths)
     incident, angle = (torch.from_numpy(array.astype(np.float32)) for array in (energy, theta))
     structure = tables.encode_structure(torch.from_numpy(in_rings), torch.from_numpy(hits), incident, angle, n_phi)
-    tables = _with_energy(tables, structure, torch.log(incident), (n_r, n_phi, n_z), prior)
-    return tables if prior is None else with_spectrum(tables, torch.from_numpy(scaled), torch.log(incident))
+    tables = _with_energy(tables, structure, torch.log(incident), (n_r, n_phi, n_z), prior, strengths)
+    if prior is None:
+        return tables
+    return with_spectrum(tables, torch.from_numpy(scaled), torch.log(incident), strengths["spectrum"])
 
 
 def _with_energy(
@@ -87,25 +94,36 @@ def _with_energy(
     log_energy: Float[Tensor, "n"],
     grid: tuple[int, int, int],
     prior: Normaliser | None,
+    strengths: Mapping[str, float],
 ) -> Normaliser:
     """Drift and correlations of layers, of structural latents of which intervals are known.
 
     Twice, since where latents lie within their intervals depends on them.
     """
     generator = torch.Generator().manual_seed(0)
-    copula, known, strength = None, None, 0.0
-    if prior is not None:
-        copula, known, strength = prior.copula, prior.drift, PRIOR_STRENGTH["drift"]
-    drift = fit_drift(structure, log_energy, known, strength)
+    copula, known = (None, None) if prior is None else (prior.copula, prior.drift)
+    drift = fit_drift(structure, log_energy, known, 0.0 if prior is None else strengths["drift"])
     drawn = settled(structure, drift, log_energy, grid, copula, generator)
     longitudinal = fit_longitudinal(drift.remove(drawn, log_energy), log_energy, 1 + grid[2])
     if prior is not None:
-        longitudinal = longitudinal.shrunk_towards(prior.longitudinal, PRIOR_STRENGTH["longitudinal"])
+        longitudinal = longitudinal.shrunk_towards(prior.longitudinal, strengths["longitudinal"])
     return replace(tables, drift=drift, longitudinal=longitudinal)
 
 
-def with_spectrum(tables: Normaliser, scaled: ShowerTensor, log_energy: Float[Tensor, "n"]) -> Normaliser:
-    """Tables with a spectrum fitted to showers, in MeV over the scale of the file, which moves that of `tables`."""
+def with_spectrum(
+    tables: Normaliser,
+    scaled: ShowerTensor,
+    log_energy: Float[Tensor, "n"],
+    strength: float = PRIOR_STRENGTH["spectrum"],
+) -> Normaliser:
+    """Tables with a spectrum fitted to showers, in MeV over the scale of the file, which moves that of `tables`.
+
+    Args:
+        tables: all else.
+        scaled: the showers.
+        log_energy: ln(E_inc / MeV).
+        strength: hits of a ring that the spectrum of `tables` counts for.
+    """
     in_rings, hits = scaled.sum(2), count_hits(scaled)
     n, *grid = scaled.shape
     latents = Latents.noise(n, (grid[0], grid[1], grid[2]), torch.Generator().manual_seed(2))
@@ -115,4 +133,4 @@ def with_spectrum(tables: Normaliser, scaled: ShowerTensor, log_energy: Float[Te
     def decode(spectrum: Spectrum) -> ShowerTensor:
         return replace(tables, spectrum=spectrum).share_out(latents.cells, hits, in_rings)
 
-    return replace(tables, spectrum=fit_spectrum(scaled, decode, tables.spectrum, PRIOR_STRENGTH["spectrum"]))
+    return replace(tables, spectrum=fit_spectrum(scaled, decode, tables.spectrum, strength))

@@ -52,7 +52,9 @@ PRIOR_STRENGTH = {
     "spectrum": 500.0,
     "longitudinal": 250.0,
 }
-"""Values that the prior counts for in each row: least error on a held-out detector at 50 and 400 shots."""
+"""Values that the prior counts for in each row of a usual detector; `credibility` tells how usual it is.
+
+Least error on a held-out detector at 50 and 400 shots."""
 
 _TINY = 1e-9  # MeV
 _ROUNDING = 1e-3  # a cell of the sample must not fall below its own threshold on the way back
@@ -156,14 +158,19 @@ class Normaliser:
         threshold = self.threshold / self.scale * (1 - _ROUNDING)
         return cells.share_out(self.shares, latent, hits, in_rings, threshold, self.spectrum)
 
-    def shrunk_towards(self, prior: Normaliser) -> Normaliser:
-        """The normaliser with all tables averaged with `prior`'s, at `PRIOR_STRENGTH`, and with its copula."""
+    def shrunk_towards(self, prior: Normaliser, strengths: Mapping[str, float]) -> Normaliser:
+        """The normaliser with all tables averaged with `prior`'s, and with its copula.
+
+        Args:
+            prior: what is known without showers.
+            strengths: values that it counts for in each row, by the keys of `PRIOR_STRENGTH`.
+        """
         tables = {
-            stage: getattr(self, stage).shrunk_towards(getattr(prior, stage), PRIOR_STRENGTH[stage])
+            stage: getattr(self, stage).shrunk_towards(getattr(prior, stage), strengths[stage])
             for stage in ("total", "layers", "hits", "shares", "spectrum", "drift", "longitudinal")
         }
         alike = rings.ring_of_rows(len(self.rings.t0), len(self.layers.t0)).to(self.rings.t0.device)
-        tables["rings"] = self.rings.shrunk_towards(prior.rings, PRIOR_STRENGTH["rings"], alike)
+        tables["rings"] = self.rings.shrunk_towards(prior.rings, strengths["rings"], alike)
         return replace(self, **tables, copula=prior.copula)
 
     def to(self, device: torch.device | str) -> Normaliser:

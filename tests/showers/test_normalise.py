@@ -9,6 +9,7 @@ from scipy import stats
 
 from metacalo.errors import ShowerFileError
 from metacalo.showers import Showers, data_folder, open_showers, rings
+from metacalo.showers.credibility import credibility
 from metacalo.showers.encoded import EncodedShowers
 from metacalo.showers.fitting import LOG_ENERGY_KNOTS, fit_normaliser
 from metacalo.showers.hits import count_hits, draw_hits
@@ -250,7 +251,7 @@ def common_departure(fitted: ConditionalMarginals, prior: ConditionalMarginals) 
 
 def test_shrinking_goes_from_the_prior_to_the_fit(shots: Showers, plain: Normaliser) -> None:
     prior = fit(shots[100:120])
-    result = plain.shrunk_towards(prior)
+    result = plain.shrunk_towards(prior, PRIOR_STRENGTH)
     for stage in STAGES:
         mine, theirs, table = (getattr(each, stage) for each in (plain, prior, result))
         share = (mine.weight / (mine.weight + PRIOR_STRENGTH[stage]))[..., None]
@@ -258,7 +259,9 @@ def test_shrinking_goes_from_the_prior_to_the_fit(shots: Showers, plain: Normali
         expected = share * mine.quantiles + (1 - share) * moved
         torch.testing.assert_close(table.quantiles, expected, atol=1e-4, rtol=1e-4)
         assert torch.equal(table.t0[mine.weight == 0], theirs.t0[mine.weight == 0])
-        torch.testing.assert_close(getattr(plain.shrunk_towards(plain), stage).columns(), mine.columns())
+        torch.testing.assert_close(
+            getattr(plain.shrunk_towards(plain, PRIOR_STRENGTH), stage).columns(), mine.columns()
+        )
     for part in ("spectrum", "drift", "longitudinal"):
         expected = getattr(plain, part).shrunk_towards(getattr(prior, part), PRIOR_STRENGTH[part])
         torch.testing.assert_close(getattr(result, part).columns(), expected.columns())
@@ -270,8 +273,9 @@ def test_a_fit_with_a_prior_shrinks_its_tables_and_then_fits_what_drifts(
     shots: Showers, plain: Normaliser, shrunk: Normaliser
 ) -> None:
     again = fit(shots, shrunk)
+    strengths = {stage: credibility(plain, shrunk) * values for stage, values in PRIOR_STRENGTH.items()}
     for stage in STAGES:
-        expected = getattr(plain.shrunk_towards(shrunk), stage)
+        expected = getattr(plain.shrunk_towards(shrunk, strengths), stage)
         torch.testing.assert_close(getattr(again, stage).columns(), expected.columns())
     assert again.copula is shrunk.copula
     torch.testing.assert_close(again.drift.weight, plain.drift.weight)
@@ -284,17 +288,21 @@ def test_a_fit_with_a_prior_shrinks_its_tables_and_then_fits_what_drifts(
 # --- of the detector's own: correlations of its layers, spectrum of its cells ---
 
 
-def test_correlations_of_layers_are_those_of_the_shots_and_of_the_prior(shots: Showers, shrunk: Normaliser) -> None:
+def test_correlations_of_layers_are_those_of_the_shots_and_of_the_prior(
+    shots: Showers, plain: Normaliser, shrunk: Normaliser
+) -> None:
     """Drawn anew, so not to the last digit."""
-    prior = fit(load("scipb", slice(0, 300))).longitudinal
+    prior = fit(load("scipb", slice(0, 300)))
     encoded = shrunk.encode(*tensors_of(shots))
     structure = encoded.dequantise(generator(5), shrunk.copula).structure()
     again = fit_longitudinal(structure, encoded.log_energy, 1 + GRID[2])
     torch.testing.assert_close(shrunk.longitudinal.weight, again.weight)
-    expected = again.shrunk_towards(prior, PRIOR_STRENGTH["longitudinal"])
+    strength = credibility(plain, prior) * PRIOR_STRENGTH["longitudinal"]
+    expected = again.shrunk_towards(prior.longitudinal, strength)
     torch.testing.assert_close(shrunk.longitudinal.correlation, expected.correlation, atol=0.1, rtol=0)
     off, moved = (
-        float((shrunk.longitudinal.correlation - other.correlation).abs().mean()) for other in (expected, prior)
+        float((shrunk.longitudinal.correlation - other.correlation).abs().mean())
+        for other in (expected, prior.longitudinal)
     )
     assert off < 0.5 * moved
 
