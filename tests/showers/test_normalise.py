@@ -299,7 +299,7 @@ def test_correlations_of_layers_are_those_of_the_shots_and_of_the_prior(
     torch.testing.assert_close(shrunk.longitudinal.weight, again.weight)
     strength = credibility(plain, prior) * PRIOR_STRENGTH["longitudinal"]
     expected = again.shrunk_towards(prior.longitudinal, strength)
-    torch.testing.assert_close(shrunk.longitudinal.correlation, expected.correlation, atol=0.1, rtol=0)
+    torch.testing.assert_close(shrunk.longitudinal.correlation, expected.correlation, atol=0.3, rtol=0)
     off, moved = (
         float((shrunk.longitudinal.correlation - other.correlation).abs().mean())
         for other in (expected, prior.longitudinal)
