@@ -239,8 +239,8 @@ def _of_length(recipe: PretrainSettings, steps: int) -> PretrainSettings:
 def _steps_in(seconds: float, recipe: PretrainSettings, data: TrainingData, initial: Base | None, folder: Path) -> int:
     """Steps that take so many seconds, by the time that a longer trial needs more than a shorter one."""
     work = folder.with_name(folder.name + ".trial")
-    # the first run reads showers into memory
-    _, short, long = (_stages(_of_length(recipe, steps), data, initial, work) for steps in (1, *_TRIALS))
+    # the first run reads showers of all detectors into memory
+    _, short, long = (_stages(_of_length(recipe, steps), data, initial, work) for steps in (_TRIALS[1], *_TRIALS))
     shutil.rmtree(work)
     per_step = max(long - short, _SHORTEST * long) / (_TRIALS[1] - _TRIALS[0])
     return max(1, round(seconds / per_step))
