@@ -27,7 +27,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.fidelity_row import limit_threads
-from benchmarks.meta_row import SCRATCH, Detector, Wanted, measure
+from benchmarks.meta_row import FROM_SCRATCH, Detector, Wanted, measure
 from benchmarks.meta_table import markdown, pictures
 from benchmarks.meta_training import BASELINE, StudySettings, TrainedBase, given_start, trained_bases
 from metacalo.checkpoint import atomic_file, load_json, save_json
@@ -75,7 +75,9 @@ def planned(heldout: str, settings: StudySettings) -> Iterator[Wanted]:
                 if algorithm != BASELINE:
                     yield Wanted(heldout, algorithm, best, shots, seed)
             if shots:
-                yield Wanted(heldout, SCRATCH, "full", shots, seed)
+                for name, preprocessing in FROM_SCRATCH.items():
+                    if settings.generator == "diffusion" or preprocessing == "tables":  # the other has no tokenizer
+                        yield Wanted(heldout, name, "full", shots, seed)
                 yield from (
                     Wanted(heldout, BASELINE, method, shots, seed) for method in settings.methods if method != best
                 )
@@ -105,9 +107,7 @@ def study(heldout: str, settings: StudySettings, out: Path, seconds: float, thre
             break
         if wanted.key in found["rows"]:
             continue
-        row = measure(
-            wanted, trained[BASELINE if wanted.algorithm == SCRATCH else wanted.algorithm], detector, settings
-        )
+        row = measure(wanted, trained.get(wanted.algorithm, trained[BASELINE]), detector, settings)
         found["rows"][wanted.key] = row
         save_json(file, found)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -16,18 +17,22 @@ from metacalo.base import Base, build_generator, load_into
 from metacalo.evaluate.metrics import fpd, standardise, wasserstein1
 from metacalo.evaluate.observables import observables
 from metacalo.generators.base import ShowerGenerator, bf16
+from metacalo.generators.diffusion import Diffusion, LossWeights
 from metacalo.meta.episodes import ShowerPool
 from metacalo.methods import Method, adapt_generator
 from metacalo.model import ShowerModel, zero_shot
 from metacalo.showers.hdf5 import Showers
-from metacalo.showers.preprocessing import AnyNormaliser
+from metacalo.showers.preprocessing import PREPROCESSING, AnyNormaliser, PreprocessingName
 from metacalo.showers.response import convention_scale
 from metacalo.showers.tasks import Task
 
-__all__ = ["SCRATCH", "Detector", "Wanted", "compared", "distances", "measure"]
+__all__ = ["FROM_SCRATCH", "Detector", "Wanted", "compared", "distances", "measure"]
 
-SCRATCH = "scratch"
-"""In the place of an algorithm: fresh weights, and a normaliser of the shots alone."""
+FROM_SCRATCH: Mapping[str, PreprocessingName] = {"scratch": "tables", "usual": "log"}
+"""In the place of an algorithm, fresh weights: behind metacalo's normaliser or the usual one, of the shots alone."""
+
+_USUAL_STEPS = 8  # of sampling, whose paths are not straight where latents are not white
+_CELLS = LossWeights(total=0, layers=0, rings=0, hits=0, cells=1)  # all that the usual preprocessing has
 
 _DRAWS = 4  # of the loss's noise, for each unseen shower
 _LEAST = 1e-6  # of a distance whose logarithm is taken
@@ -70,21 +75,26 @@ class Detector:
             rows = split(never, shots, seed, self._settings.showers)
             return file.load(rows[0]), file.load(rows[1])
 
-    def _fitted(self, shots: int, seed: int, prior: bool) -> tuple[AnyNormaliser, ShowerPool, float]:
-        """Normaliser of the shots (of none: the base's guess), the unseen showers under it, and the seconds it took."""
+    def _fitted(
+        self, shots: int, seed: int, alone: PreprocessingName | None = None
+    ) -> tuple[AnyNormaliser, ShowerPool, float]:
+        """Normaliser, the unseen showers under it, and the seconds it took.
+
+        It is the base's guess moved by the shots, if any, or one of the shots `alone`.
+        """
         given, unseen = self.split(shots, seed)
         started = time.perf_counter()
         if shots == 0:
             normaliser = self.before(given).normaliser
         else:
-            guess = self.before(given).normaliser if prior else None
-            normaliser = self._base.preprocessing.fit(given, prior=guess)
+            guess = self.before(given).normaliser if alone is None else None
+            normaliser = (self._base.preprocessing if alone is None else PREPROCESSING[alone]).fit(given, prior=guess)
         seconds = time.perf_counter() - started
         return normaliser, ShowerPool(unseen, normaliser, self.task.detector), seconds
 
     def _unmoved(self, shots: int, seed: int) -> float:
         """Loss of the unseen showers before the first step, under the normaliser of the shots."""
-        _, pool, _ = self.fitted(shots, seed, True)
+        _, pool, _ = self.fitted(shots, seed)
         return unseen_loss(self._base.generator(self._settings.generator), pool, self._settings.device)
 
     def before(self, shots: Showers) -> ShowerModel:
@@ -99,12 +109,13 @@ def measure(wanted: Wanted, trained: TrainedBase, detector: Detector, settings: 
     The loss is that of unseen showers under the normaliser of the row, with noise that all rows share: between rows of
     the same detector, shots and seed it differs by the network alone. Distances are of standardised observables.
     """
-    fresh = wanted.algorithm == SCRATCH
+    alone = FROM_SCRATCH.get(wanted.algorithm)
+    fresh = alone is not None
     shots, unseen = detector.split(wanted.shots, wanted.seed)
-    normaliser, unseen_pool, fit_seconds = detector.fitted(wanted.shots, wanted.seed, not fresh)
+    normaliser, unseen_pool, fit_seconds = detector.fitted(wanted.shots, wanted.seed, alone)
     told = settings.adaptation(wanted.method, wanted.seed)
     name = settings.generator
-    generator = _fresh(name, trained.base, wanted.seed) if fresh else trained.base.generator(name)
+    generator = trained.base.generator(name) if alone is None else _fresh(name, trained.base, alone, wanted.seed)
     record: dict[str, Any] = {"seconds": 0.0, "steps": 0, "best_step": 0, "checks": [], "parameters": {"share": 0.0}}
     if wanted.shots:
         pool = ShowerPool(shots, normaliser, detector.task.detector)
@@ -123,9 +134,12 @@ def measure(wanted: Wanted, trained: TrainedBase, detector: Detector, settings: 
     }
 
 
-def _fresh(name: str, base: Base, seed: int) -> ShowerGenerator:
+def _fresh(name: str, base: Base, alone: PreprocessingName, seed: int) -> ShowerGenerator:
     """The same network with fresh weights; the tokenizer, which no adaptation moves, is the base's."""
     torch.manual_seed(seed)
+    if alone == "log":
+        settings = base.config.diffusion.model_copy(update={"weights": _CELLS, "steps": _USUAL_STEPS})
+        return Diffusion(settings, base.config.grid, base.config.condition_size)
     generator = build_generator(name, base.config)
     if name == "ar":
         known = {f"tokenizer.{key}": value for key, value in base.weights["tokenizer"].items()}

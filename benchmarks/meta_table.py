@@ -10,7 +10,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from benchmarks.meta_row import SCRATCH
+from benchmarks.meta_row import FROM_SCRATCH
 from benchmarks.meta_training import BASELINE
 
 __all__ = ["markdown", "paired", "pictures", "steps_to"]
@@ -57,12 +57,15 @@ def markdown(result: Mapping[str, Any]) -> str:
         "the same normaliser, in units of 0.001, mean over seeds, in brackets the standard error. `to multitask`: the "
         "loss less that of multi-task training + the same method, seed by seed. Distances are means over observables "
         "in standard deviations. `steps`: until the held-back loss is the best one of multi-task training + the same "
-        "method (`-`: in no run). Seconds are those of normaliser and network.",
+        "method (`-`: in no run). Seconds are those of normaliser and network. From scratch: fresh weights behind "
+        "metacalo's normaliser (`scratch`) or the usual preprocessing (`usual`, see `metacalo.showers.plain`), both of "
+        "the shots alone.",
     ]
     for heldout in settings["heldout"]:
         of = [row for row in rows if row["heldout"] == heldout]
         if of:
             told += ["", f"## {heldout} never seen", "", *_bases(result["bases"].get(heldout, {}))]
+            told += ["", "### Against training from scratch", "", *_gains(of, settings)]
             told += ["", "### Algorithms", "", *_arms(of, settings, by_algorithm=True)]
             told += ["", "### Methods, after multi-task training", "", *_arms(of, settings, by_algorithm=False)]
     if result["missing"]:
@@ -78,6 +81,40 @@ def _bases(bases: Mapping[str, Row]) -> list[str]:
     return lines
 
 
+def _method(algorithm: str, best: str) -> str:
+    return "full" if algorithm in FROM_SCRATCH else best
+
+
+def _gains(rows: Sequence[Row], settings: Mapping[str, Any]) -> list[str]:
+    """How much lower the geometric mean of W1 is after adaptation than from scratch, seed by seed."""
+    lines = [
+        "| shots | geometric W1, multi-task + "
+        + settings["best_method"]
+        + "".join(f" | {name} | lower by" for name in FROM_SCRATCH)
+        + " |",
+        "|---" * (2 + 2 * len(FROM_SCRATCH)) + "|",
+    ]
+    for shots in settings["shots"]:
+        of = {
+            name: {
+                r["seed"]: r["geometric_w1"]
+                for r in rows
+                if (r["shots"], r["algorithm"], r["method"]) == (shots, name, method)
+            }
+            for name, method in ((BASELINE, settings["best_method"]), *((name, "full") for name in FROM_SCRATCH))
+        }
+        cells = [str(shots), f"{np.mean(list(of[BASELINE].values())):.3f}" if of[BASELINE] else "-"]
+        for name in FROM_SCRATCH:
+            both = sorted(of[name].keys() & of[BASELINE].keys())
+            lower = [100 * (1 - of[BASELINE][seed] / of[name][seed]) for seed in both]
+            cells += (
+                [f"{np.mean([of[name][seed] for seed in both]):.3f}", f"{np.mean(lower):.0f} %"] if both else ["-", "-"]
+            )
+        if len(set(cells[2:])) > 1:
+            lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
 def _arms(rows: Sequence[Row], settings: Mapping[str, Any], *, by_algorithm: bool) -> list[str]:
     head = "| shots | algorithm | method | share | loss | to multitask | mean W1 | geometric | FPD | steps | seconds |"
     lines = [head, "|---|---|---|" + "---:|" * 8]
@@ -85,7 +122,7 @@ def _arms(rows: Sequence[Row], settings: Mapping[str, Any], *, by_algorithm: boo
     for shots in settings["shots"]:
         here = [row for row in rows if row["shots"] == shots]
         if by_algorithm:
-            arms = [(name, "full" if name == SCRATCH else best) for name in (SCRATCH, *settings["algorithms"])]
+            arms = [(name, _method(name, best)) for name in (*FROM_SCRATCH, *settings["algorithms"])]
         else:
             arms = [(BASELINE, method) for method in settings["methods"]] if shots else []
         for algorithm, method in arms:
@@ -110,7 +147,7 @@ def _line(shots: int, arm: tuple[str, str], best: str, found: Sequence[Row], bas
         for other in baseline
         if other["seed"] == row["seed"] and other["checks"]
     ]
-    scratch = algorithm == SCRATCH
+    scratch = algorithm in FROM_SCRATCH
     steps = [number for number in reached if number is not None]
     cells = (
         str(shots),
@@ -143,13 +180,13 @@ def pictures(result: Mapping[str, Any], out: Path) -> None:
         if not of:
             continue
         figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-        for name in (*settings["algorithms"], SCRATCH):
-            method = "full" if name == SCRATCH else settings["best_method"]
+        for name in (*settings["algorithms"], *FROM_SCRATCH):
+            method = _method(name, settings["best_method"])
             mine = [row for row in of if (row["algorithm"], row["method"]) == (name, method)]
-            if name != SCRATCH:
+            if name not in FROM_SCRATCH:
                 _curve(axes[0], mine, lambda row: 1e3 * (row["loss"] - row["unmoved"]), name)
-            if name in (SCRATCH, BASELINE):
-                _curve(axes[1], mine, lambda row: row["geometric_w1"], "from scratch" if name == SCRATCH else "adapted")
+            if name in (*FROM_SCRATCH, BASELINE):
+                _curve(axes[1], mine, lambda row: row["geometric_w1"], "adapted" if name == BASELINE else name)
         axes[0].set(xlabel="shots", ylabel="loss of unseen showers, less the unmoved base's [0.001]")
         axes[1].set(xlabel="shots", ylabel="geometric mean of W1 [standard deviations]", yscale="log")
         for axis in axes:

@@ -13,7 +13,7 @@ from benchmarks import meta, meta_table, time_to_quality
 from benchmarks.meta import collected, main, planned, seconds_of, study
 from benchmarks.meta_cost import cases
 from benchmarks.meta_cost import measure as measure_cost
-from benchmarks.meta_row import SCRATCH, Wanted, compared
+from benchmarks.meta_row import FROM_SCRATCH, Wanted, compared
 from benchmarks.meta_table import markdown, paired, pictures, steps_to
 from benchmarks.meta_training import BASELINE, StudySettings, TrainedBase
 from benchmarks.time_to_quality import looks, passed
@@ -74,7 +74,12 @@ def test_a_study_measures_all_that_is_planned(settings: StudySettings, finished:
     # 80 shots would leave fewer than half of the showers to compare with
     assert {row["shots"] for row in result["rows"].values()} == {0, 20}
     arms = [(row["algorithm"], row["method"]) for row in result["rows"].values() if row["shots"] == 20]
-    assert arms == [(BASELINE, "adapters"), ("meta-sgd", "adapters"), (SCRATCH, "full"), (BASELINE, "bias")]
+    assert arms == [
+        (BASELINE, "adapters"),
+        ("meta-sgd", "adapters"),
+        *((name, "full") for name in FROM_SCRATCH),
+        (BASELINE, "bias"),
+    ]
     for row in result["rows"].values():
         assert row["w1"] >= row["geometric_w1"] > 0
         assert (row["share"] > 0) == (row["shots"] > 0)
@@ -109,6 +114,11 @@ def test_tables_and_pictures(settings: StudySettings, finished: Path, tmp_path: 
     assert "| 20 | scratch | from scratch | 100.0 % | - | - |" in text
     assert text.count("| 20 | multitask | adapters |") == 2  # among the algorithms and among the methods
     assert "Not measured" not in text
+    adapted, scratch = (
+        next(row["geometric_w1"] for row in result["rows"].values() if (row["shots"], row["algorithm"]) == (20, name))
+        for name in (BASELINE, "scratch")
+    )
+    assert f"| 20 | {adapted:.3f} | {scratch:.3f} | {100 * (1 - adapted / scratch):.0f} % |" in text
     pictures(result, tmp_path)
     assert (tmp_path / "siw.png").read_bytes().startswith(b"\x89PNG")
 
@@ -141,7 +151,7 @@ def test_the_plan_is_seed_by_seed_and_the_baseline_first() -> None:
     rows = list(planned("pblar", settings))
     assert rows[0] == Wanted("pblar", BASELINE, "adapters", 0, 1)
     assert [row.seed for row in rows] == sorted(row.seed for row in rows)
-    assert len(rows) == len(set(rows)) == 2 * (7 + 7 + 1 + 5)
+    assert len(rows) == len(set(rows)) == 2 * (7 + 7 + 2 + 5)
 
 
 def test_wrong_arguments_end_with_one_sentence(
