@@ -5,7 +5,7 @@
 Every held-out detector has a start of its own, trained on the mixed batches of all others, from which each algorithm
 goes on over episodes for the same time. Then rows are measured, seed by seed, until the budget is spent; `--resume`
 goes on with the same settings and a new budget. Held-out detectors are worked on side by side. Half of the budget is
-for training, two thirds of that for the starts; small budgets train on fewer detectors and showers, since normalisers
+for training, two fifths of that for the starts; small budgets train on fewer detectors and showers, since normalisers
 are fitted first.
 """
 
@@ -27,7 +27,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.fidelity_row import limit_threads
-from benchmarks.meta_row import FROM_SCRATCH, Detector, Wanted, measure
+from benchmarks.meta_row import BOUND, FROM_SCRATCH, Detector, Wanted, measure
 from benchmarks.meta_table import markdown, pictures
 from benchmarks.meta_training import BASELINE, StudySettings, TrainedBase, given_start, trained_bases
 from metacalo.checkpoint import atomic_file, load_json, save_json
@@ -38,7 +38,7 @@ from metacalo.showers.tasks import Task, resolve_task
 __all__ = ["planned", "seconds_of"]
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
-_TRAINING, _START = 0.5, 2 / 3
+_TRAINING, _START = 0.5, 0.4
 _FITTING, _FIT_SECONDS = 0.2, 10.0  # share of the budget for the normalisers of the training detectors; of each of them
 _FEWEST, _MANY = 6, 50  # training detectors; with fewer than many, of
 _SMALL = 400  # showers each
@@ -75,6 +75,7 @@ def planned(heldout: str, settings: StudySettings) -> Iterator[Wanted]:
                 if algorithm != BASELINE:
                     yield Wanted(heldout, algorithm, best, shots, seed)
             if shots:
+                yield Wanted(heldout, BOUND, best, shots, seed)
                 for name, preprocessing in FROM_SCRATCH.items():
                     if settings.generator == "diffusion" or preprocessing == "tables":  # the other has no tokenizer
                         yield Wanted(heldout, name, "full", shots, seed)

@@ -26,10 +26,14 @@ from metacalo.showers.preprocessing import PREPROCESSING, AnyNormaliser, Preproc
 from metacalo.showers.response import convention_scale
 from metacalo.showers.tasks import Task
 
-__all__ = ["FROM_SCRATCH", "Detector", "Wanted", "compared", "distances", "measure"]
+__all__ = ["BOUND", "FROM_SCRATCH", "Detector", "Wanted", "compared", "distances", "measure"]
 
 FROM_SCRATCH: Mapping[str, PreprocessingName] = {"scratch": "tables", "usual": "log"}
 """In the place of an algorithm, fresh weights: behind metacalo's normaliser or the usual one, of the shots alone."""
+
+BOUND = "bound"
+"""In the place of an algorithm, multi-task training moved by all showers of the detector that are not compared with,
+under the normaliser of the shots: what better weights could gain at most, by whatever way they come about."""
 
 _USUAL_STEPS = 8  # of sampling, whose paths are not straight where latents are not white
 _CELLS = LossWeights(total=0, layers=0, rings=0, hits=0, cells=1)  # all that the usual preprocessing has
@@ -67,6 +71,7 @@ class Detector:
         self.split = lru_cache(maxsize=2)(self._split)
         self.fitted = lru_cache(maxsize=2)(self._fitted)
         self.unmoved = lru_cache(maxsize=2)(self._unmoved)
+        self._cells = base.generator(settings.generator).sees_cells
 
     def _split(self, shots: int, seed: int) -> tuple[Showers, Showers]:
         """Shots and unseen showers."""
@@ -90,12 +95,21 @@ class Detector:
             guess = self.before(given).normaliser if alone is None else None
             normaliser = (self._base.preprocessing if alone is None else PREPROCESSING[alone]).fit(given, prior=guess)
         seconds = time.perf_counter() - started
-        return normaliser, ShowerPool(unseen, normaliser, self.task.detector), seconds
+        return normaliser, self.pool(unseen, normaliser), seconds
 
     def _unmoved(self, shots: int, seed: int) -> float:
         """Loss of the unseen showers before the first step, under the normaliser of the shots."""
         _, pool, _ = self.fitted(shots, seed)
         return unseen_loss(self._base.generator(self._settings.generator), pool, self._settings.device)
+
+    def pool(self, showers: Showers, normaliser: AnyNormaliser) -> ShowerPool:
+        """Showers under a normaliser, ready for the study's generator."""
+        return ShowerPool(showers, normaliser, self.task.detector, cells=self._cells)
+
+    def all_but(self, unseen: Showers) -> Showers:
+        """All showers of the detector that are not among `unseen`."""
+        with self.task.open() as file:
+            return file.load(np.flatnonzero(~np.isin(file.hashes(), unseen.hashes())))
 
     def before(self, shots: Showers) -> ShowerModel:
         """The base's own guess, in the energy convention of the shots."""
@@ -110,7 +124,7 @@ def measure(wanted: Wanted, trained: TrainedBase, detector: Detector, settings: 
     the same detector, shots and seed it differs by the network alone. Distances are of standardised observables.
     """
     alone = FROM_SCRATCH.get(wanted.algorithm)
-    fresh = alone is not None
+    fresh, bound = alone is not None, wanted.algorithm == BOUND
     shots, unseen = detector.split(wanted.shots, wanted.seed)
     normaliser, unseen_pool, fit_seconds = detector.fitted(wanted.shots, wanted.seed, alone)
     told = settings.adaptation(wanted.method, wanted.seed)
@@ -118,8 +132,8 @@ def measure(wanted: Wanted, trained: TrainedBase, detector: Detector, settings: 
     generator = trained.base.generator(name) if alone is None else _fresh(name, trained.base, alone, wanted.seed)
     record: dict[str, Any] = {"seconds": 0.0, "steps": 0, "best_step": 0, "checks": [], "parameters": {"share": 0.0}}
     if wanted.shots:
-        pool = ShowerPool(shots, normaliser, detector.task.detector)
-        told = _patient(told, settings) if fresh else told
+        pool = detector.pool(detector.all_but(unseen) if bound else shots, normaliser)
+        told = _patient(told, settings, told.highest_rate if bound else 1e-3) if fresh or bound else told
         record = adapt_generator(generator, pool, told, rates={} if fresh else trained.base.rates(name))
     model = ShowerModel(trained.base, detector.task.detector, normaliser, {name: generator})
     return {
@@ -147,10 +161,10 @@ def _fresh(name: str, base: Base, alone: PreprocessingName, seed: int) -> Shower
     return generator
 
 
-def _patient(told: AdaptSettings, settings: StudySettings) -> AdaptSettings:
-    """Adaptation's schedule stretched for a network that knows nothing."""
+def _patient(told: AdaptSettings, settings: StudySettings, rate: float) -> AdaptSettings:
+    """Adaptation's schedule stretched for a network that knows nothing, or for all showers."""
     return told.model_copy(
-        update={"steps": settings.scratch_steps, "learning_rate": 1e-3, "patience": 5, "check_every": 20}
+        update={"steps": settings.scratch_steps, "learning_rate": rate, "patience": 5, "check_every": 15}
     )
 
 

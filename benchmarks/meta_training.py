@@ -70,8 +70,9 @@ class StudySettings(Settings):
     inner_steps: int = Field(default=2, ge=1)
     support: int = Field(default=8, ge=1, description="showers per inner step")
     query: int = Field(default=16, ge=1)
-    learning_rate: float = Field(default=5e-4, gt=0, description="the highest of the algorithms")
-    scratch_steps: int = Field(default=300, ge=1, description="of networks trained from scratch, at most")
+    learning_rate: float = Field(default=1e-3, gt=0, description="the highest of the algorithms")
+    compile: bool = Field(default=True, description="torch.compile for the mixed batches of the starts")
+    scratch_steps: int = Field(default=150, ge=1, description="of networks trained from scratch, at most")
     device: Device = "cpu"
 
     @model_validator(mode="after")
@@ -178,8 +179,9 @@ def _start(heldout: str, settings: StudySettings, data: TrainingData, folder: Pa
     if (given := given_start(heldout, settings)) is not None:
         return given
     if not folder.exists():
-        recipe = settings.training(heldout, steps=1, learning_rate=2e-3)
-        recipe = recipe.model_copy(update={"meta": MetaSettings(algorithm=BASELINE, start=1.0)})
+        recipe = settings.training(heldout, steps=1, learning_rate=2e-3, last_rate=1.0)
+        meta = MetaSettings(algorithm=BASELINE, start=1.0)
+        recipe = recipe.model_copy(update={"meta": meta, "compile": settings.compile})
         steps = _steps_in(settings.start_seconds, recipe, data, None, folder)
         _run(_of_length(recipe, steps), data, None, folder, {"inner_rate": None})
     return Base.load(folder)

@@ -147,8 +147,9 @@ def adapted_model(
     if settings.generator == "frozen":
         return _with_library(before, shots)
     normaliser = before.base.preprocessing.fit(shots, prior=before.normaliser)
-    pool = ShowerPool(shots, normaliser, before.detector)
     generators = {name: before.base.generator(name) for name in settings.generators}
+    cells = any(generator.sees_cells for generator in generators.values())
+    pool = ShowerPool(shots, normaliser, before.detector, cells=cells)
     with bars(quiet=quiet) as add:
         records = side_by_side(
             [

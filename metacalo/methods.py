@@ -25,11 +25,11 @@ Method = Literal["conditioning", "bias", "low-rank", "modulation", "adapters", "
 
 LEARNING_RATES: Mapping[Method, float] = {
     "conditioning": 3e-3,
-    "bias": 3e-3,
+    "bias": 6e-3,
     "low-rank": 3e-3,
-    "modulation": 3e-3,
-    "adapters": 1e-3,
-    "full": 3e-4,
+    "modulation": 1e-2,
+    "adapters": 3e-3,
+    "full": 5e-4,
 }
 """Highest learning rate of each method: the fewer parameters move, the farther each (docs/experiments.md)."""
 
@@ -38,15 +38,15 @@ class MethodSettings(Settings):
     """How a generator moves to the shots."""
 
     method: Method = Field(default="adapters", description="which parameters move; the tokenizer is frozen in all")
-    steps: int = Field(default=40, ge=0, description="optimiser steps per generator, at most")
+    steps: int = Field(default=20, ge=0, description="optimiser steps per generator, at most")
     batch: int = Field(default=32, ge=1)
     learning_rate: float | None = Field(default=None, gt=0, description="the highest; by default the method's own")
     average: float = Field(
-        default=0.9, ge=0, lt=1, description="decay of the average of the parameters over the steps; 0 = none"
+        default=0.8, ge=0, lt=1, description="decay of the average of the parameters over the steps; 0 = none"
     )
     held_back: float = Field(default=0.15, gt=0, lt=1, description="share of the shots that early stopping watches")
     patience: int = Field(default=2, ge=1, description="checks without progress after which adaptation stops")
-    check_every: int = Field(default=10, ge=1, description="steps between two checks")
+    check_every: int = Field(default=5, ge=1, description="steps between two checks")
     seed: Seed = 1
     device: Device = "cpu"
     autocast: bool = True

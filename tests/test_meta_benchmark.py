@@ -13,7 +13,7 @@ from benchmarks import meta, meta_table, time_to_quality
 from benchmarks.meta import collected, main, planned, seconds_of, study
 from benchmarks.meta_cost import cases
 from benchmarks.meta_cost import measure as measure_cost
-from benchmarks.meta_row import FROM_SCRATCH, Wanted, compared
+from benchmarks.meta_row import BOUND, FROM_SCRATCH, Wanted, compared
 from benchmarks.meta_table import markdown, paired, pictures, steps_to
 from benchmarks.meta_training import BASELINE, StudySettings, TrainedBase
 from benchmarks.time_to_quality import looks, passed
@@ -58,6 +58,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> StudySettings:
         support=2,
         query=2,
         scratch_steps=20,
+        compile=False,
     )
 
 
@@ -77,6 +78,7 @@ def test_a_study_measures_all_that_is_planned(settings: StudySettings, finished:
     assert arms == [
         (BASELINE, "adapters"),
         ("meta-sgd", "adapters"),
+        (BOUND, "adapters"),
         *((name, "full") for name in FROM_SCRATCH),
         (BASELINE, "bias"),
     ]
@@ -151,7 +153,7 @@ def test_the_plan_is_seed_by_seed_and_the_baseline_first() -> None:
     rows = list(planned("pblar", settings))
     assert rows[0] == Wanted("pblar", BASELINE, "adapters", 0, 1)
     assert [row.seed for row in rows] == sorted(row.seed for row in rows)
-    assert len(rows) == len(set(rows)) == 2 * (7 + 7 + 2 + 5)
+    assert len(rows) == len(set(rows)) == 2 * (7 + 7 + 1 + 2 + 5)
 
 
 def test_wrong_arguments_end_with_one_sentence(

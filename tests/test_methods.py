@@ -190,7 +190,7 @@ def test_the_learning_rate_is_the_method_s_unless_one_is_given(method: Method, g
 
 def test_each_method_has_a_learning_rate() -> None:
     assert set(LEARNING_RATES) == set(METHODS)
-    assert LEARNING_RATES["full"] < LEARNING_RATES["adapters"] < LEARNING_RATES["conditioning"]
+    assert LEARNING_RATES["full"] < LEARNING_RATES["adapters"] < LEARNING_RATES["modulation"]
 
 
 def test_a_base_without_adapters_is_told() -> None:

@@ -64,6 +64,11 @@ class Autoregressive(ShowerGenerator):
         """Log-likelihood of each shower's sequence, in nats."""
         return self.prior.log_likelihood(self.encode(batch.latents), batch.conditions)
 
+    @property
+    def sees_cells(self) -> bool:
+        """See `ShowerGenerator.sees_cells`."""
+        return "cells" in self.tokenizer.settings.weights
+
     @torch.no_grad()
     def sample(self, conditions: Conditions, generator: torch.Generator) -> Latents:
         """See `ShowerGenerator.sample`; `self.sampling` sets temperature, top-k and top-p."""

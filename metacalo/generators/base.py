@@ -47,6 +47,11 @@ class ShowerGenerator(nn.Module, metaclass=ABCMeta):
         """The loss: what meta-learning engines differentiate is a module call."""
         return self.loss(batch, generator)
 
+    @property
+    @abstractmethod
+    def sees_cells(self) -> bool:
+        """Whether the loss depends on the latents of cells; else batches may come without."""
+
     @abstractmethod
     def sample(self, conditions: Conditions, generator: torch.Generator) -> Latents:
         """One normalised shower for each condition vector; the same `generator` state gives the same showers."""

@@ -122,6 +122,11 @@ class Diffusion(ShowerGenerator):
         }[self.settings.prediction]()
         return self.error(self.denoise(noisy, angle / (math.pi / 2), batch.conditions), target)
 
+    @property
+    def sees_cells(self) -> bool:
+        """See `ShowerGenerator.sees_cells`."""
+        return "cells" in self.settings.weights.parts
+
     def denoise(
         self, noisy: Latents, time: Float[Tensor, "n"], conditions: Conditions, step: Float[Tensor, "n"] | None = None
     ) -> Latents:

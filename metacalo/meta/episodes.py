@@ -35,14 +35,23 @@ class ShowerPool:
 
     Draws dequantise anew and reflect at random: y -> -y is an exact symmetry of a shower in the frame of its direction,
     and so is x -> -x together with theta -> pi - theta.
+
+    Args:
+        showers: in MeV.
+        normaliser: of the detector.
+        detector: whose descriptors the condition vectors hold.
+        cells: whether the latents of cells are wanted (`ShowerGenerator.sees_cells`).
     """
 
-    def __init__(self, showers: Showers, normaliser: AnyNormaliser, detector: Detector) -> None:
+    def __init__(self, showers: Showers, normaliser: AnyNormaliser, detector: Detector, *, cells: bool = True) -> None:
         energy, theta = (torch.from_numpy(np.asarray(x, dtype=np.float32)) for x in (showers.energy, showers.theta))
         parts = [slice(start, start + _CHUNK) for start in range(0, len(showers), _CHUNK)]
         self.normaliser = normaliser
         self._encoded = _joined(
-            [normaliser.encode(torch.from_numpy(showers.showers[part]), energy[part], theta[part]) for part in parts]
+            [
+                normaliser.encode(torch.from_numpy(showers.showers[part]), energy[part], theta[part], cells=cells)
+                for part in parts
+            ]
         )
         self._energy, self._theta, self._phi = showers.energy, showers.theta, showers.phi
         self._descriptors = detector.descriptors()
@@ -95,7 +104,7 @@ def mixed_batch(
     copula = parts[0][0].normaliser.copula
     latents = encoded.dequantise(generator, copula)
     longitudinal = [pool.normaliser.longitudinal for pool, _ in parts]
-    latents = without_correlations(latents, encoded.log_energy, copula, longitudinal, sizes)
+    latents = without_correlations(latents, encoded.log_energy, copula, longitudinal, sizes, cells=encoded.with_cells)
     mirrored = np.zeros(len(latents), bool)
     if reflect:
         flip_y, flip_x = torch.rand(2, len(latents), generator=generator) < 0.5

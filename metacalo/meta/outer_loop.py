@@ -28,6 +28,9 @@ class StageSettings(Settings):
     batch: int = Field(default=64, ge=1, description="showers per plain step")
     learning_rate: float = Field(default=1e-3, gt=0)
     warmup: int = Field(default=200, ge=0, description="steps over which the learning rate rises")
+    last_rate: float = Field(
+        default=0.02, ge=0, le=1, description="learning rate of the last step, as a share of the highest; 1 = no decay"
+    )
     weight_decay: float = Field(default=0.01, ge=0)
     average: float = Field(
         default=0.999, ge=0, lt=1, description="decay of the averaged weights that are kept in the end"
@@ -116,12 +119,13 @@ class OuterLoop:
         return loss.detach()
 
     def _learning_rate(self) -> float:
-        """Linear warm-up, then a cosine to a fiftieth."""
+        """Linear warm-up, then a cosine to the last rate."""
         settings = self.settings
         if self.step < settings.warmup:
             return settings.learning_rate * (self.step + 1) / settings.warmup
         progress = (self.step - settings.warmup) / max(1, settings.steps - settings.warmup)
-        return settings.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+        share = settings.last_rate + (1 - settings.last_rate) * 0.5 * (1 + math.cos(math.pi * progress))
+        return settings.learning_rate * share
 
     def _beside(self) -> dict[str, nn.Parameter]:
         """What moves and is no part of the model: learned rates."""

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metacalo.showers import cells
+from metacalo.showers.cells import place_cells
 from metacalo.showers.copula import Copula
 from metacalo.showers.drift import Drift
 from metacalo.showers.latents import Latents
@@ -17,7 +17,28 @@ from metacalo.showers.longitudinal import Longitudinal
 from metacalo.showers.marginals import Interval, draw_within
 from metacalo.typing import ShowerTensor
 
-__all__ = ["EncodedShowers", "settled", "without_correlations"]
+__all__ = ["EncodedCells", "EncodedShowers", "settled", "without_correlations"]
+
+
+@dataclass(frozen=True)
+class EncodedCells:
+    """What latents of cells are drawn from.
+
+    Attributes:
+        scores: of the hit cells' shares, see `cells.encode_shares`, shape (n, r, phi, z).
+        around: energy around each cell, see `cells.surroundings`, half precision, shape (n, r, phi, z).
+    """
+
+    scores: ShowerTensor
+    around: ShowerTensor
+
+    def __getitem__(self, rows: Tensor | slice) -> EncodedCells:
+        return EncodedCells(self.scores[rows], self.around[rows])
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[EncodedCells]) -> EncodedCells:
+        """Those of showers one after another."""
+        return cls(torch.cat([part.scores for part in parts]), torch.cat([part.around for part in parts]))
 
 
 @dataclass(frozen=True)
@@ -26,15 +47,15 @@ class EncodedShowers:
 
     Attributes:
         structure: of the structural latents without drift, two tensors (n, d).
-        scores: of the hit cells' shares, see `cells.encode_shares`, shape (n, r, phi, z).
-        around: energy around each cell, see `cells.surroundings`, half precision, shape (n, r, phi, z).
+        cells: what their latents are drawn from; None where nobody looks at them, whose latents then are zero.
         log_energy: ln(E_inc / MeV), shape (n,).
+        grid: cells of the mesh, (r, phi, z).
     """
 
     structure: Interval
-    scores: ShowerTensor
-    around: ShowerTensor
+    cells: EncodedCells | None
     log_energy: Float[Tensor, "n"]
+    grid: tuple[int, int, int]
 
     def __len__(self) -> int:
         return len(self.log_energy)
@@ -42,28 +63,37 @@ class EncodedShowers:
     def __getitem__(self, rows: Tensor | slice) -> EncodedShowers:
         """Some of the showers: a slice, row numbers, or a mask."""
         lower, upper = self.structure
-        return EncodedShowers(
-            Interval(lower[rows], upper[rows]), self.scores[rows], self.around[rows], self.log_energy[rows]
-        )
+        kept = None if self.cells is None else self.cells[rows]
+        return EncodedShowers(Interval(lower[rows], upper[rows]), kept, self.log_energy[rows], self.grid)
+
+    @property
+    def with_cells(self) -> bool:
+        """Whether the latents of cells are drawn."""
+        return self.cells is not None
+
+    def place_cells(self, generator: torch.Generator) -> ShowerTensor:
+        """Latents of the cells alone, drawn anew with every call; without correlations of their own."""
+        if self.cells is None:
+            return self.log_energy.new_zeros(len(self), *self.grid)
+        return place_cells(self.cells.scores, self.cells.around.float(), generator)
 
     def dequantise(self, generator: torch.Generator, copula: Copula | None = None) -> Latents:
         """Latents within the intervals, drawn anew with every call; as correlated as `copula` says."""
-        placed = cells.place_cells(self.scores, self.around.float(), generator)
-        _, n_r, n_phi, n_z = placed.shape
-        grid = (n_r, n_phi, n_z)
+        placed = self.place_cells(generator)
         structure = draw_within(self.structure, generator)
         if copula is not None:
-            structure = copula.settle(structure, self.structure, self.log_energy, grid, generator)
-        return Latents.from_flat(torch.cat([structure, placed.flatten(1)], dim=1), grid)
+            structure = copula.settle(structure, self.structure, self.log_energy, self.grid, generator)
+        return Latents.from_flat(torch.cat([structure, placed.flatten(1)], dim=1), self.grid)
 
     @classmethod
     def concatenate(cls, parts: list[EncodedShowers]) -> EncodedShowers:
-        """Encoded showers one after another."""
+        """Encoded showers one after another; all of them with cells, or none."""
+        known = [part.cells for part in parts if part.cells is not None]
         return cls(
             Interval(*(torch.cat(both) for both in zip(*(part.structure for part in parts), strict=True))),
-            torch.cat([part.scores for part in parts]),
-            torch.cat([part.around for part in parts]),
+            EncodedCells.concatenate(known) if len(known) == len(parts) else None,
             torch.cat([part.log_energy for part in parts]),
+            parts[0].grid,
         )
 
 
@@ -89,6 +119,8 @@ def without_correlations(
     copula: Copula | None,
     longitudinal: Sequence[Longitudinal | None],
     sizes: Sequence[int],
+    *,
+    cells: bool = True,
 ) -> Latents:
     """White latents: without the correlations of the layers, which each detector has of its own, and of the copula.
 
@@ -98,10 +130,13 @@ def without_correlations(
         copula: shared by all of them; None leaves the latents as they are.
         longitudinal: of each detector; None leaves its layers to the copula.
         sizes: showers of each detector.
+        cells: whether there are latents of cells; else they are left alone.
     """
     if copula is None:
         return latents
     rows = [torch.split(values, list(sizes)) for values in (latents.structure(), log_energy)]
     parts = zip(longitudinal, *rows, strict=True)
     lifted = [part if one is None else one.lift(part, energy, copula) for one, part, energy in parts]
+    if not cells:
+        return latents.with_structure(copula.structure.whiten(torch.cat(lifted), log_energy))
     return copula.whiten(latents.with_structure(torch.cat(lifted)), log_energy)

@@ -25,10 +25,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metacalo.showers import cells, rings
+from metacalo.showers import rings
+from metacalo.showers.cells import encode_shares, share_out, surroundings
 from metacalo.showers.copula import Copula
 from metacalo.showers.drift import Drift
-from metacalo.showers.encoded import EncodedShowers, without_correlations
+from metacalo.showers.encoded import EncodedCells, EncodedShowers, without_correlations
 from metacalo.showers.hits import count_hits, draw_hits, encode_hits
 from metacalo.showers.latents import Latents
 from metacalo.showers.longitudinal import Longitudinal
@@ -88,15 +89,21 @@ class Normaliser:
     threshold: float
     copula: Copula | None = None
 
-    def encode(self, showers: ShowerTensor, energy: Float[Tensor, "n"], theta: Float[Tensor, "n"]) -> EncodedShowers:
-        """Showers (MeV) of incident energy (MeV) and angle (rad) as intervals of latents."""
+    def encode(
+        self, showers: ShowerTensor, energy: Float[Tensor, "n"], theta: Float[Tensor, "n"], *, cells: bool = True
+    ) -> EncodedShowers:
+        """Showers (MeV) of incident energy (MeV) and angle (rad) as intervals of latents, with or without `cells`."""
         scaled = showers / self.scale
         in_rings, hits = scaled.sum(2), count_hits(scaled)
         structure = self.encode_structure(in_rings, hits, energy, theta, showers.shape[2])
-        scores = cells.encode_shares(self.shares, self.spectrum.blur(scaled), hits, in_rings)
         x = torch.log(energy)
         steady = Interval(*(self.drift.remove(side, x) for side in structure))
-        return EncodedShowers(steady, scores, cells.surroundings(scaled).half(), x)
+        shares = None
+        if cells:
+            scores = encode_shares(self.shares, self.spectrum.blur(scaled), hits, in_rings)
+            shares = EncodedCells(scores, surroundings(scaled).half())
+        _, n_r, n_phi, n_z = showers.shape
+        return EncodedShowers(steady, shares, x, (n_r, n_phi, n_z))
 
     def encode_structure(
         self,
@@ -156,7 +163,7 @@ class Normaliser:
     ) -> ShowerTensor:
         """Cells that add up to ring energies, both over the scale, of coloured latents; see `cells.share_out`."""
         threshold = self.threshold / self.scale * (1 - _ROUNDING)
-        return cells.share_out(self.shares, latent, hits, in_rings, threshold, self.spectrum)
+        return share_out(self.shares, latent, hits, in_rings, threshold, self.spectrum)
 
     def shrunk_towards(self, prior: Normaliser, strengths: Mapping[str, float]) -> Normaliser:
         """The normaliser with all tables averaged with `prior`'s, and with its copula.

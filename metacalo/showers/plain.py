@@ -44,6 +44,7 @@ class LogEncoded:
 
     cells: ShowerTensor
     log_energy: Float[Tensor, "n"]
+    with_cells: ClassVar[bool] = True
 
     def __len__(self) -> int:
         return len(self.log_energy)
@@ -82,8 +83,10 @@ class LogNormaliser:
     copula: ClassVar[None] = None
     longitudinal: ClassVar[None] = None
 
-    def encode(self, showers: ShowerTensor, energy: Float[Tensor, "n"], theta: Float[Tensor, "n"]) -> LogEncoded:
-        """Latents of showers (MeV) of incident energy (MeV); the angle (rad) is of no use."""
+    def encode(
+        self, showers: ShowerTensor, energy: Float[Tensor, "n"], theta: Float[Tensor, "n"], *, cells: bool = True
+    ) -> LogEncoded:
+        """Latents of showers (MeV) of incident energy (MeV); the angle (rad) is of no use, cells all there is."""
         part = showers / (self.scale * _LARGEST * energy[:, None, None, None])
         logit = torch.logit(_MARGIN + (1 - 2 * _MARGIN) * part.clamp(0, 1))
         return LogEncoded((logit - self.mean) / self.width, torch.log(energy))

@@ -391,9 +391,21 @@ def test_rows_of_encoded_showers_and_their_concatenation(shots: Showers, plain: 
         assert len(other) == 2
         for mine, theirs in zip(other.structure, encoded[rows].structure, strict=True):
             torch.testing.assert_close(mine, theirs)
-        torch.testing.assert_close(other.scores, encoded[rows].scores, atol=1e-4, rtol=0, equal_nan=True)
-        torch.testing.assert_close(other.around, encoded[rows].around)
+        torch.testing.assert_close(other.cells.scores, encoded[rows].cells.scores, atol=1e-4, rtol=0, equal_nan=True)
+        torch.testing.assert_close(other.cells.around, encoded[rows].cells.around)
         torch.testing.assert_close(other.log_energy, encoded[rows].log_energy)
+
+
+def test_without_cells_the_structure_is_the_same(shots: Showers, normaliser: Normaliser) -> None:
+    """Which intervals its latents are drawn in; those of the cells are zero."""
+    whole, bare = (normaliser.encode(*tensors_of(shots[0:10]), cells=cells) for cells in (True, False))
+    for mine, theirs in zip(bare[torch.tensor([7, 2])].structure, whole[torch.tensor([7, 2])].structure, strict=True):
+        assert torch.equal(mine, theirs)
+    assert (whole.with_cells, bare.with_cells, len(bare)) == (True, False, 10)
+    drawn = normaliser.draw(EncodedShowers.concatenate([bare[0:3], bare[3:10]]), generator())
+    assert drawn.grid == whole.dequantise(generator()).grid
+    assert not drawn.cells.any()
+    assert drawn.structure().std() > 0.5
 
 
 def test_draws_are_dequantised_anew_and_repeat_with_the_seed(shots: Showers, normaliser: Normaliser) -> None:
