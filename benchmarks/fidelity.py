@@ -16,8 +16,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from concurrent.futures import as_completed
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +31,13 @@ from benchmarks.fidelity_row import (
     Wanted,
     adapted,
     fixed_files,
-    limit_threads,
     measure,
     seen,
     split,
     task_of,
 )
 from benchmarks.fidelity_table import markdown
+from benchmarks.workers import workers
 from metacalo.adapt import AdaptSettings
 from metacalo.base import Base, resolve_base
 from metacalo.checkpoint import atomic_file, load_json, save_json
@@ -142,7 +141,7 @@ def _measured(
         yield from ((row, measure(row, settings, pictures)) for row in rows)
         return
     threads = max(1, torch.get_num_threads() // jobs)
-    with ProcessPoolExecutor(jobs, get_context("spawn"), limit_threads, (threads,)) as pool:
+    with workers(jobs, threads) as pool:
         futures = {pool.submit(measure, row, settings, pictures): row for row in rows}
         try:
             yield from ((futures[done], done.result()) for done in as_completed(futures))

@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from benchmarks.fidelity_figures import at_one_energy, figures
 from metacalo.adapt import AdaptSettings, adapted_model
@@ -36,7 +34,6 @@ __all__ = [
     "Wanted",
     "adapted",
     "fixed_files",
-    "limit_threads",
     "measure",
     "seen",
     "split",
@@ -89,12 +86,6 @@ class Wanted(NamedTuple):
     def picture(self, settings: FidelitySettings, folder: Path) -> Path:
         """Where its showers for the picture lie."""
         return folder / f"{self.task.replace('/', '-').lstrip('.-')}-{self.label(settings)}-{self.seed}.h5"
-
-
-def limit_threads(threads: int) -> None:
-    """Bounds the threads of this process, torch's and those of matrix products in numpy, for good."""
-    torch.set_num_threads(threads)
-    threadpool_limits(threads)
 
 
 def task_of(name: str, settings: FidelitySettings) -> Task:

@@ -18,21 +18,21 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from benchmarks.fidelity_row import limit_threads
 from benchmarks.meta_row import BOUND, FROM_SCRATCH, Detector, Wanted, measure
 from benchmarks.meta_table import markdown, pictures
 from benchmarks.meta_training import BASELINE, StudySettings, TrainedBase, given_start, trained_bases
+from benchmarks.workers import workers
 from metacalo.checkpoint import atomic_file, load_json, save_json
 from metacalo.errors import ConfigError, MetacaloError
 from metacalo.meta.algorithms import ALGORITHMS
+from metacalo.methods import Method
+from metacalo.showers.preprocessing import PreprocessingName
 from metacalo.showers.tasks import Task, resolve_task
 
 __all__ = ["planned", "seconds_of"]
@@ -61,40 +61,42 @@ def seconds_of(budget: str) -> float:
 
 
 def planned(heldout: str, settings: StudySettings) -> Iterator[Wanted]:
-    """The rows of a held-out detector, those first that the rest is compared with; seed by seed.
+    """The rows of a held-out detector, seed by seed: first the algorithms, which differ least, the baseline before the
+    others; then the bound and training from scratch; then the methods.
 
     Shots that leave less than half of the wanted showers to compare with are left out.
     """
     best, n_showers = settings.best_method, _task(heldout, settings).n_showers
-    for seed in settings.seeds:
-        for shots in settings.shots:
-            if n_showers - shots < settings.showers // 2:
-                continue
-            yield Wanted(heldout, BASELINE, best, shots, seed)
-            for algorithm in settings.algorithms:
-                if algorithm != BASELINE:
-                    yield Wanted(heldout, algorithm, best, shots, seed)
-            if shots:
-                yield Wanted(heldout, BOUND, best, shots, seed)
-                for name, preprocessing in FROM_SCRATCH.items():
-                    if settings.generator == "diffusion" or preprocessing == "tables":  # the other has no tokenizer
-                        yield Wanted(heldout, name, "full", shots, seed)
-                yield from (
-                    Wanted(heldout, BASELINE, method, shots, seed) for method in settings.methods if method != best
-                )
+    possible = [shots for shots in settings.shots if n_showers - shots >= settings.showers // 2]
+    draws = [(shots, seed) for seed in settings.seeds for shots in possible]
+    others = [algorithm for algorithm in settings.algorithms if algorithm != BASELINE]
+    scratch = [name for name, preprocessing in FROM_SCRATCH.items() if _can(settings.generator, preprocessing)]
+    phases: tuple[tuple[list[tuple[str, Method]], bool], ...] = (
+        ([(BASELINE, best), *((algorithm, best) for algorithm in others)], True),
+        ([(BOUND, best), *((name, "full") for name in scratch)], False),
+        ([(BASELINE, method) for method in settings.methods if method != best], False),
+    )
+    for arms, with_none in phases:
+        for shots, seed in draws:
+            if shots or with_none:
+                yield from (Wanted(heldout, algorithm, method, shots, seed) for algorithm, method in arms)
+
+
+def _can(generator: str, preprocessing: PreprocessingName) -> bool:
+    """Whether a generator can be trained behind it: the usual preprocessing has no tokenizer."""
+    return generator == "diffusion" or preprocessing == "tables"
 
 
 def _task(heldout: str, settings: StudySettings) -> Task:
     return resolve_task(heldout, *([settings.data] if settings.data else []))
 
 
-def study(heldout: str, settings: StudySettings, out: Path, seconds: float, threads: int) -> None:
+def study(heldout: str, settings: StudySettings, out: Path, seconds: float) -> None:
     """Trains the bases of a held-out detector, and measures its rows until so many seconds are over.
 
     `<out>/<heldout>.json` is written anew after every row, and holds the rows of earlier runs.
     """
     deadline = time.monotonic() + seconds
-    limit_threads(threads)
     file = out / f"{heldout}.json"
     found: dict[str, Any] = load_json(file) if file.exists() else {"bases": {}, "rows": {}}
     trained: dict[str, TrainedBase] = {}
@@ -176,8 +178,8 @@ def _run(arguments: argparse.Namespace) -> None:
         out.mkdir(parents=True, exist_ok=True)
         save_json(record, settings.model_dump(mode="json"))
     threads = max(1, len(os.sched_getaffinity(0)) // jobs)
-    work = partial(study, settings=settings, out=out, seconds=seconds, threads=threads)
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    work = partial(study, settings=settings, out=out, seconds=seconds)
+    with workers(jobs, threads) as pool:
         list(pool.map(work, settings.heldout))
     result = collected(settings, out, f"python -m benchmarks.meta {shlex.join(sys.argv[1:])}")
     save_json(out / "table.json", result)

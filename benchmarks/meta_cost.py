@@ -13,9 +13,7 @@ import argparse
 import resource
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -26,7 +24,7 @@ from rich.console import Console
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.clock import seconds_of_work
-from benchmarks.fidelity_row import limit_threads
+from benchmarks.workers import workers
 from metacalo.base import resolve_base
 from metacalo.checkpoint import atomic_file, save_json
 from metacalo.errors import MetacaloError
@@ -80,9 +78,8 @@ def cases(generators: Sequence[str], inner_steps: Sequence[int], engines: Sequen
     return list(dict.fromkeys(found))
 
 
-def measure(case: Case, base: str, task: str, device: str, threads: int, repeats: int) -> dict[str, Any]:
+def measure(case: Case, base: str, task: str, device: str, repeats: int) -> dict[str, Any]:
     """Median seconds of the repeats (after one that warms up), showers per second and peak memory of this process."""
-    limit_threads(threads)
     run, showers = _prepared(case, base, task, device)
     times = []
     for _ in range(1 + repeats):
@@ -104,7 +101,8 @@ def _prepared(case: Case, base_name: str, task_name: str, device: str) -> tuple[
     model = base.generator(case.generator).to(device)
     n = EPISODES * (case.inner_steps * SUPPORT + QUERY)
     with task.open() as file:
-        pool = ShowerPool(file.load(np.arange(n)), zero_shot(base, task.detector).normaliser, task.detector)
+        normaliser = zero_shot(base, task.detector).normaliser
+        pool = ShowerPool(file.load(np.arange(n)), normaliser, task.detector, cells=model.sees_cells)
     noise = torch.Generator().manual_seed(1)
     attention = nullcontext if case.fused else (lambda: sdpa_kernel(SDPBackend.MATH))
     if case.kind == "sample":
@@ -205,8 +203,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         resolve_base(told.base), resolve_task(told.task)
         for case in _tracked(wanted):
             # a fresh process for each: memory that was once taken is never given back
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                told_case = (case, told.base, told.task, told.device, told.threads, told.repeats)
+            with workers(1, told.threads) as pool:
+                told_case = (case, told.base, told.task, told.device, told.repeats)
                 rows.append(pool.submit(measure, *told_case).result())
     except MetacaloError as error:
         Console(stderr=True, soft_wrap=True).print(f"meta_cost: {error}", markup=False)

@@ -32,8 +32,9 @@ import torch
 from rich.console import Console
 
 from benchmarks.clock import seconds_of_work
-from benchmarks.fidelity_row import limit_threads, split
+from benchmarks.fidelity_row import split
 from benchmarks.meta_row import compared, distances
+from benchmarks.workers import limit_threads
 from metacalo.adapt import AdaptSettings, adapted_model
 from metacalo.base import Base, resolve_base
 from metacalo.checkpoint import atomic_file, load_json, save_json

@@ -65,7 +65,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> StudySettings:
 @pytest.fixture(scope="module")
 def finished(settings: StudySettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("out")
-    study("siw", settings, out, 1e6, 1)
+    study("siw", settings, out, 1e6)
     return out
 
 
@@ -91,9 +91,9 @@ def test_a_study_measures_all_that_is_planned(settings: StudySettings, finished:
 
 def test_what_is_finished_is_not_measured_again(settings: StudySettings, finished: Path) -> None:
     before = (finished / "siw.json").read_text()
-    study("siw", settings, finished, 1e6, 1)
+    study("siw", settings, finished, 1e6)
     assert (finished / "siw.json").read_text() == before
-    study("siw", settings, finished, 0.0, 1)  # no time: what is there is kept
+    study("siw", settings, finished, 0.0)  # no time: what is there is kept
     assert (finished / "siw.json").read_text() == before
 
 
@@ -148,11 +148,15 @@ def test_wrong_budgets(told: str) -> None:
         seconds_of(told)
 
 
-def test_the_plan_is_seed_by_seed_and_the_baseline_first() -> None:
+def test_the_plan_begins_with_the_algorithms_seed_by_seed_and_the_baseline_first() -> None:
     settings = StudySettings(heldout=("pblar",), shots=(0, 50), seeds=(1, 2), start_seconds=1, algorithm_seconds=1)
     rows = list(planned("pblar", settings))
     assert rows[0] == Wanted("pblar", BASELINE, "adapters", 0, 1)
-    assert [row.seed for row in rows] == sorted(row.seed for row in rows)
+    first = rows[: 2 * 2 * 7]
+    assert [row.seed for row in first] == sorted(row.seed for row in first)
+    assert [row.algorithm for row in first[::7]] == [BASELINE] * 4
+    assert {row.method for row in first} == {"adapters"}
+    assert not {row.algorithm for row in first} & {BOUND, *FROM_SCRATCH}
     assert len(rows) == len(set(rows)) == 2 * (7 + 7 + 1 + 2 + 5)
 
 
@@ -180,7 +184,7 @@ def test_costs_are_of_the_same_batch() -> None:
     wanted = cases(["diffusion"], [1], ["higher", "torch"])
     assert len(wanted) == len(set(wanted))
     plain = next(case for case in wanted if case.kind == "plain")
-    row = measure_cost(plain._replace(inner_steps=1), "base", "siw", "cpu", 1, 1)
+    row = measure_cost(plain._replace(inner_steps=1), "base", "siw", "cpu", 1)
     assert row["showers_per_second"] * row["seconds"] == pytest.approx(2 * (16 + 16))
     assert row["GiB"] > 0.1
 
