@@ -30,10 +30,9 @@ from rich.console import Console
 from rich.table import Table
 
 from metacalo.adapt import AdaptSettings
-from metacalo.base import build_generator, load_into, resolve_base
+from metacalo.base import resolve_base
 from metacalo.checkpoint import save_json
 from metacalo.evaluate import EvaluateSettings, compare
-from metacalo.generators.base import ShowerGenerator
 from metacalo.meta.episodes import ShowerPool
 from metacalo.methods import adapt_generator
 from metacalo.model import ShowerModel, load_model, zero_shot
@@ -96,16 +95,9 @@ def scratch(
     torch.manual_seed(settings.seed)
     pool = ShowerPool(shots, normaliser, model.detector)
 
-    def fresh() -> ShowerGenerator:
-        generator = build_generator(name, model.base.config)
-        if name == "ar":
-            known = {f"tokenizer.{key}": value for key, value in model.base.weights["tokenizer"].items()}
-            load_into(generator, {**generator.state_dict(), **known}, model.base.path)
-        return generator
-
     patient = settings.model_copy(update={"method": "full", "patience": 10**6, "steps": 20, "learning_rate": 1e-3})
-    per_step = adapt_generator(fresh(), pool, patient)["seconds"] / 20
-    generator = fresh()
+    per_step = adapt_generator(model.base.fresh(name), pool, patient)["seconds"] / 20
+    generator = model.base.fresh(name)
     steps = max(20, round(seconds / per_step))
     record = adapt_generator(generator, pool, patient.model_copy(update={"steps": steps}))
     Console().print(

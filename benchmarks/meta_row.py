@@ -13,7 +13,7 @@ import torch
 from benchmarks.fidelity_row import BATCH, split
 from benchmarks.meta_training import StudySettings, TrainedBase
 from metacalo.adapt import AdaptSettings
-from metacalo.base import Base, build_generator, load_into
+from metacalo.base import Base
 from metacalo.evaluate.metrics import fpd, standardise, wasserstein1
 from metacalo.evaluate.observables import observables
 from metacalo.generators.base import ShowerGenerator, bf16
@@ -149,16 +149,12 @@ def measure(wanted: Wanted, trained: TrainedBase, detector: Detector, settings: 
 
 
 def _fresh(name: str, base: Base, alone: PreprocessingName, seed: int) -> ShowerGenerator:
-    """The same network with fresh weights; the tokenizer, which no adaptation moves, is the base's."""
+    """The same network with fresh weights, reading and writing the latents of the preprocessing."""
     torch.manual_seed(seed)
     if alone == "log":
         settings = base.config.diffusion.model_copy(update={"weights": _CELLS, "steps": _USUAL_STEPS})
         return Diffusion(settings, base.config.grid, base.config.condition_size)
-    generator = build_generator(name, base.config)
-    if name == "ar":
-        known = {f"tokenizer.{key}": value for key, value in base.weights["tokenizer"].items()}
-        load_into(generator, {**generator.state_dict(), **known}, base.path)
-    return generator
+    return base.fresh(name)
 
 
 def _patient(told: AdaptSettings, settings: StudySettings, rate: float) -> AdaptSettings:

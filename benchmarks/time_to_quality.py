@@ -42,6 +42,7 @@ from metacalo.errors import ConfigError, MetacaloError
 from metacalo.generators.base import bf16
 from metacalo.generators.diffusion import CALODIT, Diffusion, DiffusionSettings
 from metacalo.meta.episodes import ShowerPool
+from metacalo.meta.outer_loop import average_decay
 from metacalo.model import ShowerModel, zero_shot
 from metacalo.progress import track
 from metacalo.showers.detector import Detector
@@ -153,8 +154,8 @@ def training(
 
 @torch.no_grad()
 def _take_in(average: Diffusion, network: Diffusion, step: int) -> None:
-    """As pretraining averages: the decay grows with the steps taken, so that the random start is forgotten."""
-    decay = min(AVERAGE, (1 + step) / (10 + step))
+    """As pretraining averages."""
+    decay = average_decay(AVERAGE, step)
     for kept, parameter in zip(average.parameters(), network.parameters(), strict=True):
         kept.lerp_(parameter, 1 - decay)
 

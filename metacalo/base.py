@@ -130,6 +130,14 @@ class Base:
         load_into(model, tensors, self.path / f"{name}.safetensors")
         return model.eval()
 
+    def fresh(self, name: str) -> ShowerGenerator:
+        """A generator of the same sizes that has learned nothing; the tokenizer, which is frozen, is the base's."""
+        model = build_generator(name, self.config)
+        if name == "ar":
+            known = {f"tokenizer.{key}": value for key, value in self.weights["tokenizer"].items()}
+            load_into(model, {**model.state_dict(), **known}, self.path / "tokenizer.safetensors")
+        return model
+
     def rates(self, name: str) -> dict[str, Tensor]:
         """Step sizes for the adaptation of that generator that Meta-SGD learned, by parameter; empty without it."""
         return dict(self.weights.get(f"{name}-rates", {}))

@@ -18,7 +18,19 @@ from metacalo.errors import ModelFolderError
 from metacalo.meta.episodes import EpisodeSampler
 from metacalo.progress import track
 
-__all__ = ["OuterLoop", "StageSettings"]
+__all__ = ["OuterLoop", "StageSettings", "average_decay"]
+
+
+def average_decay(highest: float, step: int) -> float:
+    """Decay of the average of the weights after so many steps before this one.
+
+    It grows with them (as in arXiv:2206.00364, App. F), so that the random start is forgotten.
+
+    Example:
+        >>> average_decay(0.999, 0), average_decay(0.999, 10**6)
+        (0.1, 0.999)
+    """
+    return min(highest, (1 + step) / (10 + step))
 
 
 class StageSettings(Settings):
@@ -110,8 +122,7 @@ class OuterLoop:
         loss = self.gradient_step(self.step)
         torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), 1.0)
         self._optimizer.step()
-        # the average forgets its random start: its decay grows with the steps taken (as in arXiv:2206.00364, App. F)
-        decay = min(self.settings.average, (1 + self.step) / (10 + self.step))
+        decay = average_decay(self.settings.average, self.step)
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 self._average[name].lerp_(parameter, 1 - decay)
