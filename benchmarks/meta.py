@@ -62,7 +62,7 @@ def seconds_of(budget: str) -> float:
 
 def planned(heldout: str, settings: StudySettings) -> Iterator[Wanted]:
     """The rows of a held-out detector, seed by seed: first the algorithms, which differ least, the baseline before the
-    others; then the bound and training from scratch; then the methods.
+    others; then the bound, training from scratch and the methods.
 
     Shots that leave less than half of the wanted showers to compare with are left out.
     """
@@ -71,14 +71,12 @@ def planned(heldout: str, settings: StudySettings) -> Iterator[Wanted]:
     draws = [(shots, seed) for seed in settings.seeds for shots in possible]
     others = [algorithm for algorithm in settings.algorithms if algorithm != BASELINE]
     scratch = [name for name, preprocessing in FROM_SCRATCH.items() if _can(settings.generator, preprocessing)]
-    phases: tuple[tuple[list[tuple[str, Method]], bool], ...] = (
-        ([(BASELINE, best), *((algorithm, best) for algorithm in others)], True),
-        ([(BOUND, best), *((name, "full") for name in scratch)], False),
-        ([(BASELINE, method) for method in settings.methods if method != best], False),
-    )
-    for arms, with_none in phases:
+    algorithms = [(BASELINE, best), *((algorithm, best) for algorithm in others)]
+    beside: list[tuple[str, Method]] = [(BOUND, best), *((name, "full") for name in scratch)]
+    beside += [(BASELINE, method) for method in settings.methods if method != best]
+    for arms, least in ((algorithms, 0), (beside, 1)):
         for shots, seed in draws:
-            if shots or with_none:
+            if shots >= least:
                 yield from (Wanted(heldout, algorithm, method, shots, seed) for algorithm, method in arms)
 
 
