@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from benchmarks.clock import seconds_of_work
 from metacalo.adapt import AdaptSettings
-from metacalo.base import Base, load_half, resolve_base, save_base
+from metacalo.base import Base, load_half, resolve_base, save_base, sees_cells
 from metacalo.checkpoint import atomic_folder, load_json, save_json
 from metacalo.config import Device, Settings
 from metacalo.errors import ConfigError
@@ -23,6 +23,7 @@ from metacalo.meta.algorithms import AlgorithmName, resolve_algorithm
 from metacalo.meta.algorithms.base import query_loss, support_loss
 from metacalo.meta.engines import EngineName, InnerLoop, resolve_engine
 from metacalo.meta.episodes import Episode, EpisodeSampler
+from metacalo.meta.few_shots import FewShotSettings
 from metacalo.meta.training_data import TrainingData, pretraining_tasks, training_data
 from metacalo.methods import Method
 from metacalo.plan import base_config
@@ -66,6 +67,9 @@ class StudySettings(Settings):
     algorithm_seconds: float = Field(gt=0, description="training of each algorithm from there, on episodes")
     batch: int = Field(default=64, ge=1)
     engine: EngineName = "higher"
+    few_shots: FewShotSettings | None = Field(
+        default=FewShotSettings(), description="what normalisers the episodes are behind; None = of all showers"
+    )
     episodes: int = Field(default=4, ge=1, description="in a meta-batch")
     inner_steps: int = Field(default=2, ge=1)
     support: int = Field(default=8, ge=1, description="showers per inner step")
@@ -156,7 +160,13 @@ def _data(heldout: str, settings: StudySettings) -> TrainingData:
     if settings.detectors is not None:
         largest = sorted(tasks, key=lambda task: -task.n_showers)
         tasks = largest[: settings.detectors]
-    return training_data(tasks, reserve_one_in=recipe.reserve_one_in, capacity=recipe.capacity)
+    return training_data(
+        tasks,
+        reserve_one_in=recipe.reserve_one_in,
+        capacity=recipe.capacity,
+        few_shots=settings.few_shots,
+        cells=sees_cells(recipe.tokenizer, recipe.diffusion),
+    )
 
 
 def given_start(heldout: str, settings: StudySettings) -> Base | None:
@@ -198,6 +208,7 @@ def _train(
         inner_steps=settings.inner_steps,
         support=settings.support,
         query=settings.query,
+        few_shots=settings.few_shots,
     )
     rate = _inner_rate(meta, settings, data, start)
     meta = meta if rate is None else meta.model_copy(update={"inner_rate": rate})

@@ -35,6 +35,7 @@ __all__ = [
     "resolve_base",
     "save_base",
     "save_half",
+    "sees_cells",
 ]
 
 FORMAT = 3
@@ -148,6 +149,11 @@ def build_generator(name: str, config: BaseConfig) -> ShowerGenerator:
     if name == "ar":
         return Autoregressive(VQVAE(config.tokenizer, config.grid), config.prior, config.condition_size)
     return Diffusion(config.diffusion, config.grid, config.condition_size)
+
+
+def sees_cells(tokenizer: VQVAESettings, diffusion: DiffusionSettings) -> bool:
+    """Whether a generator of these sizes looks at the latents of cells."""
+    return "cells" in tokenizer.weights or "cells" in diffusion.weights.parts
 
 
 def load_into(model: torch.nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None:

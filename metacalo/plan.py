@@ -205,6 +205,13 @@ def _episode_table(meta: MetaSettings) -> Table:
     table.add_row("inner steps", f"{meta.inner_steps} of rate {meta.inner_rate:g}" if moves else "-")
     table.add_row("support set", f"{meta.inner_steps} x {meta.support} showers")
     table.add_row("query set", f"{meta.query} other showers")
+    few = meta.few_shots
+    table.add_row(
+        "normalisers",
+        f"{few.draws} of each task, of {few.shots[0]} to {few.shots[1]} showers, the support set's; no query shower's"
+        if few is not None
+        else "of all showers of a task",
+    )
     table.add_row(
         "windows",
         f"{meta.windows:.0%} of the episodes, {meta.window_width:.0%} of the range of ln E and of the angle"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from metacalo.base import BaseConfig, load_half, resolve_base, save_base
+from metacalo.base import BaseConfig, load_half, resolve_base, save_base, sees_cells
 from metacalo.checkpoint import atomic_folder, load_json, save_json
 from metacalo.errors import ConfigError, OutputError
 from metacalo.generators.distillation import distilled
@@ -61,11 +61,14 @@ def pretrain(
     work = out.with_name(out.name + ".work")
     _open_work(work, settings, resume=resume, stages=chosen)
     initial = resolve_base(settings.initial) if settings.initial else None
+    sizes = settings if initial is None else initial.config
     data = training_data(
         pretraining_tasks(settings.tasks, settings.holdout),
         reserve_one_in=settings.reserve_one_in,
         capacity=settings.capacity,
-        preprocessing=PREPROCESSING[(settings if initial is None else initial.config).preprocessing],
+        preprocessing=PREPROCESSING[sizes.preprocessing],
+        few_shots=settings.meta.few_shots,
+        cells=sees_cells(sizes.tokenizer, sizes.diffusion),
     )
     run = Run(settings, base_config(settings, data.grid, data.counts, initial, command), data, initial, work)
     config = _with_shortcuts(run.config, settings)  # asked before long work

@@ -16,6 +16,7 @@ from metacalo.generators.diffusion import DiffusionSettings
 from metacalo.generators.distillation import ShortcutSteps
 from metacalo.meta.algorithms import AlgorithmName, resolve_algorithm
 from metacalo.meta.engines import EngineName
+from metacalo.meta.few_shots import FewShotSettings
 from metacalo.meta.outer_loop import StageSettings
 from metacalo.models.prior import PriorSettings
 from metacalo.models.subspaces import SubspaceName
@@ -53,6 +54,9 @@ class MetaSettings(Settings):
     window_width: float = Field(
         default=0.5, gt=0, le=1, description="width of a window, as a share of the range of ln E and of the angle"
     )
+    few_shots: FewShotSettings | None = Field(
+        default=None, description="episodes behind normalisers of few showers, as adaptation has them"
+    )
 
     @model_validator(mode="after")
     def _subspace_fits(self) -> Self:
@@ -61,6 +65,9 @@ class MetaSettings(Settings):
         except ConfigError as error:
             message = f"algorithm = '{self.algorithm}': {error}"
             raise ValueError(message) from None
+        if self.few_shots is not None and self.windows:
+            message = "few_shots has no windows of energy and angle; set windows to 0, or leave few_shots out"
+            raise ValueError(message)
         return self
 
     def mixed_steps(self, steps: int) -> int:

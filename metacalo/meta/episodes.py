@@ -20,7 +20,7 @@ from metacalo.showers.latents import Latents
 from metacalo.showers.preprocessing import AnyNormaliser, Encoded
 from metacalo.showers.tasks import Task
 
-__all__ = ["Episode", "EpisodeSampler", "ShowerPool", "TaskStream", "is_reserved", "mixed_batch"]
+__all__ = ["Episode", "EpisodeSampler", "ShowerPool", "TaskStream", "cut_episode", "is_reserved", "mixed_batch"]
 
 _CHUNK = 256  # showers that are encoded at a time
 
@@ -180,12 +180,7 @@ class TaskStream:
         pool = self._present(inner_steps * support + query)
         rows = pool.rows_apart(inner_steps * support, query, generator, within)
         drawn = pool.batch(torch.cat(rows), generator)  # what costs time is done once for all
-        ends = [support * step for step in range(1, inner_steps + 1)]
-        *batches, last = (
-            Batch(drawn.latents[start:end], drawn.conditions[start:end])
-            for start, end in pairwise([0, *ends, len(drawn)])
-        )
-        return Episode(self.task.name, tuple(batches), last)
+        return cut_episode(self.task.name, drawn, inner_steps, support)
 
     def _present(self, n: int) -> ShowerPool:
         """The part of the task from which `n` showers are now drawn."""
@@ -212,6 +207,15 @@ class Episode:
     def to(self, device: torch.device | str) -> Episode:
         """The same episode on another device."""
         return Episode(self.task, tuple(batch.to(device) for batch in self.support), self.query.to(device))
+
+
+def cut_episode(task: str, drawn: Batch, inner_steps: int, support: int) -> Episode:
+    """An episode of one batch: support batches of so many showers one after another, the rest is the query batch."""
+    ends = [support * step for step in range(1, inner_steps + 1)]
+    *batches, last = (
+        Batch(drawn.latents[start:end], drawn.conditions[start:end]) for start, end in pairwise([0, *ends, len(drawn)])
+    )
+    return Episode(task, tuple(batches), last)
 
 
 class EpisodeSampler:

@@ -9,6 +9,7 @@ import numpy as np
 
 from metacalo.errors import ConfigError
 from metacalo.meta.episodes import TaskStream, is_reserved
+from metacalo.meta.few_shots import FewShotSettings, FewShotStream, draw_few_shots
 from metacalo.progress import track
 from metacalo.showers.hdf5 import Showers
 from metacalo.showers.preprocessing import PREPROCESSING, DetectorPrior, Preprocessing
@@ -60,6 +61,8 @@ def training_data(
     reserve_one_in: int,
     capacity: int,
     preprocessing: Preprocessing = PREPROCESSING["tables"],
+    few_shots: FewShotSettings | None = None,
+    cells: bool = True,
 ) -> TrainingData:
     """Reads tasks, see `pretraining_tasks`, and fits their normalisers.
 
@@ -68,6 +71,8 @@ def training_data(
         reserve_one_in: one shower in so many, by content hash, is kept out of training; 0 = none.
         capacity: showers of a task that are held in memory, and that its normaliser is fitted on.
         preprocessing: the way from showers to latents.
+        few_shots: makes the episodes those of `FewShotStream`; None = of normalisers of all showers.
+        cells: whether the generators see the latents of cells.
 
     Raises:
         ShowerFileError, DetectorError: a task cannot be read.
@@ -91,5 +96,15 @@ def training_data(
         TaskStream(task, normaliser, training_rows, capacity)
         for task, training_rows, normaliser in zip(tasks, rows, normalisers, strict=True)
     ]
+    if few_shots is not None:
+        rng, few = np.random.default_rng(0), []
+        with track("normalisers of few showers", len(tasks)) as bar:
+            for task, training_rows, normaliser in zip(tasks, rows, normalisers, strict=True):
+                with task.open() as file:
+                    showers = file.load(training_rows[:capacity])
+                met = draw_few_shots(task, showers, prior, preprocessing, few_shots, rng, cells=cells)
+                few.append(FewShotStream(task, normaliser, training_rows, capacity, met))
+                bar.advance()
+        streams = [*few]
     counts = {task.name: len(training_rows) for task, training_rows in zip(tasks, rows, strict=True)}
     return TrainingData(streams, prior, np.concatenate(seen), counts, tasks[0].detector.grid.shape)
