@@ -149,6 +149,7 @@ def _settings(arguments: argparse.Namespace, seconds: float) -> StudySettings:
         recipe=arguments.recipe,
         generator=arguments.generator,
         shots=arguments.shots,
+        few_shots=None if arguments.few_shots is None else {"draws": arguments.few_shots},
         seeds=arguments.seeds,
         showers=arguments.showers,
         start_seconds=_START * training,
@@ -200,6 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--start", nargs="+", default=[], metavar="TASK=BASE", help="bases to start from")
     parser.add_argument("--recipe", help="TOML of `metacalo pretrain`, for the sizes of the networks")
     parser.add_argument("--generator", choices=("ar", "diffusion"))
+    parser.add_argument("--few-shots", type=int, metavar="N", help="normalisers of few showers of each task")
     parser.add_argument("--shots", type=int, nargs="+")
     parser.add_argument("--seeds", type=int, nargs="+")
     parser.add_argument("--showers", type=int, help="generated, and of the reference, at most (1000)")

@@ -67,8 +67,8 @@ class StudySettings(Settings):
     algorithm_seconds: float = Field(gt=0, description="training of each algorithm from there, on episodes")
     batch: int = Field(default=64, ge=1)
     engine: EngineName = "higher"
-    few_shots: FewShotSettings | None = Field(
-        default=FewShotSettings(), description="what normalisers the episodes are behind; None = of all showers"
+    few_shots: FewShotSettings = Field(
+        default=FewShotSettings(), description="what normalisers the episodes are behind"
     )
     episodes: int = Field(default=4, ge=1, description="in a meta-batch")
     inner_steps: int = Field(default=2, ge=1)

@@ -209,7 +209,7 @@ def _episode_table(meta: MetaSettings) -> Table:
     table.add_row(
         "normalisers",
         f"{few.draws} of each task, of {few.shots[0]} to {few.shots[1]} showers, the support set's; no query shower's"
-        if few is not None
+        if few.draws
         else "of all showers of a task",
     )
     table.add_row(

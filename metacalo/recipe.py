@@ -54,8 +54,9 @@ class MetaSettings(Settings):
     window_width: float = Field(
         default=0.5, gt=0, le=1, description="width of a window, as a share of the range of ln E and of the angle"
     )
-    few_shots: FewShotSettings | None = Field(
-        default=None, description="episodes behind normalisers of few showers, as adaptation has them"
+    few_shots: FewShotSettings = Field(
+        default=FewShotSettings(draws=0),
+        description="episodes behind normalisers of few showers, as adaptation has them",
     )
 
     @model_validator(mode="after")
@@ -65,8 +66,8 @@ class MetaSettings(Settings):
         except ConfigError as error:
             message = f"algorithm = '{self.algorithm}': {error}"
             raise ValueError(message) from None
-        if self.few_shots is not None and self.windows:
-            message = "few_shots has no windows of energy and angle; set windows to 0, or leave few_shots out"
+        if self.few_shots.draws and self.windows:
+            message = "few_shots has no windows of energy and angle; set windows or few_shots.draws to 0"
             raise ValueError(message)
         return self
 

@@ -30,7 +30,9 @@ class FewShotSettings(Settings):
     shots: tuple[int, int] = Field(
         default=(30, 400), description="fewest and most showers of a normaliser; at most half of those of a task"
     )
-    draws: int = Field(default=2, ge=1, description="normalisers of each task")
+    draws: int = Field(
+        default=2, ge=0, description="normalisers of each task; 0 = episodes are behind the one of all its showers"
+    )
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:

@@ -18,6 +18,8 @@ from metacalo.typing import PathLike
 
 __all__ = ["TrainingData", "pretraining_tasks", "training_data"]
 
+_NONE = FewShotSettings(draws=0)
+
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -61,7 +63,7 @@ def training_data(
     reserve_one_in: int,
     capacity: int,
     preprocessing: Preprocessing = PREPROCESSING["tables"],
-    few_shots: FewShotSettings | None = None,
+    few_shots: FewShotSettings = _NONE,
     cells: bool = True,
 ) -> TrainingData:
     """Reads tasks, see `pretraining_tasks`, and fits their normalisers.
@@ -71,7 +73,7 @@ def training_data(
         reserve_one_in: one shower in so many, by content hash, is kept out of training; 0 = none.
         capacity: showers of a task that are held in memory, and that its normaliser is fitted on.
         preprocessing: the way from showers to latents.
-        few_shots: makes the episodes those of `FewShotStream`; None = of normalisers of all showers.
+        few_shots: with `draws`, episodes are those of `FewShotStream`.
         cells: whether the generators see the latents of cells.
 
     Raises:
@@ -96,7 +98,7 @@ def training_data(
         TaskStream(task, normaliser, training_rows, capacity)
         for task, training_rows, normaliser in zip(tasks, rows, normalisers, strict=True)
     ]
-    if few_shots is not None:
+    if few_shots.draws:
         rng, few = np.random.default_rng(0), []
         with track("normalisers of few showers", len(tasks)) as bar:
             for task, training_rows, normaliser in zip(tasks, rows, normalisers, strict=True):

@@ -111,7 +111,7 @@ def test_windows_are_refused(stream: FewShotStream) -> None:
     with pytest.raises(ValueError, match="no window"):
         stream.draw_episode(inner_steps=1, support=2, query=2, generator=seeded(), within=Window(0.5, (0.0, 0.0)))
     with pytest.raises(ConfigError, match="few_shots has no windows"):
-        MetaSettings.build({"few_shots": {}, "windows": 0.5}, source="recipe")
+        MetaSettings.build({"few_shots": {"shots": (20, 30)}, "windows": 0.5}, source="recipe")
 
 
 @pytest.mark.parametrize("shots", [(1, 20), (30, 20)])
