@@ -67,6 +67,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         if of:
             told += ["", f"## {heldout} never seen", "", *_bases(result["bases"].get(heldout, {}))]
             told += ["", "### Against training from scratch", "", *_gains(of, settings)]
+            told += ["", "### Loss less that of multi-task training", "", *_matrix(of, settings)]
             told += ["", "### Algorithms", "", *_arms(of, settings, by_algorithm=True)]
             told += ["", "### Methods, after multi-task training", "", *_arms(of, settings, by_algorithm=False)]
     if result["missing"]:
@@ -113,6 +114,18 @@ def _gains(rows: Sequence[Row], settings: Mapping[str, Any]) -> list[str]:
             )
         if len(set(cells[2:])) > 1:
             lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _matrix(rows: Sequence[Row], settings: Mapping[str, Any]) -> list[str]:
+    """The paired differences of loss alone: algorithms down, shots across."""
+    best, shots = settings["best_method"], settings["shots"]
+    lines = ["| algorithm | " + " | ".join(f"{n} shots" for n in shots) + " |", "|---|" + "---:|" * len(shots)]
+    for name in (*settings["algorithms"], BOUND):
+        arms = [[row for row in rows if (row["algorithm"], row["method"]) == (arm, best)] for arm in (name, BASELINE)]
+        at = [[[row for row in arm if row["shots"] == n] for arm in arms] for n in shots]
+        if name != BASELINE and any(found for found, _ in at):
+            lines.append(f"| {name} | " + " | ".join(_difference(*pair) for pair in at) + " |")
     return lines
 
 
