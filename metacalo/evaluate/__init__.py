@@ -7,6 +7,7 @@ from metacalo.evaluate.fluctuations import response_by_energy
 from metacalo.evaluate.metrics import fpd, kpd, separation_power, wasserstein1
 from metacalo.evaluate.observables import Observables
 from metacalo.evaluate.plots import profile_figure
+from metacalo.evaluate.profiles import profile_chi2
 from metacalo.evaluate.report import evaluate_files
 from metacalo.evaluate.tables import table
 
@@ -17,6 +18,7 @@ __all__ = [
     "evaluate_files",
     "fpd",
     "kpd",
+    "profile_chi2",
     "profile_figure",
     "response_by_energy",
     "separation_power",

@@ -28,6 +28,7 @@ from metacalo.evaluate.metrics import (
     wasserstein1,
 )
 from metacalo.evaluate.observables import Observables, observables
+from metacalo.evaluate.profiles import Chi2, profile_chi2, profiles
 from metacalo.evaluate.signatures import Signatures, signatures
 from metacalo.showers.hdf5 import Showers
 
@@ -76,18 +77,18 @@ def compare(
 
     Each metric is `{"value", "error", "floor", "floor_error"}`, None where there is none. The floor is the metric of
     one random half of the reference against the other, `showers.floor` showers on either side. W1, separation, profile
-    and correlation differences and nearest neighbours depend on the number of showers, so their value is of as many:
-    half the reference against generated showers in the place of the other half, averaged like the floor over `splits`
-    cuts (the error is the spread of one cut). FPD, KPD and the AUCs do not, and take all showers for the value and one
-    cut for the floor.
+    and correlation differences, chi-squares and nearest neighbours depend on the number of showers, so their value is
+    of as many: half the reference against generated showers in the place of the other half, averaged like the floor
+    over `splits` cuts (the error is the spread of one cut). FPD, KPD and the AUCs do not, and take all showers for the
+    value and one cut for the floor.
 
     Returns:
         `mean_w1` and `separation` (means over the standardised features), `fpd`, `kpd`, `layer_correlation` (see
         `correlation_difference`), `low_level_auc`, `high_level_auc`, `diversity` (`nearest`, see `nearest_ratio`, and
         of both samples the numbers of `Distinct`), `copies` (`share`, `control` and `ratio`, see `Copies`; None
-        without shots), `groups` (per group `w1`, `separation` and, of the profiles, `profile_difference`), `response`
-        (mean and width of both samples), `response_by_energy` (the same per bin), `showers` (numbers of showers) and
-        `warnings`.
+        without shots), `groups` (per group `w1`, `separation` and, of the profiles, `profile_difference` and `chi2`,
+        see `profile_chi2`, with `ndf` and `p_value` of the first cut), `response` (mean and width of both samples),
+        `response_by_energy` (the same per bin), `showers` (numbers of showers) and `warnings`.
 
     Raises:
         ShowerFileError: the grids differ, or one sample has fewer than 20 showers.
@@ -201,7 +202,7 @@ def _response_by_energy(ours: Observables, theirs: Observables, settings: Evalua
 
 def _groups(ours: Observables, theirs: Observables, halves: list[Cut]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    expected = theirs.groups()
+    expected, shapes, expected_shapes = theirs.groups(), profiles(ours), profiles(theirs)
     for name, (columns, _) in ours.groups().items():
         distances = {"w1": _mean_w1, "separation": _separation}
         if name in _PROFILES:
@@ -209,4 +210,15 @@ def _groups(ours: Observables, theirs: Observables, halves: list[Cut]) -> dict[s
         found[name] = {
             key: _halved(distance, expected[name][0], columns, halves) for key, distance in distances.items()
         }
+        if name in shapes:
+            found[name]["chi2"] = _chi2(expected_shapes[name], shapes[name], halves)
     return found
+
+
+def _chi2(expected: Array, shape: Array, halves: list[Cut]) -> dict[str, float | None]:
+    first: Chi2 = profile_chi2(expected[halves[0].first], shape[halves[0].generated])
+    p_value = first.p_value if np.isfinite(first.p_value) else None
+    return _halved(lambda *both: profile_chi2(*both).value, expected, shape, halves) | {
+        "ndf": first.ndf,
+        "p_value": p_value,
+    }

@@ -20,6 +20,8 @@ _LABELS: Final = {
     "high_level_auc": "AUC, observables",
 }
 
+_PAIRS: Final = (("value", "error"), ("floor", "floor_error"))
+
 
 def table(metrics: Mapping[str, Any]) -> Table:
     """The metrics of `compare` as a table: metric, value, Geant4 against Geant4."""
@@ -46,6 +48,9 @@ def table(metrics: Mapping[str, Any]) -> Table:
         if "profile_difference" in group:
             entry = group["profile_difference"]
             result.add_row(f"mean {name.replace('_', ' ')}, off by", f"{entry['value']:.2%}", f"{entry['floor']:.2%}")
+    for name, group in metrics["groups"].items():
+        if "chi2" in group:
+            result.add_row(f"chi2/ndf, mean {name.replace('_', ' ')}", *_figures(group["chi2"], digits=2))
     return result
 
 
@@ -74,8 +79,9 @@ def _add_diversity(result: Table, diversity: Mapping[str, Any], copies: Mapping[
         result.add_row("distance to shots, over to unseen", *_figures(copies["ratio"]))
 
 
-def _figures(entry: Mapping[str, float | None]) -> tuple[str, str]:
-    return _figure(entry["value"], entry["error"]), _figure(entry["floor"], entry["floor_error"])
+def _figures(entry: Mapping[str, float | None], digits: int = 3) -> tuple[str, str]:
+    found, floor = (_figure(entry[name], entry[error], digits) for name, error in _PAIRS)
+    return found, floor
 
 
 def _figure(value: float | None, error: float | None = None, digits: int = 3) -> str:
