@@ -38,10 +38,9 @@ def test_correlations_count():
     first, second = toys(rng, 400), toys(rng, 400)
     rough = np.where(np.arange(8) % 2, 1, -1) * 2.5 * first.std(axis=0) / np.sqrt(400)
     # neighbours fluctuate together: a zigzag of two standard errors is impossible, a smooth shift is not
-    assert profile_chi2(first, second + rough).value > 10
     assert profile_chi2(first, second).value < 3
     diagonal = np.mean((second - first + rough).mean(axis=0) ** 2 / (first.var(axis=0) + second.var(axis=0)) * 400)
-    assert diagonal < 6
+    assert profile_chi2(first, second + rough).value > 2 * diagonal
 
 
 def test_few_showers_have_the_variances_alone_and_no_p_value():
