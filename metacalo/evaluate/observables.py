@@ -42,7 +42,9 @@ _MOMENTS = (
 
 @dataclass(frozen=True, eq=False)
 class Observables:
-    """Observables of N showers on an R x PHI x Z mesh, float64. An empty shower has zeros everywhere.
+    """Observables of N showers on an R x PHI x Z mesh, float64.
+
+    An empty shower has zeros everywhere but in `layer_centre_x` to `layer_width_r`.
 
     Attributes:
         energy: incident energy, (N,), MeV.
@@ -55,6 +57,9 @@ class Observables:
         centre_x, centre_y, width_x, width_y: the same of the two transverse coordinates, (N,), r cells.
         occupancy: fraction of voxels with energy, (N,).
         layer_occupancy: fraction of a layer's voxels with energy, (N, Z).
+        layer_centre_x, layer_centre_y, layer_width_x, layer_width_y: energy-weighted mean and standard deviation of the
+            transverse coordinates within each layer, (N, Z), r cells; NaN in a layer without energy.
+        layer_mean_r, layer_width_r: the same of the distance from the axis.
         spectrum: voxels with energy per bin of `SPECTRUM_EDGES`, (N, 60); the outer bins take what lies beyond.
         relative_spectrum: the same per bin of `RELATIVE_EDGES`, (N, 15).
         max_fraction: most energetic voxel over incident energy, (N,).
@@ -76,6 +81,12 @@ class Observables:
     width_y: Array
     occupancy: Array
     layer_occupancy: Array
+    layer_centre_x: Array
+    layer_centre_y: Array
+    layer_width_x: Array
+    layer_width_y: Array
+    layer_mean_r: Array
+    layer_width_r: Array
     spectrum: Array
     relative_spectrum: Array
     max_fraction: Array
@@ -166,8 +177,9 @@ def _chunk(showers: FloatArray, incident: Array) -> Observables:
     layer_fraction, ring_fraction = layer_energy * scale, columns.sum(axis=2) * scale
     longitudinal = _moments(layer_fraction, np.arange(n_z, dtype=np.float64) + 0.5)
     lateral = _moments(ring_fraction, radii)
-    x = _moments(cells, (radii[:, None] * np.cos(angles)).reshape(-1))
-    y = _moments(cells, (radii[:, None] * np.sin(angles)).reshape(-1))
+    positions = (radii[:, None] * np.cos(angles)).reshape(-1), (radii[:, None] * np.sin(angles)).reshape(-1)
+    x, y = (_moments(cells, position) for position in positions)
+    within = _layer_moments(voxels, (*positions, np.repeat(radii, n_phi)))
     layer_hits = np.count_nonzero(voxels.reshape(n, n_r * n_phi, n_z), axis=1).astype(np.float64)
     hits = layer_hits.sum(axis=1)
     spectrum, relative = _spectra(flat, incident)
@@ -188,6 +200,12 @@ def _chunk(showers: FloatArray, incident: Array) -> Observables:
         width_y=y[1],
         occupancy=hits / (n_r * n_phi * n_z),
         layer_occupancy=layer_hits / (n_r * n_phi),
+        layer_centre_x=within[0][0],
+        layer_centre_y=within[1][0],
+        layer_width_x=within[0][1],
+        layer_width_y=within[1][1],
+        layer_mean_r=within[2][0],
+        layer_width_r=within[2][1],
         spectrum=spectrum,
         relative_spectrum=relative,
         max_fraction=largest / incident,
@@ -204,6 +222,18 @@ def _moments(weights: Array, position: Array) -> tuple[Array, Array]:
     mean = weights @ position
     centred = position - mean[:, None]
     return mean, np.sqrt(np.einsum("nk,nk->n", weights, centred**2))
+
+
+def _layer_moments(voxels: FloatArray, positions: tuple[Array, ...]) -> list[tuple[Array, Array]]:
+    """Mean and standard deviation within each layer, (n, Z), of each position (R * PHI,); NaN in empty layers."""
+    n, n_r, n_phi, n_z = voxels.shape
+    powers = np.stack([np.ones(n_r * n_phi), *positions, *(position**2 for position in positions)])
+    # double precision, or widths of narrow layers would drown in the difference of two large numbers
+    sums = powers @ voxels.reshape(n, n_r * n_phi, n_z).astype(np.float64)
+    energy = sums[:, :1]
+    moments = np.divide(sums[:, 1:], energy, out=np.full_like(sums[:, 1:], np.nan), where=energy > 0)
+    means, squares = np.split(moments.transpose(1, 0, 2), 2)
+    return [(mean, np.sqrt(np.maximum(square - mean**2, 0.0))) for mean, square in zip(means, squares, strict=True)]
 
 
 def _spectra(flat: FloatArray, incident: Array) -> tuple[Array, Array]:
@@ -230,8 +260,7 @@ def _leading(flat: FloatArray, hits: Array) -> tuple[Array, Array]:
         return np.zeros(len(flat)), np.zeros(len(flat))
     wanted = np.ceil(_LEADING * hits).astype(np.intp)
     most = max(1, int(wanted.max()))
-    top = np.partition(flat, flat.shape[1] - most, axis=1)[:, -most:]
-    top = np.sort(top, axis=1)[:, ::-1]
+    top = np.sort(flat, axis=1)[:, : -most - 1 : -1]  # many equal zeros: a tenth of the time that np.partition takes
     running = np.cumsum(top, axis=1, dtype=np.float64)
     leading = running[np.arange(len(flat)), np.maximum(wanted, 1) - 1]
     return leading, running[:, 0]

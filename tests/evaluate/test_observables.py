@@ -12,6 +12,8 @@ import metacalo.evaluate.observables as module
 from metacalo.errors import ShowerFileError
 from metacalo.evaluate.observables import RELATIVE_EDGES, SPECTRUM_EDGES, Observables, observables
 
+LAYERS = ("centre_x", "centre_y", "width_x", "width_y", "mean_r", "width_r")
+
 voxels = st.one_of(st.just(0.0), st.floats(2**-6, 2.0**13, width=32))
 samples = hnp.arrays(np.float32, st.tuples(st.integers(1, 4), *(st.integers(1, 5),) * 3), elements=voxels)
 
@@ -37,7 +39,29 @@ def test_sums_and_bounds(showers):
     assert np.all((seen.longitudinal_mean >= 0) & (seen.longitudinal_mean <= n_z))
     assert np.all(seen.lateral_width <= n_r / 2 + 1e-9)
     assert np.all((seen.leading_fraction >= 0) & (seen.leading_fraction <= 1 + 1e-9))
-    assert all(np.isfinite(getattr(seen, field.name)).all() for field in fields(Observables))
+    within = {f"layer_{name}" for name in LAYERS}
+    assert all(np.isfinite(getattr(seen, field.name)).all() for field in fields(Observables) if field.name not in within)
+    for name in within:
+        np.testing.assert_array_equal(np.isfinite(getattr(seen, name)), seen.layer_energy > 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(samples)
+def test_moments_within_layers_are_those_of_numpy(showers):
+    n, n_r, n_phi, n_z = showers.shape
+    seen = observables(showers, np.full(n, 5000.0))
+    r, phi = np.meshgrid(np.arange(n_r) + 0.5, -np.pi + 2 * np.pi * (np.arange(n_phi) + 0.5) / n_phi, indexing="ij")
+    for shower, layer in zip(*np.nonzero(seen.layer_energy), strict=True):
+        weights = showers[shower, :, :, layer].astype(np.float64)
+        for position, names in (
+            (r * np.cos(phi), ("centre_x", "width_x")),
+            (r * np.sin(phi), ("centre_y", "width_y")),
+            (r, ("mean_r", "width_r")),
+        ):
+            mean = np.average(position, weights=weights)
+            width = np.sqrt(np.average((position - mean) ** 2, weights=weights))
+            found = [getattr(seen, f"layer_{name}")[shower, layer] for name in names]
+            np.testing.assert_allclose(found, [mean, width], atol=1e-6)
 
 
 @settings(max_examples=30, deadline=None)
@@ -67,6 +91,10 @@ def test_two_voxels_by_hand():
     assert seen.width_x[0] == pytest.approx(2 * np.cos(np.pi / 8) * np.sqrt(0.75 * 0.25))
     assert seen.max_fraction[0] == pytest.approx(0.3)
     assert seen.leading_fraction[0] == pytest.approx(0.75)
+    np.testing.assert_array_equal(np.flatnonzero(np.isfinite(seen.layer_mean_r[0])), [2, 6])
+    assert seen.layer_mean_r[0, [2, 6]] == pytest.approx([0.5, 2.5])
+    assert seen.layer_centre_x[0, [2, 6]] == pytest.approx([0.5 * np.cos(np.pi / 8), 2.5 * np.cos(np.pi / 8)])
+    assert seen.layer_width_x[0, [2, 6]] == pytest.approx([0.0, 0.0], abs=1e-6)
     assert SPECTRUM_EDGES[np.flatnonzero(seen.spectrum[0])] == pytest.approx([1.0, 1.4])
     assert RELATIVE_EDGES[np.flatnonzero(seen.relative_spectrum[0])] == pytest.approx([-1.8])
 
@@ -74,7 +102,8 @@ def test_two_voxels_by_hand():
 def test_an_empty_shower_is_zero_everywhere():
     seen = observables(np.zeros((2, 9, 16, 45), dtype=np.float32), [1e3, 1e5])
     for field in fields(Observables):
-        expected = [1e3, 1e5] if field.name == "energy" else 0.0
+        empty = np.nan if field.name.removeprefix("layer_") in LAYERS and field.name.startswith("layer_") else 0.0
+        expected = [1e3, 1e5] if field.name == "energy" else empty
         np.testing.assert_array_equal(
             getattr(seen, field.name).T, np.broadcast_to(expected, getattr(seen, field.name).T.shape)
         )
