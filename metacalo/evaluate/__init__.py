@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from metacalo.evaluate.comparison import EvaluateSettings, compare
+from metacalo.evaluate.comparison import compare
 from metacalo.evaluate.fluctuations import response_by_energy
 from metacalo.evaluate.metrics import fpd, kpd, separation_power, wasserstein1
 from metacalo.evaluate.observables import Observables
 from metacalo.evaluate.plots import profile_figure
 from metacalo.evaluate.profiles import profile_chi2
+from metacalo.evaluate.reference import EvaluateSettings
 from metacalo.evaluate.report import evaluate_files
 from metacalo.evaluate.tables import table
 

@@ -8,14 +8,19 @@ import numpy as np
 from scipy.stats import ks_2samp
 
 from metacalo.errors import ShowerFileError
+from metacalo.evaluate.classifier import auc_error
 from metacalo.showers.hdf5 import Showers
 
-__all__ = ["FEWEST", "require_comparable", "warnings_of"]
+__all__ = ["FEWEST", "n_shared", "on_common_energies", "require_comparable", "spoilt", "warnings_of"]
 
 FEWEST: Final = 20
 """Showers of either sample without which nothing can be said."""
 
 _FEW: Final = 100
+_SHARED: Final = 0.01  # of the smaller sample
+_OUTSIDE: Final = 0.02  # of a sample: two draws from one spectrum never have quite the same range
+_TOLERANCE: Final = 0.01  # of an energy
+_SCALES: Final = 3.0  # ratio of mean responses that no generator is wrong by
 
 
 def require_comparable(generated: Showers, reference: Showers) -> None:
@@ -35,22 +40,64 @@ def require_comparable(generated: Showers, reference: Showers) -> None:
             raise ShowerFileError(f"the {name} has {len(sample)} showers; at least {FEWEST} are needed to compare")
 
 
-def warnings_of(generated: Showers, reference: Showers) -> list[str]:
+def on_common_energies(generated: Showers, reference: Showers) -> tuple[Showers, Showers, list[str]]:
+    """Both samples within the energies that both have, and a sentence if that leaves more than 2 % of either out.
+
+    Raises:
+        ShowerFileError: fewer than 20 showers of either have such energies.
+    """
+    low = max(sample.energy.min() for sample in (generated, reference)) * (1 - _TOLERANCE)
+    high = min(sample.energy.max() for sample in (generated, reference)) * (1 + _TOLERANCE)
+    inside = [(low <= sample.energy) & (sample.energy <= high) for sample in (generated, reference)]
+    left = [1 - float(np.mean(rows)) for rows in inside]
+    if max(left) <= _OUTSIDE:
+        return generated, reference, []
+    if min(np.count_nonzero(rows) for rows in inside) < FEWEST:
+        ranges = [f"{s.energy.min() / 1e3:.3g} to {s.energy.max() / 1e3:.3g} GeV" for s in (generated, reference)]
+        raise ShowerFileError(
+            f"generated showers are of {ranges[0]}, the reference is of {ranges[1]}: fewer than {FEWEST} showers of "
+            "either have energies that both have; generate with --conditions of the reference"
+        )
+    told = (
+        f"compared between {low / 1e3:.3g} and {high / 1e3:.3g} GeV only, the energies that both samples have: "
+        f"{left[0]:.0%} of the generated and {left[1]:.0%} of the reference showers are left out"
+    )
+    return generated.select(np.flatnonzero(inside[0])), reference.select(np.flatnonzero(inside[1])), [told]
+
+
+def n_shared(generated: Showers, reference: Showers) -> int:
+    """How many showers are in both samples, by their content."""
+    return len(np.intersect1d(generated.hashes(), reference.hashes()))
+
+
+def spoilt(shared: int, generated: Showers, reference: Showers) -> bool:
+    """Whether so many showers are shared that no classifier can be judged: one of a hundred of the smaller sample."""
+    return shared > _SHARED * min(len(generated), len(reference))
+
+
+def warnings_of(generated: Showers, reference: Showers, shared: int) -> list[str]:
     """What a reader of the figures must know, a sentence each; none for two good samples."""
     found = [
-        f"only {len(sample)} {name} showers: the figures are rough"
+        f"only {len(sample)} {name} showers: a mean is known to {len(sample) ** -0.5:.2f} standard deviations, an AUC "
+        f"to {auc_error(0.5, len(sample), len(sample)):.2f}"
         for name, sample in (("generated", generated), ("reference", reference))
         if len(sample) < _FEW
     ]
-    shared = len(np.intersect1d(generated.hashes(), reference.hashes()))
     if shared:
-        found.append(f"{shared} showers are in both samples: the comparison flatters the generator")
+        found.append(f"{shared} showers are in both samples: distances are too small, and classifiers mean nothing")
+    totals = [sample.showers.sum(axis=(1, 2, 3), dtype=np.float64) for sample in (generated, reference)]
+    for name, total in zip(("generated", "reference"), totals, strict=True):
+        if empty := int(np.count_nonzero(total == 0)):
+            found.append(f"{empty} of {len(total)} {name} showers are empty (all voxels are 0)")
+    means = [float(np.mean(t / s.energy)) for t, s in zip(totals, (generated, reference), strict=True)]
+    if min(means) > 0 and max(means) > _SCALES * min(means):
+        found.append(
+            f"mean E_total / E_inc is {means[0]:.3g} generated and {means[1]:.3g} in the reference: one may hold raw "
+            f"deposits, the other ones divided by the sampling fraction; `metacalo convert` with "
+            f"--scale {means[1] / means[0]:.4g} brings the generated ones to the other's scale"
+        )
     if _stack(generated) and _stack(reference) and _stack(generated) != _stack(reference):
         found.append("the two samples are of different detectors")
-    energies = generated.energy, reference.energy
-    outside = np.mean((energies[0] < energies[1].min()) | (energies[0] > energies[1].max()))
-    if outside > 0.02:
-        found.append(f"{outside:.0%} of the generated showers have energies outside the reference's range")
     for name in ("energy", "theta"):
         test = ks_2samp(getattr(generated, name), getattr(reference, name), method="asymp")
         if test.statistic > 0.1 and test.pvalue < 1e-3:

@@ -4,17 +4,24 @@ The protocol is fixed, so that figures can be compared: as many showers of eithe
 train, one stops the training, one is tested, and the parts change places until every shower has been tested
 once. Two showers with the same energy and angles always share a part: a classifier that remembers "this energy was
 Geant4" would otherwise score below 0.5 against a sample generated at Geant4's own energies.
+
+Scores become probabilities by a logistic curve through those of the part that stopped the training (Platt 1999), which
+leaves the AUC as it is. Then the logarithmic loss tells how much the classifier knows: the Jensen-Shannon divergence
+of the two samples is no less than (ln 2 - loss) / ln 2 bits (CaloChallenge, arXiv:2410.21611, section 4).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from itertools import islice
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import logit
 from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import nn
@@ -24,11 +31,12 @@ from metacalo.evaluate.metrics import Estimate
 from metacalo.showers.hdf5 import Showers
 from metacalo.typing import FloatArray
 
-__all__ = ["auc_error", "high_level_auc", "low_level_auc"]
+__all__ = ["ClassifierTest", "auc_error", "classify_observables", "classify_voxels"]
 
+Array = NDArray[np.float64]
 Rows = NDArray[np.intp]
 Inputs = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
-Scorer = Callable[[Rows, Rows, Rows], NDArray[np.float64]]
+Scorer = Callable[[Rows, Rows, Rows], tuple[Array, Array]]
 
 _PARTS: Final = 5
 _FEWEST = 2 * _PARTS  # showers of either kind
@@ -38,6 +46,28 @@ _TREES, _LEAVES, _TREE_RATE = 150, 15, 0.1
 _SMALLEST = 1e-5  # of the mean response: where the logarithm of a voxel begins
 _LOG_SCALE = 4.0
 _SEEN = 0.2  # of the voxels, in each batch
+_LARGEST = 40.0  # of the logits; trees may be certain
+_LEAST = 1e-6  # of a probability whose logarithm is taken
+_BINS = 10  # of probability, in which predictions are held against what came true
+
+
+class ClassifierTest(NamedTuple):
+    """What a classifier makes of two samples.
+
+    Attributes:
+        auc: mean over the parts of the area under the ROC curve, and its standard error.
+        jsd: Jensen-Shannon divergence that the calibrated probabilities prove, in bits: 0 for equal samples (or below
+            by as much as the classifier is wrong), 1 for disjoint ones.
+        calibration: mean difference of the calibrated probabilities from what came true, in ten bins of equal numbers
+            of showers, with what chance alone brings as error.
+    """
+
+    auc: Estimate
+    jsd: Estimate
+    calibration: Estimate
+
+
+_UNKNOWN = ClassifierTest(*[Estimate(float("nan"), float("nan"))] * 3)
 
 
 def auc_error(auc: float, positives: int, negatives: int) -> float:
@@ -52,7 +82,7 @@ def auc_error(auc: float, positives: int, negatives: int) -> float:
     return float(np.sqrt(max(variance, 0.0) / (positives * negatives)))
 
 
-def high_level_auc(
+def classify_observables(
     reference: Showers,
     reference_features: FloatArray,
     generated: Showers,
@@ -60,8 +90,8 @@ def high_level_auc(
     *,
     seed: int = 0,
     rotations: int = _PARTS,
-) -> Estimate:
-    """AUC of boosted trees on the observables, ln E and cos theta.
+) -> ClassifierTest:
+    """Boosted trees on the observables, ln E and cos theta.
 
     Args:
         reference: Geant4 showers, of which only energy and angles are used here.
@@ -72,7 +102,7 @@ def high_level_auc(
         rotations: how many of the five parts are tested; 5 tests every shower.
 
     Returns:
-        Mean AUC over the parts and its standard error; NaN with fewer than 10 showers of either kind.
+        NaN with fewer than 10 showers of either kind.
     """
     rows = _balanced(len(reference), len(generated), seed)
     features = np.concatenate([reference_features[rows[0]], generated_features[rows[1]]])
@@ -80,7 +110,7 @@ def high_level_auc(
     inputs = np.concatenate([features, _conditions(both)[:, :2]], axis=1)
     label = _labels(both)
 
-    def score(train: Rows, validation: Rows, test: Rows) -> NDArray[np.float64]:
+    def score(train: Rows, validation: Rows, test: Rows) -> tuple[Array, Array]:
         trees = HistGradientBoostingClassifier(
             learning_rate=_TREE_RATE,
             max_iter=_TREES,
@@ -90,23 +120,23 @@ def high_level_auc(
             random_state=seed,
         )
         trees.fit(inputs[train], label[train])
-        losses = [log_loss(label[validation], p, labels=[0, 1]) for p in trees.staged_predict_proba(inputs[validation])]
-        best = int(np.argmin(losses))
-        for stage, probability in enumerate(trees.staged_predict_proba(inputs[test])):
-            if stage == best:
-                return np.asarray(probability[:, 1], dtype=np.float64)
-        raise AssertionError  # pragma: no cover
+        stages = [p[:, 1] for p in trees.staged_predict_proba(inputs[validation])]
+        best = int(np.argmin([log_loss(label[validation], p, labels=[0, 1]) for p in stages]))
+        tested = next(islice(trees.staged_predict_proba(inputs[test]), best, None))
+        return logit(stages[best]), logit(tested[:, 1])
 
     return _tested(both, score, seed, rotations)
 
 
-def low_level_auc(reference: Showers, generated: Showers, *, seed: int = 0, rotations: int = _PARTS) -> Estimate:
-    """AUC of a small neural network on all voxels, ln E and cos theta.
+def classify_voxels(
+    reference: Showers, generated: Showers, *, seed: int = 0, rotations: int = _PARTS
+) -> ClassifierTest:
+    """A small neural network on all voxels, ln E and cos theta.
 
     A voxel v enters as log(1 + v / (1e-5 s E)), with the incident energy E and the mean response s, so that the
     scale of a file does not matter. Sums over voxels (response, layers, rings) enter beside them in a branch of their
     own: a thousand showers do not suffice to learn how to add 6,480 voxels up. Arguments and result as for
-    `high_level_auc`.
+    `classify_observables`.
     """
     rows = _balanced(len(reference), len(generated), seed)
     both = [reference.select(rows[0]), generated.select(rows[1])]
@@ -122,10 +152,11 @@ def low_level_auc(reference: Showers, generated: Showers, *, seed: int = 0, rota
     def inputs(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return voxels[rows], sums[rows]
 
-    def score(train: Rows, validation: Rows, test: Rows) -> NDArray[np.float64]:
+    def score(train: Rows, validation: Rows, test: Rows) -> tuple[Array, Array]:
         network = _VoxelNetwork(voxels.shape[1], sums.shape[1])
         _train(network, inputs, label, torch.from_numpy(train), torch.from_numpy(validation))
-        return _predict(network, inputs, torch.from_numpy(test)).double().numpy()
+        found = [_predict(network, inputs, torch.from_numpy(part)).double().numpy() for part in (validation, test)]
+        return found[0], found[1]
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -198,25 +229,50 @@ def _predict(network: nn.Module, inputs: Inputs, rows: torch.Tensor) -> torch.Te
     return torch.cat([network(*inputs(part)) for part in torch.split(rows, 1024)])
 
 
-def _tested(both: list[Showers], score: Scorer, seed: int, rotations: int) -> Estimate:
+def _tested(both: list[Showers], score: Scorer, seed: int, rotations: int) -> ClassifierTest:
     label = _labels(both)
     if min(len(sample) for sample in both) < _FEWEST:
-        return Estimate(float("nan"), float("nan"))
+        return _UNKNOWN
     part = _parts(_conditions(both), np.random.default_rng(seed))
-    found, tested = [], 0
+    areas: list[float] = []
+    truth: list[Rows] = []
+    probability: list[Array] = []
     for turn in range(rotations):
         test, validation = part == turn, part == (turn + 1) % _PARTS
         train = ~(test | validation)
         if min(len(np.unique(label[chosen])) for chosen in (train, validation, test)) < 2:
             continue
         with threadpool_limits(1):  # steps are short: threads mostly wait for each other, for minutes on a busy machine
-            scores = score(np.flatnonzero(train), np.flatnonzero(validation), np.flatnonzero(test))
-        found.append(roc_auc_score(label[test], scores))
-        tested += int(test.sum())
-    if not found:
-        return Estimate(float("nan"), float("nan"))
-    auc = float(np.mean(found))
-    return Estimate(auc, auc_error(auc, tested // 2, tested - tested // 2))
+            stopping, scores = score(np.flatnonzero(train), np.flatnonzero(validation), np.flatnonzero(test))
+        areas.append(roc_auc_score(label[test], scores))
+        truth.append(label[test])
+        probability.append(_calibrated(stopping, label[validation], scores))
+    if not areas:
+        return _UNKNOWN
+    told, auc = np.concatenate(truth), float(np.mean(areas))
+    error = auc_error(auc, len(told) // 2, len(told) - len(told) // 2)
+    predicted = np.concatenate(probability)
+    return ClassifierTest(Estimate(auc, error), _divergence(predicted, told), _calibration(predicted, told))
+
+
+def _calibrated(stopping: Array, label: Rows, scores: Array) -> Array:
+    """Probabilities for the logits `scores`, by a logistic regression on the logits `stopping` of known labels."""
+    curve = LogisticRegression(C=1e6).fit(np.clip(stopping, -_LARGEST, _LARGEST)[:, None], label)
+    found = curve.predict_proba(np.clip(scores, -_LARGEST, _LARGEST)[:, None])
+    return np.asarray(found[:, 1], dtype=np.float64)
+
+
+def _divergence(probability: Array, truth: Rows) -> Estimate:
+    right = np.where(truth == 1, probability, 1 - probability)
+    bits = 1 + np.log2(np.maximum(right, _LEAST))
+    return Estimate(float(bits.mean()), float(bits.std() / np.sqrt(len(bits))))
+
+
+def _calibration(probability: Array, truth: Rows) -> Estimate:
+    bins = np.array_split(np.argsort(probability, kind="stable"), min(_BINS, len(truth)))
+    off = [abs(probability[rows].mean() - truth[rows].mean()) for rows in bins]
+    chance = [np.sqrt(2 / np.pi * np.mean(probability[rows] * (1 - probability[rows])) / len(rows)) for rows in bins]
+    return Estimate(float(np.mean(off)), float(np.mean(chance)))
 
 
 def _parts(conditions: NDArray[np.float64], rng: np.random.Generator) -> Rows:

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
-from metacalo.config import Settings
-from metacalo.evaluate.checks import FEWEST, require_comparable, warnings_of
-from metacalo.evaluate.classifier import high_level_auc, low_level_auc
+from metacalo.evaluate.calochallenge import challenge_features, challenge_metrics
+from metacalo.evaluate.checks import (
+    n_shared,
+    on_common_energies,
+    require_comparable,
+    spoilt,
+    warnings_of,
+)
+from metacalo.evaluate.classifier import ClassifierTest
 from metacalo.evaluate.copies import copies
 from metacalo.evaluate.diversity import Spacing, distinct_showers, nearest_ratio
 from metacalo.evaluate.fluctuations import correlation_difference, energy_edges, layer_residuals, response_by_energy
+from metacalo.evaluate.manifold import Overlap, overlap
 from metacalo.evaluate.metrics import (
     Cut,
     Estimate,
@@ -29,99 +35,102 @@ from metacalo.evaluate.metrics import (
 )
 from metacalo.evaluate.observables import Observables, observables
 from metacalo.evaluate.profiles import Chi2, profile_chi2, profiles
+from metacalo.evaluate.reference import EvaluateSettings, Reference, classified
 from metacalo.evaluate.signatures import Signatures, signatures
 from metacalo.showers.hdf5 import Showers
 
-__all__ = ["EvaluateSettings", "compare"]
+__all__ = ["PARTS", "compare"]
 
 Array = NDArray[np.float64]
 Distance = Callable[[Any, Any], float]  # of two samples that rows can be taken of
+
+PARTS: Final = 7
+"""Parts that a comparison's progress is told in."""
+
 _PROFILES = ("longitudinal_profile", "lateral_profile")
-
-
-class EvaluateSettings(Settings):
-    """How two samples are compared.
-
-    Attributes:
-        seed: fixes every random choice; the same seed gives the same figures.
-        max_showers: showers read from either file, drawn at random; bounds time and memory.
-        classifiers: train the two classifiers, which take most of the time.
-        rotations: fifths of the sample that the classifiers are tested on (5: every shower).
-        splits: random halvings of the reference over which what depends on the number of showers is averaged.
-    """
-
-    seed: int = Field(default=0, ge=0)
-    max_showers: int = Field(default=10_000, ge=FEWEST)
-    classifiers: bool = True
-    rotations: int = Field(default=5, ge=1, le=5)
-    splits: int = Field(default=5, ge=1)
-
-    def draw(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
-        """`rows`, or `max_showers` of them drawn at random, in their order."""
-        if len(rows) <= self.max_showers:
-            return rows
-        order = np.random.default_rng(self.seed).permutation(len(rows))
-        return np.sort(rows[order[: self.max_showers]])
+_CLASSIFIED = [f"{level}_{name}" for level in ("low_level", "high_level") for name in ClassifierTest._fields]
 
 
 def compare(
-    generated: Showers, reference: Showers, settings: EvaluateSettings | None = None, *, shots: Showers | None = None
+    generated: Showers,
+    reference: Showers | Reference,
+    settings: EvaluateSettings | None = None,
+    *,
+    shots: Showers | None = None,
+    done: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
     """All metrics of `generated` against `reference`, as a dictionary that JSON can hold.
 
     Args:
         generated: showers to judge.
-        reference: Geant4 showers that the generator has not seen.
-        settings: seed, sizes and whether to train classifiers.
+        reference: Geant4 showers that the generator has not seen; a `Reference` where several samples are judged.
+        settings: seed, sizes and whether to train classifiers; those of a `Reference` win.
         shots: Geant4 showers that it has seen; with them, it is tested for copies.
+        done: called after each of `PARTS` parts of the work.
 
     Each metric is `{"value", "error", "floor", "floor_error"}`, None where there is none. The floor is the metric of
     one random half of the reference against the other, `showers.floor` showers on either side. W1, separation, profile
-    and correlation differences, chi-squares and nearest neighbours depend on the number of showers, so their value is
-    of as many: half the reference against generated showers in the place of the other half, averaged like the floor
-    over `splits` cuts (the error is the spread of one cut). FPD, KPD and the AUCs do not, and take all showers for the
-    value and one cut for the floor.
+    and correlation differences, chi-squares, overlaps and nearest neighbours depend on the number of showers, so their
+    value is of as many: half the reference against generated showers in the place of the other half, averaged like the
+    floor over `splits` cuts (the error is the spread of one cut). FPD, KPD and the AUCs do not, and take all showers
+    for the value and one cut for the floor.
 
     Returns:
         `mean_w1` and `separation` (means over the standardised features), `fpd`, `kpd`, `layer_correlation` (see
-        `correlation_difference`), `low_level_auc`, `high_level_auc`, `diversity` (`nearest`, see `nearest_ratio`, and
-        of both samples the numbers of `Distinct`), `copies` (`share`, `control` and `ratio`, see `Copies`; None
-        without shots), `groups` (per group `w1`, `separation` and, of the profiles, `profile_difference` and `chi2`,
-        see `profile_chi2`, with `ndf` and `p_value` of the first cut), `response` (mean and width of both samples),
-        `response_by_energy` (the same per bin), `showers` (numbers of showers) and `warnings`.
+        `correlation_difference`), `precision`, `recall`, `density` and `coverage` (see `Overlap`), `low_level_auc`,
+        `high_level_auc`, and of the same classifiers `..._jsd` and `..._calibration` (see `ClassifierTest`),
+        `diversity` (`nearest`, see `nearest_ratio`, and of both samples the numbers of `Distinct`), `copies` (`share`,
+        `control` and `ratio`, see `Copies`; None without shots), `calochallenge` (`fpd` and `kpd` of halves, and
+        `fpd_of_all` and `kpd_of_all`, see `challenge_metrics`; None unless asked for), `groups` (per group `w1`,
+        `separation` and, of the profiles, `profile_difference` and `chi2`, see `profile_chi2`, with `ndf` and `p_value`
+        of the first cut), `response` (mean and width of both samples), `response_by_energy` (the same per bin),
+        `showers` (numbers of showers) and `warnings`.
 
     Raises:
-        ShowerFileError: the grids differ, or one sample has fewer than 20 showers.
+        ShowerFileError: the grids differ, one sample has fewer than 20 showers, or their energies do not overlap.
     """
-    settings = settings or EvaluateSettings()
-    require_comparable(generated, reference)
-    generated, reference = (sample.select(settings.draw(np.arange(len(sample)))) for sample in (generated, reference))
-    ours, theirs = (observables(sample.showers, sample.energy) for sample in (generated, reference))
-    features, expected = ours.features()[0], theirs.features()[0]
+    if not isinstance(reference, Reference):
+        reference = Reference(reference, settings or EvaluateSettings())
+    settings = reference.settings
+    require_comparable(generated, reference.showers)
+    generated, common, told = on_common_energies(settings.subset(generated), reference.showers)
+    reference = reference.alike(common)
+    shared = n_shared(generated, common)
+    told += warnings_of(generated, common, shared)
+    ours, theirs = observables(generated.showers, generated.energy), reference.observables
+    features, expected = ours.features()[0], reference.features
     halves = cuts(len(theirs), len(ours), splits=settings.splits, seed=settings.seed)
+    done()
     metrics: dict[str, Any] = {
         "mean_w1": _halved(_mean_w1, expected, features, halves),
         "separation": _halved(_separation, expected, features, halves),
-        "fpd": _whole(fpd, expected, features, halves[0], settings),
-        "kpd": _whole(kpd, expected, features, halves[0], settings),
         "layer_correlation": _halved(correlation_difference, layer_residuals(theirs), layer_residuals(ours), halves),
-        "low_level_auc": None,
-        "high_level_auc": None,
-    }
-    if settings.classifiers:
-        metrics |= _classifiers(generated, features, reference, expected, halves[0], settings)
-    marks, expected_marks = signatures(generated), signatures(reference)
-    return metrics | {
-        "diversity": _diversity(marks, expected_marks, halves),
-        "copies": _copies(marks, expected_marks, shots, settings) if shots is not None and len(shots) else None,
         "groups": _groups(ours, theirs, halves),
+    }
+    done()
+    metrics["fpd"] = _whole(fpd, expected, features, halves[0], settings)
+    metrics["kpd"] = _whole(kpd, expected, features, halves[0], settings)
+    done()
+    metrics |= _overlaps(expected, features, halves)
+    done()
+    metrics |= dict.fromkeys(_CLASSIFIED)
+    if settings.classifiers and not spoilt(shared, generated, common):
+        metrics |= _classifiers(generated, features, reference, halves[0])
+    done()
+    marks, expected_marks = signatures(generated), reference.signatures
+    metrics["diversity"] = _diversity(marks, expected_marks, halves)
+    metrics["copies"] = _copies(marks, expected_marks, shots, settings) if shots is not None and len(shots) else None
+    done()
+    metrics["calochallenge"] = _challenge(ours, theirs, halves[0]) if settings.calochallenge else None
+    done()
+    return metrics | {
         "response": {
             name: {"mean": float(seen.response.mean()), "width": float(seen.response.std())}
             for name, seen in (("generated", ours), ("reference", theirs))
         },
         "response_by_energy": _response_by_energy(ours, theirs, settings),
         "showers": {"generated": len(ours), "reference": len(theirs), "floor": [len(half) for half in halves[0][:2]]},
-        "warnings": warnings_of(generated, reference),
+        "warnings": told,
     }
 
 
@@ -155,16 +164,32 @@ def _entry(found: Estimate, floor: Estimate) -> dict[str, float | None]:
     return {key: float(value) if np.isfinite(value) else None for key, value in named.items()}
 
 
-def _classifiers(
-    generated: Showers, features: Array, reference: Showers, expected: Array, cut: Cut, settings: EvaluateSettings
-) -> dict[str, Any]:
-    first, second = reference.select(cut.first), reference.select(cut.second)
-    low = partial(low_level_auc, seed=settings.seed, rotations=settings.rotations)
-    high = partial(high_level_auc, seed=settings.seed, rotations=settings.rotations)
-    floor = high(first, expected[cut.first], second, expected[cut.second])
+def _overlaps(expected: Array, features: Array, halves: list[Cut]) -> dict[str, Any]:
+    values, floors = (
+        np.array([overlap(*standardise(expected[cut.first], rows[getattr(cut, name)])) for cut in halves])
+        for rows, name in ((features, "generated"), (expected, "second"))
+    )
+    spread = [
+        [Estimate(*both) for both in zip(rows.mean(axis=0), rows.std(axis=0), strict=True)] for rows in (values, floors)
+    ]
+    return {name: _entry(*both) for name, *both in zip(Overlap._fields, *spread, strict=True)}
+
+
+def _classifiers(generated: Showers, features: Array, reference: Reference, cut: Cut) -> dict[str, Any]:
+    found = classified(reference.showers, reference.features, generated, features, reference.settings)
+    floors = reference.classifier_floors(cut)
     return {
-        "low_level_auc": _entry(low(reference, generated), low(first, second)),
-        "high_level_auc": _entry(high(reference, expected, generated, features), floor),
+        f"{level}_{name}": _entry(getattr(test, name), getattr(floors[level], name))
+        for level, test in found.items()
+        for name in ClassifierTest._fields
+    }
+
+
+def _challenge(ours: Observables, theirs: Observables, cut: Cut) -> dict[str, Any]:
+    found = challenge_metrics(challenge_features(ours), challenge_features(theirs), cut)
+    nothing = Estimate(float("nan"), float("nan"))
+    return {name: _entry(value, floor) for name, (_, value, floor) in found.items()} | {
+        f"{name}_of_all": _entry(whole, nothing) for name, (whole, _, _) in found.items()
     }
 
 

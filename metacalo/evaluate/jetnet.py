@@ -48,7 +48,8 @@ def jetnet_fpd(
     Args:
         reference: (N, F).
         sample: (M, F).
-        min_samples, max_samples: batch sizes.
+        min_samples: the smallest batch size.
+        max_samples: the largest one.
         batches: per size.
         points: sizes.
         seed: of the draws.

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from metacalo.checkpoint import atomic_folder, save_json
 from metacalo.errors import ShowerFileError
-from metacalo.evaluate.comparison import EvaluateSettings, compare
+from metacalo.evaluate.comparison import compare
 from metacalo.evaluate.plots import profile_figure
+from metacalo.evaluate.reference import EvaluateSettings
 from metacalo.showers.hdf5 import open_showers
 from metacalo.typing import PathLike
 

@@ -1,0 +1,106 @@
+"""The reference that samples are compared with, and how."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from metacalo.config import Settings
+from metacalo.evaluate.checks import FEWEST
+from metacalo.evaluate.classifier import ClassifierTest, classify_observables, classify_voxels
+from metacalo.evaluate.metrics import Cut
+from metacalo.evaluate.observables import Observables, observables
+from metacalo.evaluate.signatures import Signatures, signatures
+from metacalo.showers.hdf5 import Showers
+
+__all__ = ["EvaluateSettings", "Reference", "classified"]
+
+Array = NDArray[np.float64]
+
+
+class EvaluateSettings(Settings):
+    """How two samples are compared.
+
+    Attributes:
+        seed: fixes every random choice; the same seed gives the same figures.
+        max_showers: showers read from either file, drawn at random; bounds time and memory.
+        classifiers: train the two classifiers, which take most of the time.
+        rotations: fifths of the sample that the classifiers are tested on (5: every shower).
+        splits: random halvings of the reference over which what depends on the number of showers is averaged.
+        calochallenge: add FPD and KPD by the CaloChallenge's definitions; by default where a file keeps its layout.
+    """
+
+    seed: int = Field(default=0, ge=0)
+    max_showers: int = Field(default=10_000, ge=FEWEST)
+    classifiers: bool = True
+    rotations: int = Field(default=5, ge=1, le=5)
+    splits: int = Field(default=5, ge=1)
+    calochallenge: bool | None = None
+
+    def draw(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        """`rows`, or `max_showers` of them drawn at random, in their order."""
+        if len(rows) <= self.max_showers:
+            return rows
+        order = np.random.default_rng(self.seed).permutation(len(rows))
+        return np.sort(rows[order[: self.max_showers]])
+
+    def subset(self, showers: Showers) -> Showers:
+        """`showers`, or `max_showers` of them drawn at random."""
+        return showers if len(showers) <= self.max_showers else showers.select(self.draw(np.arange(len(showers))))
+
+
+class Reference:
+    """Geant4 showers that samples are compared with; what does not depend on these is worked out once.
+
+    Attributes:
+        showers: at most `max_showers` of those given.
+        settings: see `EvaluateSettings`.
+    """
+
+    def __init__(self, showers: Showers, settings: EvaluateSettings) -> None:
+        self.showers, self.settings = settings.subset(showers), settings
+        self._floors: dict[tuple[int, int], dict[str, ClassifierTest]] = {}
+
+    def __len__(self) -> int:
+        return len(self.showers)
+
+    @cached_property
+    def observables(self) -> Observables:
+        """Those of all its showers."""
+        return observables(self.showers.showers, self.showers.energy)
+
+    @cached_property
+    def features(self) -> Array:
+        """See `Observables.features`."""
+        return self.observables.features()[0]
+
+    @cached_property
+    def signatures(self) -> Signatures:
+        """Those of all its showers."""
+        return signatures(self.showers)
+
+    def classifier_floors(self, cut: Cut) -> dict[str, ClassifierTest]:
+        """Of the first half of a cut against the second."""
+        key = len(cut.first), len(cut.second)
+        if key not in self._floors:
+            halves = [(self.showers.select(rows), self.features[rows]) for rows in (cut.first, cut.second)]
+            self._floors[key] = classified(*halves[0], *halves[1], self.settings)
+        return self._floors[key]
+
+    def alike(self, energies: Showers) -> Reference:
+        """Itself, or where a part of its showers was left out, that part."""
+        return self if len(energies) == len(self.showers) else Reference(energies, self.settings)
+
+
+def classified(
+    first: Showers, first_features: Array, second: Showers, second_features: Array, settings: EvaluateSettings
+) -> dict[str, ClassifierTest]:
+    """Both classifiers on two samples and their observables (N, F) and (M, F): `low_level` and `high_level`."""
+    told = {"seed": settings.seed, "rotations": settings.rotations}
+    return {
+        "low_level": classify_voxels(first, second, **told),
+        "high_level": classify_observables(first, first_features, second, second_features, **told),
+    }
