@@ -183,36 +183,44 @@ def generate(
 
 @app.command()
 def evaluate(
-    generated: Annotated[Path, typer.Option("--generated", help="Shower file to judge.")],
+    generated: Annotated[list[Path], typer.Option("--generated", help="Shower file to judge; may be repeated.")],
     reference: Annotated[Path, typer.Option("--reference", help="Full-simulation showers.")],
     out: Out = Path("out/evaluation"),
+    labels: Annotated[str | None, typer.Option("--labels", help="What the files are called: AR,diffusion.")] = None,
     unseen_by: Annotated[
         str | None, typer.Option("--unseen-by", help="Leave out the rows this model has seen.")
     ] = None,
     base: Annotated[Path | None, typer.Option("--base", help="Where that model's base lies.")] = None,
     classifiers: Annotated[bool | None, typer.Option(help="Train the two classifiers.")] = None,
+    calochallenge: Annotated[
+        bool | None, typer.Option(help="FPD and KPD by the CaloChallenge's definitions (where a file has its layout).")
+    ] = None,
+    max_showers: Annotated[int | None, typer.Option("--max-showers", help="Read of each file, at most.")] = None,
     config: Config = None,
     seed: Seed = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Compare generated showers with full simulation, every figure beside its Geant4-against-Geant4 floor."""
-    from metacalo.evaluate import EvaluateSettings, evaluate_files, table
+    from metacalo.evaluate import EvaluateSettings, evaluate_files, table, warnings_told
     from metacalo.model import seen_hashes
 
     metrics = evaluate_files(
         generated,
         reference,
         out,
+        labels=labels.split(",") if labels else None,
         seen_hashes=seen_hashes(unseen_by, base=base) if unseen_by else None,
-        settings=EvaluateSettings.resolve(config, classifiers=classifiers, seed=seed),
+        settings=EvaluateSettings.resolve(
+            config, classifiers=classifiers, calochallenge=calochallenge, max_showers=max_showers, seed=seed
+        ),
         command=_command(),
         force=force,
     )
-    for warning in metrics["warnings"]:
+    for warning in warnings_told(metrics):
         _warn(warning)
     if not quiet:
-        _print(table(metrics))
+        _print(table(metrics["samples"]))
         _say(f"figures {out / 'metrics.json'}   picture {out / 'profiles.png'}")
 
 

@@ -160,7 +160,8 @@ def test_every_command_works_with_it(base: Base, sample: Path, tmp_path: Path) -
     metrics = evaluate_files(
         made, sample / "siw" / "showers.h5", tmp_path / "judged", settings=EvaluateSettings(classifiers=False)
     )
-    assert np.isfinite(metrics["mean_w1"]["value"])
+    (found,) = metrics["samples"].values()
+    assert np.isfinite(found["mean_w1"]["value"])
 
 
 def test_what_it_lacks_is_told(base: Base, sample: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from metacalo.evaluate.observables import Observables
 from metacalo.evaluate.plots import profile_figure
 from metacalo.evaluate.profiles import profile_chi2
 from metacalo.evaluate.reference import EvaluateSettings
-from metacalo.evaluate.report import evaluate_files
+from metacalo.evaluate.report import evaluate_files, warnings_told
 from metacalo.evaluate.tables import table
 
 __all__ = [
@@ -24,5 +24,6 @@ __all__ = [
     "response_by_energy",
     "separation_power",
     "table",
+    "warnings_told",
     "wasserstein1",
 ]

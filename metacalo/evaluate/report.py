@@ -1,7 +1,8 @@
-"""Shower files compared, and the comparison written down: figures and pictures."""
+"""Shower files compared, and the comparison written down: figures, pages and pictures."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,63 +10,126 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metacalo.checkpoint import atomic_folder, save_json
-from metacalo.errors import ShowerFileError
-from metacalo.evaluate.comparison import compare
+from metacalo.errors import ConfigError, ShowerFileError
+from metacalo.evaluate.comparison import PARTS, compare
 from metacalo.evaluate.plots import profile_figure
-from metacalo.evaluate.reference import EvaluateSettings
-from metacalo.showers.hdf5 import open_showers
+from metacalo.evaluate.reference import EvaluateSettings, Reference
+from metacalo.progress import track
+from metacalo.showers.hdf5 import Showers, open_showers
 from metacalo.typing import PathLike
 
-__all__ = ["evaluate_files"]
+__all__ = ["REFERENCE", "evaluate_files", "labels_of", "warnings_told"]
+
+REFERENCE = "Geant4"
+"""Label of the reference in tables and pictures."""
 
 
 def evaluate_files(
-    generated: PathLike,
+    generated: PathLike | Sequence[PathLike],
     reference: PathLike,
     out: PathLike,
     *,
+    labels: Sequence[str] | None = None,
     seen_hashes: NDArray[np.int64] | None = None,
     settings: EvaluateSettings | None = None,
     command: str | None = None,
     force: bool = False,
 ) -> dict[str, Any]:
-    """Compares two shower files and writes the folder `out` with `metrics.json` and `profiles.png`.
+    """Compares shower files with a reference and writes the folder `out` with `metrics.json` and `profiles.png`.
 
     Args:
-        generated: file of generated showers.
+        generated: file of generated showers, or several.
         reference: file of Geant4 showers.
         out: folder to make.
-        seen_hashes: hashes (as of `ShowerFile.hashes`) of showers that the generator was adapted with; they
+        labels: what the generated files are called; by default their names without extension.
+        seen_hashes: hashes (as of `ShowerFile.hashes`) of showers that the generators were adapted with; they
             are left out of the reference, which must be of unseen showers; the no-copy test is against them.
         settings: seed, sizes and whether to train classifiers.
         command: the command line, kept with the result.
         force: replace `out` if it exists.
 
     Returns:
-        The content of `metrics.json`: the dictionary of `compare`, the settings and the names of the files.
+        The content of `metrics.json`: `samples` (label to the dictionary of `compare`), `left_out` (reference showers
+        that the generators had seen), `files`, `settings` and `command`.
 
     Raises:
-        ShowerFileError: a file cannot be read, or the two cannot be compared.
+        ShowerFileError: a file cannot be read, or two cannot be compared.
+        ConfigError: the labels are not as many as the files, not different, or the reference's.
         OutputError: `out` exists and not `force`, or cannot be written.
     """
+    files = [generated] if isinstance(generated, str | Path) else list(generated)
+    named = dict(zip(labels_of(files, labels), files, strict=True))
     settings = settings or EvaluateSettings()
     with atomic_folder(out, force=force) as folder:
-        with open_showers(generated) as file:
-            ours = file.load(settings.draw(np.arange(len(file))))
-        with open_showers(reference) as file:
-            seen = np.zeros(len(file), bool) if seen_hashes is None else np.isin(file.hashes(), seen_hashes)
-            rows = np.flatnonzero(~seen)
-            if len(rows) == 0:
-                raise ShowerFileError(f"{reference}: every shower was used for the adaptation; give another reference")
-            theirs = file.load(settings.draw(rows))
-            shots = file.load(settings.draw(np.flatnonzero(seen)))
-        metrics = compare(ours, theirs, settings, shots=shots)
-        metrics["showers"]["left_out"] = int(seen.sum())
-        metrics |= {
+        if settings.calochallenge is None:
+            asked = any(_keeps_challenge_layout(path) for path in (reference, *files))
+            settings = settings.model_copy(update={"calochallenge": asked})
+        theirs, shots, left_out = _reference(reference, seen_hashes, settings)
+        samples: dict[str, Showers] = {REFERENCE: theirs.showers}
+        metrics: dict[str, Any] = {}
+        with track("evaluate", PARTS * len(named)) as bar:
+            for label, path in named.items():
+                with open_showers(path) as file:
+                    samples[label] = file.load(settings.draw(np.arange(len(file))))
+                try:
+                    metrics[label] = compare(samples[label], theirs, shots=shots, done=bar.advance)
+                except ShowerFileError as error:
+                    raise ShowerFileError(f"{path} against {reference}: {error}") from None
+        result = {
+            "samples": metrics,
+            "left_out": left_out,
             "settings": settings.model_dump(),
-            "files": {"generated": str(generated), "reference": str(reference)},
+            "files": {"generated": {label: str(path) for label, path in named.items()}, "reference": str(reference)},
             "command": command,
         }
-        save_json(folder / "metrics.json", metrics)
-        profile_figure({"Geant4": theirs, "generated": ours}, folder / "profiles.png", title=Path(generated).stem)
-    return metrics
+        save_json(folder / "metrics.json", result)
+        profile_figure(samples, folder / "profiles.png", title=", ".join(named))
+    return result
+
+
+def labels_of(files: Sequence[PathLike], labels: Sequence[str] | None = None) -> list[str]:
+    """What each generated file is called: the labels given, or file names, with folders where names are equal.
+
+    Raises:
+        ConfigError: the labels are not as many as the files, not different, or the reference's.
+    """
+    if not files:
+        message = "no generated file to compare; name one with --generated"
+        raise ConfigError(message)
+    names = [Path(path).stem for path in files]
+    if len(set(names)) < len(names):
+        names = [str(Path(path).with_suffix("")) for path in files]
+    found = list(labels) if labels else names
+    if len(found) != len(files):
+        raise ConfigError(f"--labels names {len(found)} and --generated {len(files)} samples; give as many of either")
+    if len(set(found)) < len(found) or REFERENCE in found:
+        raise ConfigError(f"--labels {','.join(found)}: each must be another one, and none '{REFERENCE}'")
+    return found
+
+
+def _keeps_challenge_layout(path: PathLike) -> bool:
+    with open_showers(path) as file:
+        return file.convention == "calochallenge"
+
+
+def _reference(
+    path: PathLike, seen_hashes: NDArray[np.int64] | None, settings: EvaluateSettings
+) -> tuple[Reference, Showers, int]:
+    """Reference showers that no generator has seen, those that it has, and how many these are in the file."""
+    with open_showers(path) as file:
+        seen = np.zeros(len(file), bool) if seen_hashes is None else np.isin(file.hashes(), seen_hashes)
+        rows = np.flatnonzero(~seen)
+        if len(rows) == 0:
+            raise ShowerFileError(f"{path}: every shower was used for the adaptation; give another reference")
+        shots = file.load(settings.draw(np.flatnonzero(seen)))
+        return Reference(file.load(settings.draw(rows)), settings), shots, int(seen.sum())
+
+
+def warnings_told(metrics: Mapping[str, Any]) -> list[str]:
+    """The warnings of all samples of `metrics.json`, with the label where there are several samples."""
+    samples = metrics["samples"]
+    return [
+        f"{label}: {warning}" if len(samples) > 1 else warning
+        for label, found in samples.items()
+        for warning in found["warnings"]
+    ]

@@ -23,15 +23,17 @@ def test_figures_picture_and_table(command, generated, sample, adapted, tmp_path
     assert ran.code == 0
     assert sorted(path.name for path in out.iterdir()) == ["metrics.json", "profiles.png"]
     assert (out / "profiles.png").read_bytes().startswith(b"\x89PNG")
-    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-    assert metrics["showers"] == {"generated": 60, "reference": 60, "floor": [30, 30], "left_out": 60}
+    told = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    metrics = told["samples"]["showers"]
+    assert metrics["showers"] == {"generated": 60, "reference": 60, "floor": [30, 30]}
+    assert told["left_out"] == 60
     assert metrics["low_level_auc"] is metrics["high_level_auc"] is None
     assert metrics["copies"]["shots"] == 60
     assert metrics["diversity"]["generated"]["showers"] == 60
     assert metrics["mean_w1"]["value"] > 0 < metrics["mean_w1"]["floor"]
     assert metrics["response"]["reference"]["mean"] == pytest.approx(1, abs=0.05)
-    assert metrics["settings"]["seed"] == 3
-    assert metrics["command"].startswith("metacalo evaluate --generated ")
+    assert told["settings"]["seed"] == 3
+    assert told["command"].startswith("metacalo evaluate --generated ")
     for words in (
         "60 generated against 60 reference showers",
         "mean W1",
@@ -47,16 +49,17 @@ def test_figures_picture_and_table(command, generated, sample, adapted, tmp_path
     assert f"{metrics['mean_w1']['value']:.3f}" in ran.out
     warnings = ran.err.splitlines()
     assert warnings == [f"warning: {text}" for text in metrics["warnings"]]
-    assert "warning: only 60 generated showers: the figures are rough" in warnings
+    assert any("only 60 generated showers: a mean is known to 0.13" in warning for warning in warnings)
 
 
 def test_without_unseen_by_all_showers_are_the_reference(command, generated, sample, tmp_path):
     told = ("--generated", generated, "--reference", sample, "--out", tmp_path / "x")
     ran = command("evaluate", *told, "--no-classifiers", "--quiet")
     assert (ran.code, ran.out) == (0, "")
-    metrics = json.loads((tmp_path / "x" / "metrics.json").read_text(encoding="utf-8"))
+    told = json.loads((tmp_path / "x" / "metrics.json").read_text(encoding="utf-8"))
+    metrics = told["samples"]["showers"]
     assert metrics["showers"]["reference"] == 120
-    assert metrics["showers"]["left_out"] == 0
+    assert told["left_out"] == 0
     assert metrics["copies"] is None
 
 
@@ -64,4 +67,24 @@ def test_geant4_against_itself_is_noticed(command, sample, tmp_path):
     told = ("--generated", sample, "--reference", sample, "--out", tmp_path / "x")
     ran = command("evaluate", *told, "--no-classifiers")
     assert ran.code == 0
-    assert "warning: 120 showers are in both samples: the comparison flatters the generator\n" in ran.err
+    assert (
+        "warning: 120 showers are in both samples: distances are too small, and classifiers mean nothing\n" in ran.err
+    )
+
+
+def test_several_files_with_labels(command, generated, sample, tmp_path):
+    both = ("--generated", generated, "--generated", sample, "--labels", "AR,again")
+    ran = command("evaluate", *both, "--reference", sample, "--out", tmp_path / "x", "--no-classifiers")
+    assert ran.code == 0
+    assert "AR" in ran.out
+    assert "again" in ran.out
+    assert "warning: again: 120 showers are in both samples" in ran.err
+
+
+def test_labels_that_do_not_fit_are_one_sentence(command, generated, sample, tmp_path):
+    ran = command(
+        "evaluate", "--generated", generated, "--labels", "A,B", "--reference", sample, "--out", tmp_path / "x"
+    )
+    assert ran.code == 2
+    assert ran.err == "metacalo: --labels names 2 and --generated 1 samples; give as many of either\n"
+    assert not (tmp_path / "x").exists()

@@ -106,7 +106,7 @@ def test_geant4_halves_agree_and_a_wrong_depth_does_not(halves):
     json.dumps(bad, allow_nan=False)
     console = Console(width=120)
     with console.capture() as capture:
-        console.print(table(bad))
+        console.print(table({"wrong": bad}))
     told = {line.split("│")[1].strip(): line for line in capture.get().splitlines() if line.count("│") == 4}
     assert f"{depth['value']:.2f} ± {depth['error']:.2f}" in told["chi2/ndf, mean longitudinal profile"]
     assert f"{depth['floor']:.2f} ± {depth['floor_error']:.2f}" in told["chi2/ndf, mean longitudinal profile"]

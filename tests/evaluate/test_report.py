@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,9 @@ import pytest
 from rich.console import Console
 
 from metacalo.errors import ConfigError, OutputError, ShowerFileError
-from metacalo.evaluate import EvaluateSettings, compare, evaluate_files, table
+from metacalo.evaluate import EvaluateSettings, compare, evaluate_files, table, warnings_told
+from metacalo.evaluate.jetnet import jetnet_fpd, jetnet_kpd
+from metacalo.evaluate.report import labels_of
 from metacalo.showers import write_showers
 
 FAST = EvaluateSettings(classifiers=False, splits=2)
@@ -64,8 +67,11 @@ def test_a_wrong_response_is_seen_in_the_response_and_not_in_the_shape(halves, t
 
 def test_a_library_is_not_diverse_and_copies_its_shots(halves, frozen):
     metrics = compare(frozen, halves[1], FAST, shots=halves[0].select(np.arange(50)))
-    assert metrics["diversity"]["generated"]["showers"] == 400
+    n = metrics["diversity"]["generated"]["showers"]
+    assert n == metrics["showers"]["generated"] <= 400  # those with energies of the reference's range
     assert metrics["diversity"]["generated"]["distinct"] <= 50
+    assert metrics["recall"]["value"] < 0.8 * metrics["recall"]["floor"]
+    assert metrics["coverage"]["value"] < 0.8 * metrics["coverage"]["floor"]
     assert metrics["diversity"]["nearest"]["value"] < 0.05 < 0.9 < metrics["diversity"]["nearest"]["floor"]
     assert metrics["copies"]["shots"] == 50
     assert metrics["copies"]["share"]["value"] == 1
@@ -74,41 +80,75 @@ def test_a_library_is_not_diverse_and_copies_its_shots(halves, frozen):
     json.dumps(metrics, allow_nan=False)
     console = Console(width=120)
     with console.capture() as capture:
-        console.print(table(metrics))
+        console.print(table({"generated": metrics}))
     told = {line.split("│")[1].strip(): line for line in capture.get().splitlines() if line.count("│") == 4}
-    assert f"{metrics['diversity']['generated']['distinct']} of 400" in told["distinct showers"]
+    assert f"{metrics['diversity']['generated']['distinct']} of {n}" in told["distinct showers"]
     assert "1.000" in told["share too near to a shot"]
 
 
 def test_response_is_told_in_bins_of_energy_and_empty_ones_are_none(halves):
-    high = halves[1].select(np.flatnonzero(halves[1].energy > 8000))
-    metrics = compare(high, halves[0], FAST)
+    rows = np.flatnonzero((halves[1].energy < 5000) | (halves[1].energy > 16_000))
+    metrics = compare(halves[1].select(rows), halves[0], FAST)
     binned = metrics["response_by_energy"]
     assert len(binned["edges"]) == 6
     assert sum(binned["reference"]["showers"]) == 400
-    assert binned["generated"]["showers"][0] == 0
-    assert binned["generated"]["mean"][0] is binned["generated"]["width_error"][0] is None
+    assert binned["generated"]["showers"][2] < 10 < binned["reference"]["showers"][2]
     means, errors = binned["generated"]["mean"], binned["generated"]["mean_error"]
     assert means[-1] == pytest.approx(binned["reference"]["mean"][-1], abs=5 * errors[-1])
+    binned["generated"]["mean"][2] = None
     console = Console(width=120)
     with console.capture() as capture:
-        console.print(table(metrics))
+        console.print(table({"generated": metrics}))
     edges = [f"{edge / 1000:.3g}" for edge in binned["edges"]]
     assert f"mean, width at {edges[0]} - {edges[1]} GeV" in capture.get()
     assert f"{means[-1]:.4f} ± {errors[-1]:.4f}, {binned['generated']['width'][-1]:.4f}" in capture.get()
 
 
-def test_what_spoils_a_comparison_is_told(halves):
-    reference = halves[0]
-    few = reference.select(np.flatnonzero(reference.energy > np.quantile(reference.energy, 0.85)))
-    warnings = " | ".join(compare(replace(few, energy=few.energy * 3), reference, FAST)["warnings"])
-    assert "only 60 generated showers" in warnings
-    assert "energies outside the reference's range" in warnings
+def test_few_showers_are_told_with_the_uncertainty_that_they_imply(halves):
+    (warning,) = compare(halves[1].select(np.arange(60)), halves[0].select(np.arange(200)), FAST)["warnings"]
+    # 1 / sqrt 60, and Hanley and McNeil's error of an AUC of 0.5 with 60 on either side
+    assert warning == "only 60 generated showers: a mean is known to 0.13 standard deviations, an AUC to 0.05"
+
+
+def test_energies_that_only_one_sample_has_are_left_out(halves):
+    high = halves[1].select(np.flatnonzero(halves[1].energy > 10_000))
+    metrics = compare(high, halves[0], FAST)
+    (told,) = metrics["warnings"]
+    assert re.match(r"compared between 9\.9.* and .* GeV only, .*: 0% of the generated and 47% of the reference", told)
+    assert metrics["showers"]["generated"] == len(high)
+    assert 0.4 * 400 < metrics["showers"]["reference"] < 0.6 * 400
+    assert metrics["response_by_energy"]["edges"][0] > 9800
+    far = replace(high, energy=high.energy * 100)
+    with pytest.raises(ShowerFileError, match="fewer than 20 showers of either have energies that both have"):
+        compare(far, halves[0], FAST)
+
+
+def test_other_spectra_are_told(halves):
+    lower = halves[1].select(np.argsort(halves[1].energy)[:250])
+    warnings = " | ".join(compare(lower, halves[0].select(np.argsort(halves[0].energy)[150:]), FAST)["warnings"])
+    assert "compared between" in warnings
+    steep = halves[1].select(np.sort(np.argsort(halves[1].energy)[np.unique((np.arange(400) / 20) ** 2).astype(int)]))
+    warnings = " | ".join(compare(steep, halves[0], FAST)["warnings"])
     assert "different spectra of energy" in warnings
     assert "theta" not in warnings
-    assert "in both samples" not in warnings
-    (shared,) = compare(reference, reference, FAST)["warnings"]
-    assert shared.startswith("400 showers are in both samples")
+
+
+def test_showers_in_both_samples_are_told_and_no_classifier_is_trained(halves):
+    settings = EvaluateSettings(splits=1, rotations=1)
+    metrics = compare(halves[0], halves[0], settings)
+    (told,) = metrics["warnings"]
+    assert told == "400 showers are in both samples: distances are too small, and classifiers mean nothing"
+    assert metrics["low_level_auc"] is metrics["high_level_jsd"] is None
+
+
+def test_another_scale_and_empty_showers_are_told(halves):
+    raw = replace(halves[1], showers=halves[1].showers * np.float32(0.05))
+    raw.showers[:7] = 0
+    warnings = compare(raw, halves[0], FAST)["warnings"]
+    assert warnings[0] == "7 of 400 generated showers are empty (all voxels are 0)"
+    assert "one may hold raw deposits" in warnings[1]
+    scale = float(re.search(r"--scale ([0-9.]+) brings", warnings[1])[1])
+    assert scale == pytest.approx(20, rel=0.04)
 
 
 def test_another_detector_is_told(halves):
@@ -121,6 +161,7 @@ def test_another_detector_is_told(halves):
 def test_empty_generated_showers_give_figures_and_no_nan(halves):
     nothing = replace(halves[1], showers=np.zeros_like(halves[1].showers))
     metrics = compare(nothing, halves[0], FAST)
+    assert metrics["warnings"] == ["400 of 400 generated showers are empty (all voxels are 0)"]
     assert metrics["response"]["generated"] == {"mean": 0.0, "width": 0.0}
     assert metrics["mean_w1"]["value"] > 1
     json.dumps(metrics, allow_nan=False)
@@ -139,19 +180,72 @@ def test_what_cannot_be_compared_is_an_error(halves):
 def test_files_become_a_folder_of_metrics_and_a_picture(files, tmp_path, halves):
     out = tmp_path / "result"
     seen = halves[0].hashes()[:150]
-    metrics = evaluate_files(*files, out, seen_hashes=seen, settings=FAST, command="metacalo evaluate a b")
-    assert sorted(path.name for path in out.iterdir()) == ["metrics.json", "profiles.png"]
-    assert json.loads((out / "metrics.json").read_text()) == metrics
-    assert metrics["showers"] == {"generated": 400, "reference": 250, "floor": [125, 125], "left_out": 150}
-    assert metrics["files"] == {"generated": str(files[0]), "reference": str(files[1])}
-    assert metrics["settings"]["splits"] == 2
+    told = evaluate_files(files[0], files[1], out, seen_hashes=seen, settings=FAST, command="metacalo evaluate a b")
+    assert json.loads((out / "metrics.json").read_text()) == told
+    assert (out / "profiles.png").read_bytes().startswith(b"\x89PNG")
+    metrics = told["samples"]["generated"]
+    assert metrics["showers"] == {"generated": 400, "reference": 250, "floor": [125, 125]}
+    assert told["left_out"] == 150
+    assert told["files"] == {"generated": {"generated": str(files[0])}, "reference": str(files[1])}
+    assert told["settings"]["splits"] == 2
+    assert told["settings"]["calochallenge"] is False
     assert metrics["copies"]["shots"] == 150
     assert metrics["copies"]["share"]["value"] < 0.1
-    assert metrics["command"] == "metacalo evaluate a b"
+    assert told["command"] == "metacalo evaluate a b"
     with pytest.raises(OutputError, match="exists already"):
         evaluate_files(*files, out, settings=FAST)
     smaller = FAST.model_copy(update={"max_showers": 50})
-    assert evaluate_files(*files, out, settings=smaller, force=True)["showers"]["reference"] == 50
+    again = evaluate_files(*files, out, settings=smaller, force=True)
+    assert again["samples"]["generated"]["showers"]["reference"] == 50
+
+
+def test_several_files_stand_side_by_side_with_the_figures_that_each_has_alone(files, tmp_path, halves):
+    other = tmp_path / "other.h5"
+    write_showers(other, halves[1])
+    told = evaluate_files([files[0], other], files[1], tmp_path / "x", labels=["too much", "[b]fine"], settings=FAST)
+    alone = evaluate_files(other, files[1], tmp_path / "y", settings=FAST)
+    assert told["samples"]["[b]fine"] == alone["samples"]["other"]
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(table(told["samples"]))
+    (row,) = [line for line in capture.get().splitlines() if "mean W1" in line]
+    values = [f"{told['samples'][label]['mean_w1']['value']:.3f}" for label in ("too much", "[b]fine")]
+    assert row.index(values[0]) < row.index(values[1])
+    assert "[b]fine" in capture.get()
+    assert warnings_told(told) == [
+        f"{label}: {warning}" for label, found in told["samples"].items() for warning in found["warnings"]
+    ]
+
+
+def test_labels_must_fit_the_files():
+    assert labels_of(["a/x.h5", "b/x.h5"]) == ["a/x", "b/x"]
+    for files, labels, match in (
+        (["x.h5"], ["A", "B"], "--labels names 2 and --generated 1 samples"),
+        (["x.h5", "y.h5"], ["A", "A"], "each must be another one"),
+        (["x.h5"], ["Geant4"], "none 'Geant4'"),
+        ([], None, "no generated file"),
+    ):
+        with pytest.raises(ConfigError, match=match):
+            labels_of(files, labels)
+
+
+def test_files_of_different_conventions_compare_and_the_challenge_has_its_figures(monkeypatch, tmp_path, files, halves):
+    flat = tmp_path / "flat.h5"
+    upright = np.full(400, np.pi / 2, np.float32)
+    write_showers(flat, replace(halves[1], theta=upright, phi=0 * upright), convention="calochallenge")
+    fast = {"min_samples": 200, "max_samples": 400, "batches": 1, "points": 3}
+    monkeypatch.setattr("metacalo.evaluate.calochallenge.jetnet_fpd", lambda *both: jetnet_fpd(*both, **fast))
+    monkeypatch.setattr("metacalo.evaluate.calochallenge.jetnet_kpd", lambda *both: jetnet_kpd(*both, batch_size=200))
+    told = evaluate_files(flat, files[1], tmp_path / "x", settings=FAST)
+    found = told["samples"]["flat"]
+    assert told["settings"]["calochallenge"] is True
+    assert any("different spectra of theta" in warning for warning in found["warnings"])
+    assert found["groups"]["response"]["w1"]["value"] < 0.3
+    assert found["calochallenge"]["fpd"]["value"] > found["calochallenge"]["fpd_of_all"]["value"] > 0
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(table(told["samples"]))
+    assert f"{found['calochallenge']['fpd_of_all']['value'] * 1e3:.1f}" in capture.get()
 
 
 def test_a_reference_of_seen_showers_only_is_an_error_and_leaves_nothing(files, tmp_path, halves):
@@ -165,7 +259,7 @@ def test_the_table_shows_values_beside_floors(halves, too_much):
     metrics["high_level_auc"] = {"value": 0.91, "error": 0.01, "floor": None, "floor_error": None}
     console = Console(width=120, record=True, file=None, quiet=False)
     with console.capture() as capture:
-        console.print(table(metrics))
+        console.print(table({"generated": metrics}))
     text = capture.get()
     assert "400 generated against 400 reference showers" in text
     assert "200 reference showers against 200 others" in text
