@@ -99,8 +99,8 @@ def test_wrong_batches_are_refused(tmp_path: Path, siw: Showers) -> None:
         ShowerWriter(tmp_path / "out.h5", Grid(18, 50, 45)) as writer,
     ):
         writer.append(siw)
-    with pytest.raises(OutputError, match="unknown convention 'hgcal' to write"):
-        write_showers(tmp_path / "out.h5", siw, convention="hgcal")
+    with pytest.raises(OutputError, match="unknown convention 'par05' to write; choose 'par04', "):
+        write_showers(tmp_path / "out.h5", siw, convention="par05")
     assert list(tmp_path.iterdir()) == []
 
 
