@@ -217,6 +217,44 @@ def evaluate(
 
 
 @app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="Shower file of any convention, or a Par04 ROOT ntuple.")],
+    to: Annotated[str, typer.Option("--to", help="par04, calochallenge or hgcal.")],
+    out: Annotated[Path, typer.Option("--out", help="HDF5 file to write.")],
+    group: Annotated[str | None, typer.Option("--group", help="Which detector of a file that holds several.")] = None,
+    grid: Annotated[
+        str | None, typer.Option("--grid", help="Coarser mesh in r, phi, z, such as 9x16x45: cells are added up.")
+    ] = None,
+    mesh: Annotated[str | None, typer.Option("--mesh", help="Mesh of a ROOT ntuple, such as 18x50x45.")] = None,
+    scale: Annotated[
+        float | None,
+        typer.Option(
+            "--scale", help="Factor on deposits; CaloChallenge files hold them divided by the sampling fraction 0.033."
+        ),
+    ] = None,
+    showers: Annotated[int | None, typer.Option("--showers", help="Only the first ones.")] = None,
+    rows: Annotated[str | None, typer.Option("--rows", help="Only rows first:stop, such as 100:200.")] = None,
+    detector: Annotated[
+        str | None, typer.Option("--detector", help="Detector to describe: task, file or toml.")
+    ] = None,
+    absorber: Absorber = None,
+    active: Active = None,
+    description: Description = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a shower file in another convention, on a coarser mesh, or with its detector described."""
+    from metacalo.convert import ConvertSettings
+    from metacalo.convert import convert as run
+
+    settings = ConvertSettings.resolve(None, to=to, grid=grid, mesh=mesh, scale=scale, showers=showers, rows=rows)
+    described = _described(absorber, active, description) or _detector(detector)
+    written = run(source, out, settings, group=group, described=described, force=force, quiet=quiet, command=_command())
+    if not quiet:
+        _say(f"{written.showers:,} showers of {written.grid} cells written to {written.path} ({written.convention})")
+
+
+@app.command()
 def tasks(
     name: Annotated[str | None, typer.Argument(help="Task to show; all are listed without.")] = None,
     folder: Annotated[list[Path] | None, typer.Option("--folder", help="Folder of tasks of your own.")] = None,
