@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 import warnings
@@ -214,6 +215,31 @@ def evaluate(
     if not quiet:
         _print(table(metrics))
         _say(f"figures {out / 'metrics.json'}   picture {out / 'profiles.png'}")
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help="Shower file (HDF5).")],
+    group: Annotated[str | None, typer.Option("--group", help="Which detector of a file that holds several.")] = None,
+    showers: Annotated[
+        int | None, typer.Option("--showers", help="How many to look at, drawn evenly; by default up to 20,000.")
+    ] = None,
+    picture: Annotated[Path | None, typer.Option("--picture", help="PNG of the mean shower to write.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Tell what a shower file is, and what is wrong with it."""
+    from metacalo.inspect import inspect as run
+    from metacalo.inspect_table import draw_inspection, inspection_table
+
+    found = run(file, group=group, showers=showers, quiet=quiet)
+    if picture is not None:
+        draw_inspection(found, picture, force=force)
+    if as_json:
+        _say(json.dumps(found.as_json(), indent=2, allow_nan=False))
+    elif not quiet:
+        _print(inspection_table(found))
 
 
 @app.command()

@@ -22,7 +22,7 @@ from metacalo.showers.conventions import Convention
 from metacalo.showers.detector import Detector
 from metacalo.showers.grid import Grid
 from metacalo.showers.hdf5 import ShowerFile, Showers, open_showers
-from metacalo.showers.layouts import LAYOUT_ATTRIBUTES
+from metacalo.showers.layouts import DETECTOR_ATTRIBUTES, LAYOUT_ATTRIBUTES
 from metacalo.showers.ntuple import NtupleFile, is_root, open_ntuple
 from metacalo.showers.rebin import coarser_grid, parse_mesh, rebin
 from metacalo.showers.writer import ShowerWriter
@@ -32,19 +32,6 @@ __all__ = ["ConversionWarning", "ConvertSettings", "Converted", "convert"]
 
 BATCH_BYTES: Final = 64 * 2**20  # of voxels that are in memory at a time
 LARGEST_ATTRIBUTE: Final = 60_000  # bytes; HDF5 refuses 64 KiB
-DETECTOR_ATTRIBUTES: Final = (
-    "detector",
-    "layers",
-    "absorber_material",
-    "absorber_thickness_mm",
-    "active_material",
-    "active_thickness_mm",
-    "n_layers",
-    "X0_mm",
-    "R_M_mm",
-    "E_c_MeV",
-    "sampling_fraction",
-)
 
 
 class ConversionWarning(UserWarning):
@@ -218,6 +205,8 @@ def _kept(attributes: Mapping[str, Any], settings: ConvertSettings, described: b
     kept = {key: value for key, value in attributes.items() if key not in rewritten and _can_be_written(value)}
     if settings.scale != 1 and np.isscalar(kept.get("threshold_MeV")):
         kept["threshold_MeV"] = kept["threshold_MeV"] * settings.scale
+    if settings.scale != 1 and "scoring" in kept:
+        kept["scoring"] = f"{kept['scoring']}; times {settings.scale:g}"
     return kept
 
 

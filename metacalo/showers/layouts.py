@@ -17,12 +17,27 @@ from metacalo.showers.conventions import Convention, flatten_calochallenge, hgca
 from metacalo.showers.grid import Grid
 from metacalo.showers.hdf5 import Showers
 
-__all__ = ["LAYOUTS", "LAYOUT_ATTRIBUTES", "layout_attributes"]
+__all__ = ["DETECTOR_ATTRIBUTES", "LAYOUTS", "LAYOUT_ATTRIBUTES", "layout_attributes"]
 
 CHUNK: Final = 64  # showers
 
 LAYOUT_ATTRIBUTES: Final = ("axes", "units", "n_r", "n_phi", "n_z", "dr_mm", "dz_mm")
 """Attributes that describe the layout and the mesh, and nothing of where the showers come from."""
+
+DETECTOR_ATTRIBUTES: Final = (
+    "detector",
+    "layers",
+    "absorber_material",
+    "absorber_thickness_mm",
+    "active_material",
+    "active_thickness_mm",
+    "n_layers",
+    "X0_mm",
+    "R_M_mm",
+    "E_c_MeV",
+    "sampling_fraction",
+)
+"""Attributes that `Detector.to_attributes` may write, but for cell sizes."""
 
 
 def layout_attributes(grid: Grid, convention: Convention) -> dict[str, Any]:

@@ -167,19 +167,19 @@ class NtupleFile:
 
     def _mesh(self) -> tuple[int, int, int]:
         """The smallest published mesh that holds all indices, else just as many cells as they count."""
-        highest = np.zeros(3, np.int64)
-        for indices in self._blocks():
-            highest = np.maximum(highest, [index.max(initial=0) for index in indices])
-        needed = highest + 1
-        if (needed > MOST_CELLS).any():
-            raise ShowerFileError(
-                f"{self.path}: cell indices reach {highest.max()}, which no mesh has; give the mesh by --mesh, such as "
-                "18x50x45, and cells beyond it are left out"
+        n_r = n_phi = n_z = 1
+        for r, phi, z in self._blocks():
+            n_r, n_phi, n_z = (
+                max(known, int(index.max(initial=0)) + 1) for known, index in ((n_r, r), (n_phi, phi), (n_z, z))
             )
-        mesh = next(
-            (mesh for mesh in MESHES if (needed <= mesh).all()), (int(needed[0]), int(needed[1]), int(needed[2]))
-        )
-        if mesh != tuple(needed):
+        needed = (n_r, n_phi, n_z)
+        if max(needed) > MOST_CELLS:
+            raise ShowerFileError(
+                f"{self.path}: cell indices reach {max(needed) - 1}, which no mesh has; give the mesh by --mesh, such "
+                "as 18x50x45, and cells beyond it are left out"
+            )
+        mesh = next((mesh for mesh in MESHES if np.less_equal(needed, mesh).all()), needed)
+        if mesh != needed:
             warnings.warn(
                 f"{self.path}: cell indices count {' x '.join(map(str, needed))} cells; the mesh is taken to be "
                 f"{' x '.join(map(str, mesh))} (--mesh tells another)",
