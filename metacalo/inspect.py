@@ -81,6 +81,7 @@ class Inspection:
         showers, inspected: how many there are, and how many were looked at.
         grid: the mesh; cell sizes are NaN where neither the file nor its detector tells them.
         detector: what the file describes; None where it does not, or where that cannot be.
+        assumed: true where not the file tells the detector, but its convention or its name.
         energy_GeV: least and greatest incident energy in GeV, of all that are right.
         energies_GeV: the energies, where they are a few discrete ones; else empty.
         theta, phi: least and greatest angle in rad.
@@ -100,6 +101,7 @@ class Inspection:
     inspected: int
     grid: Grid
     detector: Detector | None
+    assumed: bool
     energy_GeV: Range  # noqa: N815
     energies_GeV: tuple[float, ...]  # noqa: N815
     theta: Range
@@ -167,6 +169,7 @@ def inspect(path: PathLike, *, group: str | None = None, showers: int | None = N
             inspected=census.showers,
             grid=file.grid,
             detector=file.detector,
+            assumed=file.detector is not None and not {"active_material", "layers"} & set(file.attributes),
             energy_GeV=_range(file.energy[file.energy > 0] / 1000.0),
             energies_GeV=_discrete(file.energy / 1000.0),
             theta=_range(file.theta),

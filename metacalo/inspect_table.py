@@ -66,7 +66,7 @@ def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
     yield "convention", found.convention
     yield "showers", f"{found.showers:,}{looked}"
     yield "mesh", f"{found.grid} in r, phi, z; {_cells(found.grid)}"
-    yield "detector", _detector(found.detector)
+    yield "detector", _detector(found.detector) + (" (not told, but assumed)" if found.assumed else "")
     discrete = ", ".join(f"{energy:g}" for energy in found.energies_GeV)
     yield "energy", f"{_span(found.energy_GeV)} GeV" + (f": {discrete}" if len(found.energies_GeV) > 1 else "")
     yield "theta, phi", f"{_span(found.theta)} rad, {_span(found.phi)} rad"

@@ -29,9 +29,13 @@ def write_ntuple(path: Path, showers: Showers, *, angles: bool = True, one_tree:
     trees = {"events": particle | cells} if one_tree else {"global": particle, "virtualReadout": cells}
     with uproot.recreate(path) as file:
         for name, branches in trees.items():
-            tree = file.mktree(name, {key: _kind(values) for key, values in branches.items()})
-            tree.extend(branches)
+            write_tree(file, name, branches)
     return path
+
+
+def write_tree(file: uproot.WritableFile, name: str, branches: dict[str, awkward.Array | np.ndarray]) -> None:
+    """A TTree of those branches."""
+    file.mktree(name, {key: _kind(values) for key, values in branches.items()}).extend(branches)
 
 
 def _kind(values: awkward.Array | np.ndarray) -> object:

@@ -54,19 +54,20 @@ def scale_of(response: float, detector: Detector | None) -> str:
 
 def _voxels(census: Census) -> list[str]:
     told = (
-        (census.negative, "voxels below 0", "set them to 0 or drop the rows"),
-        (census.not_finite, "voxels that are NaN or infinite", "drop the rows"),
-        (census.empty, "showers without a deposit", "drop them unless they are real misses"),
-        (census.duplicates(), "showers that are copies of earlier ones", "drop them, or they count twice"),
+        (census.negative, "voxel{s} below 0", "set to 0, or drop the row{s}"),
+        (census.not_finite, "voxel{s} NaN or infinite", "drop the row{s}"),
+        (census.empty, "shower{s} without a deposit", "drop what is no real miss"),
+        (census.duplicates(), "shower{s} equal to an earlier one", "drop what would count twice"),
     )
-    return [f"{_counted(wrong, what)}; {mend}" for wrong, what, mend in told if wrong.count]
+    return [_counted(wrong, what, mend) for wrong, what, mend in told if wrong.count]
 
 
-def _counted(wrong: Wrong, what: str) -> str:
-    more = ", ..." if wrong.showers > len(wrong.rows) else ""
-    rows = ", ".join(map(str, wrong.rows)) + more
-    inside = f" in {wrong.showers:,} showers" if wrong.showers != wrong.count else ""
-    return f"{wrong.count:,} {what}{inside} (row{'s' if wrong.showers > 1 else ''} {rows})"
+def _counted(wrong: Wrong, what: str, mend: str) -> str:
+    rows = ", ".join(map(str, wrong.rows)) + (", ..." if wrong.showers > len(wrong.rows) else "")
+    inside = f" in {wrong.showers:,} showers" if 1 < wrong.showers != wrong.count else ""
+    several = "s" if wrong.showers > 1 else ""
+    named = what.format(s="s" if wrong.count > 1 else "")
+    return f"{wrong.count:,} {named}{inside} (row{several} {rows}); {mend.format(s=several)}"
 
 
 def _response(response: Array, rows: NDArray[np.int64], energy: Array) -> list[str]:
