@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 import warnings
@@ -222,6 +223,69 @@ def evaluate(
     if not quiet:
         _print(table(metrics["samples"]))
         _say(f"figures {out / 'metrics.json'}   picture {out / 'profiles.png'}")
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help="Shower file (HDF5).")],
+    group: Annotated[str | None, typer.Option("--group", help="Which detector of a file that holds several.")] = None,
+    showers: Annotated[
+        int | None, typer.Option("--showers", help="How many to look at, drawn evenly; by default up to 20,000.")
+    ] = None,
+    picture: Annotated[Path | None, typer.Option("--picture", help="PNG of the mean shower to write.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Tell what a shower file is, and what is wrong with it."""
+    from metacalo.inspect import inspect as run
+    from metacalo.inspect_table import draw_inspection, inspection_table
+
+    found = run(file, group=group, showers=showers, quiet=quiet)
+    if picture is not None:
+        draw_inspection(found, picture, force=force)
+    if as_json:
+        _say(json.dumps(found.as_json(), indent=2, allow_nan=False))
+    elif not quiet:
+        _print(inspection_table(found))
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="Shower file of any convention, or a Par04 ROOT ntuple.")],
+    to: Annotated[str, typer.Option("--to", help="par04, calochallenge or hgcal.")],
+    out: Annotated[Path, typer.Option("--out", help="HDF5 file to write.")],
+    group: Annotated[str | None, typer.Option("--group", help="Which detector of a file that holds several.")] = None,
+    grid: Annotated[
+        str | None, typer.Option("--grid", help="Coarser mesh in r, phi, z, such as 9x16x45: cells are added up.")
+    ] = None,
+    mesh: Annotated[str | None, typer.Option("--mesh", help="Mesh of a ROOT ntuple, such as 18x50x45.")] = None,
+    scale: Annotated[
+        float | None,
+        typer.Option(
+            "--scale", help="Factor on deposits; CaloChallenge files hold them divided by the sampling fraction 0.033."
+        ),
+    ] = None,
+    showers: Annotated[int | None, typer.Option("--showers", help="Only the first ones.")] = None,
+    rows: Annotated[str | None, typer.Option("--rows", help="Only rows first:stop, such as 100:200.")] = None,
+    detector: Annotated[
+        str | None, typer.Option("--detector", help="Detector to describe: task, file or toml.")
+    ] = None,
+    absorber: Absorber = None,
+    active: Active = None,
+    description: Description = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a shower file in another convention, on a coarser mesh, or with its detector described."""
+    from metacalo.convert import ConvertSettings
+    from metacalo.convert import convert as run
+
+    settings = ConvertSettings.resolve(None, to=to, grid=grid, mesh=mesh, scale=scale, showers=showers, rows=rows)
+    described = _described(absorber, active, description) or _detector(detector)
+    written = run(source, out, settings, group=group, described=described, force=force, quiet=quiet, command=_command())
+    if not quiet:
+        _say(f"{written.showers:,} showers of {written.grid} cells written to {written.path} ({written.convention})")
 
 
 @app.command()

@@ -17,7 +17,7 @@ from metacalo.evaluate.observables import SPECTRUM_EDGES, Observables, observabl
 from metacalo.showers.hdf5 import Showers
 from metacalo.typing import PathLike
 
-__all__ = ["profile_figure"]
+__all__ = ["STYLE", "profile_figure"]
 
 Array = NDArray[np.float64]
 
@@ -30,7 +30,7 @@ _HISTOGRAMS: Final = {
     "longitudinal_mean": "mean shower depth (layers)",
     "occupancy": "occupancy (fraction of voxels with energy)",
 }
-_STYLE: Final = {
+STYLE: Final = {
     "font.size": 11,
     "axes.labelsize": 12,
     "xtick.labelsize": 10,
@@ -57,7 +57,7 @@ def profile_figure(samples: Mapping[str, Showers], path: PathLike, title: str = 
 
     """
     seen = {label: observables(sample.showers, sample.energy) for label, sample in samples.items()}
-    with context([style.CMS, _STYLE]):
+    with context([style.CMS, STYLE]):
         figure = Figure(figsize=(14, 9), dpi=110)
         FigureCanvasAgg(figure)
         grid = figure.add_gridspec(2, 3, hspace=0.24, wspace=0.27, left=0.06, right=0.985, top=0.89, bottom=0.065)

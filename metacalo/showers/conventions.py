@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import nan
 from pathlib import Path
 from typing import Any, Literal
@@ -21,13 +21,28 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 
-from metacalo.errors import DetectorError, ShowerFileError
+from metacalo.errors import DetectorError, MetacaloError, ShowerFileError
 from metacalo.showers.detector import Detector
 from metacalo.showers.grid import Grid
 
-__all__ = ["Convention", "Source", "flatten_calochallenge", "is_own_group", "recognise", "unflatten_calochallenge"]
+__all__ = [
+    "Convention",
+    "Refuse",
+    "Source",
+    "check_angles",
+    "check_energies",
+    "flatten_calochallenge",
+    "hgcal_angle",
+    "is_own_group",
+    "recognise",
+    "refuse_at_once",
+    "unflatten_calochallenge",
+]
 
 Convention = Literal["par04", "calochallenge", "hgcal"]
+
+Refuse = Callable[[MetacaloError], None]
+"""What is done about content that cannot be right: raise it, or note it and go on with the values as they are."""
 
 CALOCHALLENGE_GRIDS = {6480: (9, 16, 45), 40500: (18, 50, 45)}
 CALOCHALLENGE_CELLS = {6480: (4.65, 3.4), 40500: (2.325, 3.4)}  # dr, dz in mm
@@ -48,6 +63,7 @@ class Source:
         energy: incident energies in MeV, shape (N,), float32.
         theta, phi: incident angles in rad, shape (N,), float32.
         detector: the detector that attributes, or the file name, describe; None where they do not.
+        attributes: all attributes, as stored.
     """
 
     convention: Convention
@@ -57,6 +73,7 @@ class Source:
     theta: np.ndarray
     phi: np.ndarray
     detector: Detector | None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
 
     def in_order(self, block: np.ndarray) -> np.ndarray:
         """Turns rows as stored into float32 (n, R, PHI, Z)."""
@@ -75,8 +92,16 @@ def flatten_calochallenge(showers: np.ndarray) -> np.ndarray:
     return showers.transpose(0, 3, 2, 1).reshape(len(showers), -1)
 
 
-def recognise(place: h5py.Group, path: Path) -> Source:
+def refuse_at_once(error: MetacaloError) -> None:
+    """Raises `error`: what readers of showers do about content that cannot be right."""
+    raise error
+
+
+def recognise(place: h5py.Group, path: Path, refuse: Refuse = refuse_at_once) -> Source:
     """Finds the convention of `place` (the file's root, or one of its groups) and checks all but the showers.
+
+    With a `refuse` that returns, values that cannot be right are kept as they are, NaN stands for those of a dataset
+    that is missing, and a detector that cannot be is None.
 
     Raises:
         ShowerFileError: no convention fits, a dataset is missing or of the wrong shape or type, or an energy or an
@@ -88,14 +113,14 @@ def recognise(place: h5py.Group, path: Path) -> Source:
     if "showers" in names:
         showers = _dataset(place, "showers", where)
         if showers.ndim == 4:
-            return _par04(place, showers, path, where)
+            return _par04(place, showers, path, where, refuse)
         if showers.ndim == 2:
-            return _calochallenge(place, showers, path, where)
+            return _calochallenge(place, showers, path, where, refuse)
         raise ShowerFileError(
             f"{where}: 'showers' has shape {showers.shape}; (N, R, PHI, Z) or, flat, (N, Z * PHI * R) was expected"
         )
     if names and all(_as_number(name) is not None for name in names):
-        return _hgcal(place, path, where)
+        return _hgcal(place, path, where, refuse)
     if place.name == "/" and (groups := [name for name in names if is_own_group(place, name)]):
         listed = ", ".join(groups[:40])
         raise ShowerFileError(f"{where}: holds no showers of its own but groups; choose one with group=: {listed}")
@@ -124,35 +149,52 @@ def _dataset(place: h5py.Group, name: str, where: str) -> h5py.Dataset:
     return dataset
 
 
-def _column(place: h5py.Group, name: str, count: int, where: str) -> np.ndarray:
-    dataset = _dataset(place, name, where)
-    if dataset.shape not in {(count,), (count, 1)}:
-        raise ShowerFileError(f"{where}: '{name}' has shape {dataset.shape}, but 'showers' has {count} rows")
+def _column(place: h5py.Group, name: str, count: int, where: str, refuse: Refuse) -> np.ndarray:
+    """The float32 (count,) dataset `name`, NaN where there is none and `refuse` returned."""
     try:
+        dataset = _dataset(place, name, where)
+        if dataset.shape not in {(count,), (count, 1)}:
+            raise ShowerFileError(f"{where}: '{name}' has shape {dataset.shape}, but 'showers' has {count} rows")
         with np.errstate(over="ignore"):
             return np.asarray(dataset[()]).reshape(-1).astype(np.float32)
     except OSError as error:
-        raise ShowerFileError(f"{where}: '{name}' is damaged ({error}); copy the file again") from None
+        refuse(ShowerFileError(f"{where}: '{name}' is damaged ({error}); copy the file again"))
+    except ShowerFileError as error:
+        refuse(error)
+    return np.full(count, nan, np.float32)
 
 
-def _energies(place: h5py.Group, name: str, count: int, where: str) -> np.ndarray:
-    energy = _column(place, name, count, where)
-    _refuse(~(np.isfinite(energy) & (energy > 0)), energy, f"{where}: '{name}'", "an energy above 0 MeV")
+def _energies(place: h5py.Group, name: str, count: int, where: str, refuse: Refuse) -> np.ndarray:
+    energy = _column(place, name, count, where, refuse)
+    if name in place:
+        check_energies(energy, f"{where}: '{name}'", refuse)
     return energy
 
 
-def _angles(place: h5py.Group, name: str, count: int, where: str) -> np.ndarray:
-    angle = _column(place, name, count, where)
-    low, high = (0.0, math.pi) if name.endswith("theta") else (-2 * math.pi, 2 * math.pi)
-    wrong = ~((angle >= low - 1e-3) & (angle <= high + 1e-3))
-    _refuse(wrong, angle, f"{where}: '{name}'", f"an angle between {low:.4g} and {high:.4g} rad (degrees?)")
+def _angles(place: h5py.Group, axis: str, count: int, where: str, refuse: Refuse) -> np.ndarray:
+    name = f"incident_{axis}"
+    angle = _column(place, name, count, where, refuse)
+    if name in place:
+        check_angles(angle, axis, f"{where}: '{name}'", refuse)
     return angle
 
 
-def _refuse(wrong: np.ndarray, values: np.ndarray, what: str, allowed: str) -> None:
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise ShowerFileError(f"{what} row {row} is {values[row]:g}; {allowed} is needed, mend or drop that row")
+def check_energies(energy: np.ndarray, what: str, refuse: Refuse = refuse_at_once) -> None:
+    """Refuses incident energies (N,) in MeV that are not finite and above 0; `what` names file and field."""
+    _check(np.isfinite(energy) & (energy > 0), energy, what, "an energy above 0 MeV", refuse)
+
+
+def check_angles(angle: np.ndarray, axis: str, what: str, refuse: Refuse = refuse_at_once) -> None:
+    """Refuses angles (N,) in rad outside [0, pi] for the axis `theta`, [-2 pi, 2 pi] for `phi`."""
+    low, high = (0.0, math.pi) if axis == "theta" else (-2 * math.pi, 2 * math.pi)
+    right = (angle >= low - 1e-3) & (angle <= high + 1e-3)
+    _check(right, angle, what, f"an angle between {low:.4g} and {high:.4g} rad (degrees?)", refuse)
+
+
+def _check(right: np.ndarray, values: np.ndarray, what: str, allowed: str, refuse: Refuse) -> None:
+    if not right.all():
+        row = int(np.argmin(right))
+        refuse(ShowerFileError(f"{what} row {row} is {values[row]:g}; {allowed} is needed, mend or drop that row"))
 
 
 def _count(showers: h5py.Dataset, where: str) -> int:
@@ -168,22 +210,24 @@ def _grid(shape: Sequence[int], attributes: Mapping[str, Any], where: str) -> Gr
     return Grid(*(int(cells) for cells in shape), *sizes)
 
 
-def _described(place: h5py.Group, grid: Grid, path: Path, where: str) -> Detector | None:
+def _described(place: h5py.Group, grid: Grid, path: Path, where: str, refuse: Refuse) -> Detector | None:
     try:
         return Detector.from_attributes(dict(place.attrs), grid, place.name.strip("/") or path.stem)
     except DetectorError as error:
-        raise DetectorError(f"{where}: {error}") from None
+        refuse(DetectorError(f"{where}: {error}"))
+        return None
 
 
-def _par04(place: h5py.Group, showers: h5py.Dataset, path: Path, where: str) -> Source:
+def _par04(place: h5py.Group, showers: h5py.Dataset, path: Path, where: str, refuse: Refuse) -> Source:
     count = _count(showers, where)
-    energy = _energies(place, "incident_energy", count, where)
-    theta, phi = (_angles(place, f"incident_{axis}", count, where) for axis in ("theta", "phi"))
+    energy = _energies(place, "incident_energy", count, where, refuse)
+    theta, phi = (_angles(place, axis, count, where, refuse) for axis in ("theta", "phi"))
     grid = _grid(showers.shape[1:], place.attrs, where)
-    return Source("par04", (showers,), grid, energy, theta, phi, _described(place, grid, path, where))
+    detector = _described(place, grid, path, where, refuse)
+    return Source("par04", (showers,), grid, energy, theta, phi, detector, dict(place.attrs))
 
 
-def _calochallenge(place: h5py.Group, showers: h5py.Dataset, path: Path, where: str) -> Source:
+def _calochallenge(place: h5py.Group, showers: h5py.Dataset, path: Path, where: str, refuse: Refuse) -> Source:
     voxels, attributes = showers.shape[1], place.attrs
     told = tuple(int(attributes[key]) for key in ("n_r", "n_phi", "n_z") if key in attributes)
     shape = told if len(told) == 3 else CALOCHALLENGE_GRIDS.get(voxels, (0, 0, 0))
@@ -193,19 +237,25 @@ def _calochallenge(place: h5py.Group, showers: h5py.Dataset, path: Path, where: 
             "40500 (45 z x 50 phi x 18 r) was expected, or attributes n_r, n_phi, n_z that multiply to it"
         )
     count = _count(showers, where)
-    energy = _energies(place, "incident_energies", count, where)
+    energy = _energies(place, "incident_energies", count, where, refuse)
     theta, phi = np.full(count, math.pi / 2, np.float32), np.zeros(count, np.float32)
     if "incident_theta" in place and "incident_phi" in place:
-        theta, phi = (_angles(place, f"incident_{axis}", count, where) for axis in ("theta", "phi"))
+        theta, phi = (_angles(place, axis, count, where, refuse) for axis in ("theta", "phi"))
     grid = _grid(shape, attributes, where)
-    detector = _described(place, grid, path, where)
+    detector = _described(place, grid, path, where, refuse)
     if detector is None and voxels in CALOCHALLENGE_CELLS:
         grid = replace(grid, dr_mm=CALOCHALLENGE_CELLS[voxels][0], dz_mm=CALOCHALLENGE_CELLS[voxels][1])
         detector = known_detector("SiW", grid)
-    return Source("calochallenge", (showers,), grid, energy, theta, phi, detector)
+    return Source("calochallenge", (showers,), grid, energy, theta, phi, detector, dict(attributes))
 
 
-def _hgcal(place: h5py.Group, path: Path, where: str) -> Source:
+def hgcal_angle(path: Path) -> float:
+    """The angle theta in degrees that a file name such as `SiW_angle_70.h5` tells, 90 where it tells none."""
+    match = re.search(r"angle_?(\d+(?:\.\d+)?)", path.stem, flags=re.IGNORECASE)
+    return float(match[1]) if match else 90.0
+
+
+def _hgcal(place: h5py.Group, path: Path, where: str, refuse: Refuse) -> Source:
     datasets = [_dataset(place, name, where) for name in sorted(place, key=float)]
     shapes = {dataset.shape[1:] for dataset in datasets}
     if len(shapes) > 1 or len(next(iter(shapes))) != 3:
@@ -213,14 +263,13 @@ def _hgcal(place: h5py.Group, path: Path, where: str) -> Source:
     counts = [_count(dataset, where) for dataset in datasets]
     energies = [1000 * float(dataset.name.rpartition("/")[2]) for dataset in datasets]
     energy = np.repeat(np.array(energies, np.float32), counts)
-    match = re.search(r"angle_?(\d+(?:\.\d+)?)", path.stem, flags=re.IGNORECASE)
-    degrees = float(match[1]) if match else 90.0
+    degrees = hgcal_angle(path)
     if not 0 < degrees < 180:
         raise ShowerFileError(f"{where}: angle {degrees:g} in the file name is no theta between 0 and 180 degrees")
     theta, phi = np.full(len(energy), np.radians(degrees), np.float32), np.zeros(len(energy), np.float32)
     grid = _grid(next(iter(shapes)), place.attrs, where)
-    detector = _described(place, grid, path, where) or known_detector(path.stem, grid)
-    return Source("hgcal", tuple(datasets), grid, energy, theta, phi, detector)
+    detector = _described(place, grid, path, where, refuse) or known_detector(path.stem, grid)
+    return Source("hgcal", tuple(datasets), grid, energy, theta, phi, detector, dict(place.attrs))
 
 
 def _as_number(name: str) -> float | None:

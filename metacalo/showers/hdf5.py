@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from math import isnan
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from metacalo.errors import ShowerFileError
-from metacalo.showers.conventions import Convention, Source, recognise
+from metacalo.showers.conventions import Convention, Refuse, Source, recognise, refuse_at_once
 from metacalo.showers.detector import Detector
 from metacalo.showers.grid import Grid
 from metacalo.typing import PathLike, ShowerArray
@@ -93,6 +93,8 @@ class ShowerFile:
         detector: what the caller gave, else what the file describes, else None.
         energy: incident energies in MeV, float32 (N,).
         theta, phi: incident angles in rad, float32 (N,).
+        attributes: all attributes of the file, or of the group, as stored.
+        datasets: what holds the showers, in the order of the rows.
     """
 
     def __init__(self, file: h5py.File, source: Source, path: Path, group: str | None, detector: Detector | None):
@@ -100,6 +102,8 @@ class ShowerFile:
         self.path, self.group = path, group
         self.convention: Convention = source.convention
         self.energy, self.theta, self.phi = source.energy, source.theta, source.phi
+        self.attributes: Mapping[str, Any] = source.attributes
+        self.datasets: tuple[h5py.Dataset, ...] = source.datasets
         if detector is not None:
             detector = replace(detector, grid=_merge(source.grid, detector.grid))
         self.detector = detector or source.detector
@@ -129,18 +133,29 @@ class ShowerFile:
         Raises:
             ShowerFileError: a voxel is NaN, infinite or negative, or more energy was deposited than can be.
         """
+        return self._read(rows, self._check)
+
+    def read_as_stored(self, rows: Rows) -> ShowerArray:
+        """What `read` gives, whatever the values of the voxels: for who looks for what is wrong with them.
+
+        Raises:
+            ShowerFileError: a part of the file is damaged.
+        """
+        return self._read(rows, lambda *_: None)
+
+    def _read(self, rows: Rows, check: Callable[[np.ndarray, np.ndarray, h5py.Dataset], None]) -> ShowerArray:
         wanted = np.arange(len(self))[np.asarray(rows, dtype=np.int64) if isinstance(rows, list) else rows]
         showers = np.empty((len(wanted), *self.grid.shape), np.float32)
         order = np.argsort(wanted, kind="stable")
         ordered = wanted[order]
-        for dataset, start, stop in zip(self._source.datasets, self._starts[:-1], self._starts[1:], strict=True):
+        for dataset, start, stop in zip(self.datasets, self._starts[:-1], self._starts[1:], strict=True):
             step = _block_rows(dataset)
             for low in range(start, stop, step):
                 first, last = np.searchsorted(ordered, (low, min(low + step, stop)))
                 if first < last:
                     inside = ordered[first:last]
                     block = self._block(dataset, inside - start)
-                    self._check(block, inside, dataset)
+                    check(block, inside, dataset)
                     showers[order[first:last]] = block
         return showers
 
@@ -161,7 +176,7 @@ class ShowerFile:
         lowest = block.min(axis=(1, 2, 3))  # NaN where any voxel is
         total = block.sum(axis=(1, 2, 3), dtype=np.float64)
         wrong = ~((lowest >= 0) & np.isfinite(total))
-        first_row = self._starts[self._source.datasets.index(dataset)]
+        first_row = self._starts[self.datasets.index(dataset)]
         if wrong.any():
             row = int(np.argmax(wrong))
             bad = block[row][~(np.isfinite(block[row]) & (block[row] >= 0))]
@@ -211,13 +226,20 @@ def _merge(of_file: Grid, of_detector: Grid) -> Grid:
     return replace(of_file, dr_mm=dr_mm, dz_mm=dz_mm)
 
 
-def open_showers(path: PathLike, *, group: str | None = None, detector: Detector | None = None) -> ShowerFile:
+def open_showers(
+    path: PathLike,
+    *,
+    group: str | None = None,
+    detector: Detector | None = None,
+    refuse: Refuse = refuse_at_once,
+) -> ShowerFile:
     """Opens a shower file of any known convention; use it as a context manager.
 
     Args:
         path: an HDF5 file.
         group: which group of a file that holds several detectors.
         detector: takes the place of what the file says about its detector; the mesh stays the file's.
+        refuse: what is done about energies, angles and attributes that cannot be right; by default they are raised.
 
     Raises:
         ShowerFileError: no such file or group, no HDF5, truncated, of no known convention, or with datasets that are
@@ -227,7 +249,7 @@ def open_showers(path: PathLike, *, group: str | None = None, detector: Detector
     path = Path(path)
     file = _open(path)
     try:
-        source = recognise(_group(file, path, group), path)
+        source = recognise(_group(file, path, group), path, refuse)
         return ShowerFile(file, source, path, group, detector)
     except BaseException:
         file.close()
@@ -246,8 +268,10 @@ def _open(path: Path) -> h5py.File:
         with path.open("rb") as handle:
             start = handle.read(4)
         if not h5py.is_hdf5(path):
-            kind = "a ROOT file; convert it to HDF5" if start == b"root" else "not an HDF5 file"
-            raise ShowerFileError(f"{path}: {kind} (datasets 'showers', 'incident_energy', ... are expected)")
+            if start == b"root":
+                command = f"metacalo convert {path.name} --to par04 --out {path.stem}.h5"
+                raise ShowerFileError(f"{path}: a ROOT file; make it HDF5 by '{command}'")
+            raise ShowerFileError(f"{path}: not an HDF5 file ('showers', 'incident_energy', ... are expected)")
         return h5py.File(path, "r")
     except PermissionError:
         raise ShowerFileError(f"{path}: you may not read it; change its permissions") from None

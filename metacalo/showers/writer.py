@@ -6,24 +6,21 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import h5py
 import numpy as np
 
 from metacalo.checkpoint import atomic_file
 from metacalo.errors import OutputError, ShowerFileError
-from metacalo.showers.conventions import flatten_calochallenge
+from metacalo.showers.conventions import Convention
 from metacalo.showers.detector import Detector
 from metacalo.showers.grid import Grid
 from metacalo.showers.hdf5 import Showers
+from metacalo.showers.layouts import LAYOUTS, layout_attributes
 from metacalo.typing import PathLike
 
 __all__ = ["ShowerWriter", "write_showers"]
-
-CHUNK = 64  # showers
-
-WrittenConvention = Literal["par04", "calochallenge"]
 
 
 class ShowerWriter:
@@ -32,7 +29,8 @@ class ShowerWriter:
     Args:
         path: the file to make.
         grid: the mesh of all showers to come.
-        convention: `par04`, or `calochallenge` (flat rows; the angles are kept beside as incident_theta, incident_phi).
+        convention: `par04`, `calochallenge` (flat rows; the angles are kept beside as incident_theta, incident_phi), or
+            `hgcal` (a dataset per energy; the angle is the one in the name of `path`, as in `SiW_angle_70.h5`).
         detector: written as attributes.
         attributes: more of them, which win.
         force: whether an existing file may be replaced.
@@ -40,7 +38,8 @@ class ShowerWriter:
     The scale (raw deposits, or divided by the sampling fraction) is the caller's and passes through untouched.
 
     Raises:
-        OutputError: the file exists and not `force`, cannot be written, or is left without a shower.
+        OutputError: the file exists and not `force`, cannot be written, is left without a shower, or is to be `hgcal`
+            with energies or angles that it cannot keep.
         ShowerFileError: a batch has another mesh, lengths that differ, or values that cannot be.
     """
 
@@ -49,15 +48,15 @@ class ShowerWriter:
         path: PathLike,
         grid: Grid,
         *,
-        convention: WrittenConvention = "par04",
+        convention: Convention = "par04",
         detector: Detector | None = None,
         attributes: Mapping[str, Any] | None = None,
         force: bool = False,
     ) -> None:
-        if convention not in ("par04", "calochallenge"):
-            raise OutputError(f"unknown convention '{convention}' to write; choose 'par04' or 'calochallenge'")
+        if convention not in LAYOUTS:
+            raise OutputError(f"unknown convention '{convention}' to write; choose {', '.join(map(repr, LAYOUTS))}")
         self.path, self.grid, self.convention = Path(path), grid, convention
-        self._attributes = {**_describe(grid, convention), **(detector.to_attributes() if detector else {})}
+        self._attributes = {**layout_attributes(grid, convention), **(detector.to_attributes() if detector else {})}
         self._attributes.update(attributes or {})
         self._force, self._stack, self._count = force, ExitStack(), 0
 
@@ -66,18 +65,8 @@ class ShowerWriter:
             temporary = stack.enter_context(atomic_file(self.path, force=self._force))
             self._file = stack.enter_context(h5py.File(temporary, "w"))
             self._file.attrs.update(self._attributes)
-            flat = self.convention == "calochallenge"
-            self._create("showers", (self.grid.n_voxels,) if flat else self.grid.shape, "MeV")
-            self._create(*(("incident_energies", (1,), "MeV") if flat else ("incident_energy", (), "MeV")))
-            self._create("incident_theta", (), "rad")
-            self._create("incident_phi", (), "rad")
             self._stack = stack.pop_all()
         return self
-
-    def _create(self, name: str, shape: tuple[int, ...], units: str) -> None:
-        options = {"maxshape": (None, *shape), "chunks": (CHUNK, *shape), "compression": "gzip", "shuffle": True}
-        dataset = self._file.create_dataset(name, shape=(0, *shape), dtype="<f4", **options)
-        dataset.attrs["units"] = units
 
     def append(self, batch: Showers) -> None:
         """Adds a batch of any size."""
@@ -86,18 +75,8 @@ class ShowerWriter:
             raise ShowerFileError(f"{self.path}: showers have shape {voxels.shape[1:]}, the file's mesh is {self.grid}")
         if not (np.isfinite(voxels).all() and (voxels >= 0).all()):
             raise ShowerFileError(f"{self.path}: showers to write hold negative or non-finite voxels; mend them first")
-        flat = self.convention == "calochallenge"
-        energy = np.asarray(batch.energy, np.float32)
-        self._extend("showers", flatten_calochallenge(voxels) if flat else voxels)
-        self._extend("incident_energies" if flat else "incident_energy", energy[:, None] if flat else energy)
-        self._extend("incident_theta", np.asarray(batch.theta, np.float32))
-        self._extend("incident_phi", np.asarray(batch.phi, np.float32))
+        LAYOUTS[self.convention](self._file, Showers(voxels, batch.energy, batch.theta, batch.phi), self.path)
         self._count += len(batch)
-
-    def _extend(self, name: str, values: np.ndarray) -> None:
-        dataset = self._file[name]
-        dataset.resize(self._count + len(values), axis=0)
-        dataset[self._count :] = values
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -109,21 +88,11 @@ class ShowerWriter:
         self._stack.__exit__(kind, error, trace)
 
 
-def _describe(grid: Grid, convention: str) -> dict[str, Any]:
-    flat = convention == "calochallenge"
-    attributes: dict[str, Any] = {
-        "axes": "showers[event, (z, phi, r)]" if flat else "showers[event, r, phi, z]",
-        "units": "MeV, rad, mm",
-        **{name: value for name, value in (("dr_mm", grid.dr_mm), ("dz_mm", grid.dz_mm)) if np.isfinite(value)},
-    }
-    return attributes | ({"n_r": grid.n_r, "n_phi": grid.n_phi, "n_z": grid.n_z} if flat else {})
-
-
 def write_showers(
     path: PathLike,
     showers: Showers,
     *,
-    convention: WrittenConvention = "par04",
+    convention: Convention = "par04",
     attributes: Mapping[str, Any] | None = None,
     force: bool = False,
 ) -> None:

@@ -41,7 +41,8 @@ def test_empty_text_and_root_files(tmp_path: Path) -> None:
     (tmp_path / "text.h5").write_text("showers")
     assert "not an HDF5 file" in sentence(tmp_path / "text.h5")
     (tmp_path / "ntuple.root").write_bytes(b"root" + bytes(100))
-    assert "a ROOT file; convert it to HDF5" in sentence(tmp_path / "ntuple.root")
+    told = sentence(tmp_path / "ntuple.root")
+    assert "a ROOT file; make it HDF5 by 'metacalo convert ntuple.root --to par04 --out ntuple.h5'" in told
 
 
 def test_truncated_file(par04: Path) -> None:

@@ -36,6 +36,46 @@ def test_calochallenge_as_others_read_it(tmp_path: Path, siw: Showers) -> None:
         np.testing.assert_array_equal(raw["showers"][5, (20 * 16 + 3) * 9 + 2], siw.showers[5, 2, 3, 20])
 
 
+def at(showers: Showers, gev: list[float], degrees: float = 90.0, phi: float = 0.0) -> Showers:
+    """Those showers, said to be of these energies and that angle."""
+    energy = np.array(gev, np.float32) * 1000
+    theta = np.full(len(gev), np.radians(degrees), np.float32)
+    return Showers(showers.showers[: len(gev)], energy, theta, np.full(len(gev), phi, np.float32), showers.detector)
+
+
+def test_hgcal_has_a_dataset_per_energy(tmp_path: Path, siw: Showers) -> None:
+    path = tmp_path / "SiW_angle_70.h5"
+    written = at(siw, [64, 1, 1024, 1, 0.5, 64], degrees=70)
+    with ShowerWriter(path, siw.detector.grid, convention="hgcal", detector=siw.detector) as writer:
+        writer.append(written[:4])
+        writer.append(written[4:])
+    with h5py.File(path) as raw:
+        assert {name: len(dataset) for name, dataset in raw.items()} == {"0.5": 1, "1": 2, "64": 2, "1024": 1}
+        assert raw["64"].attrs["units"] == "MeV"
+    with open_showers(path) as file:
+        assert (file.convention, file.detector) == ("hgcal", siw.detector)
+        again = file.load()
+    order = np.argsort(written.energy, kind="stable")
+    for name in ("showers", "energy", "theta", "phi"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(written, name)[order])
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "told"),
+    [
+        ("a.h5", {"gev": [1, 2.718281828]}, "an incident energy is 2.718282 GeV, and hgcal has one dataset per round"),
+        ("a.h5", {"degrees": 70}, "theta = 70 degrees, .* in its name (90 here); call it a_angle_70.h5"),
+        ("a_angle_50.h5", {"degrees": 70}, "theta = 70 degrees, .* in its name (50 here); convert to par04"),
+        ("a.h5", {"phi": 1.0}, "phi = 1 rad, which hgcal cannot keep"),
+    ],
+)
+def test_what_hgcal_cannot_keep(tmp_path: Path, siw: Showers, name: str, change: dict, told: str) -> None:
+    showers = at(siw, **({"gev": [1, 2]} | change))
+    with pytest.raises(OutputError, match=told.replace("(", r"\(").replace(")", r"\)")):
+        write_showers(tmp_path / name, showers, convention="hgcal")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("convention", ["par04", "calochallenge"])
 def test_any_mesh_without_a_detector(tmp_path: Path, siw: Showers, convention: str) -> None:
     small = Showers(siw.showers[:, :4, ::2, :10], siw.energy, siw.theta, siw.phi)
@@ -99,8 +139,8 @@ def test_wrong_batches_are_refused(tmp_path: Path, siw: Showers) -> None:
         ShowerWriter(tmp_path / "out.h5", Grid(18, 50, 45)) as writer,
     ):
         writer.append(siw)
-    with pytest.raises(OutputError, match="unknown convention 'hgcal' to write"):
-        write_showers(tmp_path / "out.h5", siw, convention="hgcal")
+    with pytest.raises(OutputError, match="unknown convention 'par05' to write; choose 'par04', "):
+        write_showers(tmp_path / "out.h5", siw, convention="par05")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,0 +1,234 @@
+"""`metacalo convert`: shower files from one convention to another, batch by batch."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from math import nan
+from pathlib import Path
+from typing import Any, Final
+
+import h5py
+import numpy as np
+from pydantic import Field
+
+from metacalo.checkpoint import require_free
+from metacalo.config import Settings
+from metacalo.errors import ConfigError, OutputError, ShowerFileError
+from metacalo.progress import track
+from metacalo.showers.conventions import Convention
+from metacalo.showers.detector import Detector
+from metacalo.showers.grid import Grid
+from metacalo.showers.hdf5 import ShowerFile, Showers, open_showers
+from metacalo.showers.layouts import DETECTOR_ATTRIBUTES, LAYOUT_ATTRIBUTES
+from metacalo.showers.ntuple import NtupleFile, is_root, open_ntuple
+from metacalo.showers.rebin import coarser_grid, parse_mesh, rebin
+from metacalo.showers.writer import ShowerWriter
+from metacalo.typing import PathLike
+
+__all__ = ["ConversionWarning", "ConvertSettings", "Converted", "convert"]
+
+BATCH_BYTES: Final = 64 * 2**20  # of voxels that are in memory at a time
+LARGEST_ATTRIBUTE: Final = 60_000  # bytes; HDF5 refuses 64 KiB
+
+
+class ConversionWarning(UserWarning):
+    """Who reads the converted file must know something that the file cannot tell."""
+
+
+class ConvertSettings(Settings):
+    """What the new file is to hold.
+
+    Attributes:
+        to: its convention. Par04 and HGCal files hold deposits either raw or divided by the sampling fraction,
+            CaloChallenge files hold them divided by it (0.033); they are kept as they are but for `scale`.
+        grid: a coarser mesh, cells in r, phi and z, such as `9x16x45`; deposits are added up.
+        mesh: the mesh of a ROOT ntuple, which does not tell it; by default the published one that its cells fit.
+        scale: factor that deposits are multiplied by, such as 1 / 0.033 from raw deposits to CaloChallenge's.
+        showers: only as many, from the beginning.
+        rows: only those from the first up to, but without, the second, such as `100:200`.
+    """
+
+    to: Convention
+    grid: str | None = None
+    mesh: str | None = None
+    scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    showers: int | None = Field(default=None, ge=1)
+    rows: str | None = None
+
+    def chosen(self, count: int, path: Path) -> range:
+        """The rows to convert of a file of `count` showers.
+
+        Raises:
+            ConfigError: both or none of two numbers were given, or the file has not as many showers.
+        """
+        if self.rows is None:
+            if self.showers is not None and self.showers > count:
+                raise ConfigError(f"{path}: has {count} showers, --showers {self.showers} wants more")
+            return range(self.showers or count)
+        if self.showers is not None:
+            message = "--rows and --showers both say which showers; give one of them"
+            raise ConfigError(message)
+        low, colon, high = self.rows.partition(":")
+        if not colon or not (low + high).isdecimal():
+            raise ConfigError(f"--rows {self.rows}: give the first row and the one after the last, such as 100:200")
+        first, stop = int(low or 0), int(high or count)
+        if not first < stop <= count:
+            raise ConfigError(f"--rows {self.rows}: {path} has rows 0:{count}, and at least one is needed")
+        return range(first, stop)
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What was written.
+
+    Attributes:
+        path: the new file.
+        showers: how many it holds.
+        grid: their mesh.
+        convention: how they lie in it.
+    """
+
+    path: Path
+    showers: int
+    grid: Grid
+    convention: Convention
+
+
+def convert(
+    source: PathLike,
+    out: PathLike,
+    settings: ConvertSettings,
+    *,
+    group: str | None = None,
+    described: Detector | None = None,
+    force: bool = False,
+    quiet: bool = False,
+    command: str | None = None,
+) -> Converted:
+    """Writes the showers of `source`, of any convention or a Par04 ROOT ntuple, as the HDF5 file `out`.
+
+    Args:
+        source: file to read, larger than memory if need be.
+        out: file to write; it appears when complete.
+        settings: see `ConvertSettings`.
+        group: which group of a file that holds several detectors.
+        described: the detector, in the place of what `source` says about it; its cell sizes count where the source
+            has none and both have the same mesh.
+        force: replace an existing `out`.
+        quiet: no progress bar.
+        command: the command line, kept in the file.
+
+    Attributes of `source` are kept. `converted_from`, `converted_by` and, with a scale, `scale` tell what was done.
+
+    Raises:
+        ShowerFileError: `source` cannot be read, holds values that cannot be right, or its cells do not divide evenly.
+        OutputError: `out` exists and not `force`, cannot be written, is `source` itself, or its convention cannot hold
+            the energies or angles.
+        ConfigError: the rows are not there, or an option does not fit the kind of file.
+        MissingExtraError: `source` is a ROOT file and uproot is not installed.
+
+    Warns:
+        NtupleWarning: see `open_ntuple`.
+        ConversionWarning: the new file will be taken for another detector's.
+    """
+    source, out = Path(source), Path(out)
+    require_free(out, force)
+    if source.exists() and out.exists() and source.samefile(out):
+        raise OutputError(f"{out}: is the file to convert; choose another --out")
+    mesh = parse_mesh(settings.grid) if settings.grid else None
+    with _opened(source, settings, group) as file:
+        rows = settings.chosen(len(file), source)
+        detector = file.detector if described is None else _on_its_mesh(described, file)
+        grid = detector.grid if detector else file.grid
+        if mesh is not None:
+            grid = _coarser(grid, mesh, source)
+            detector = replace(detector, grid=grid) if detector else None
+        if detector is None and settings.to == "calochallenge" and grid.n_voxels in (6480, 40500):
+            warnings.warn(
+                f"{source}: does not describe its detector, and CaloChallenge files that do not are taken for SiW; "
+                "give --detector, --description, or --absorber and --active",
+                ConversionWarning,
+                stacklevel=2,
+            )
+        attributes = _kept(file.attributes, settings, bool(detector)) | _history(file, settings, group, command)
+        step = max(1, BATCH_BYTES // (4 * file.grid.n_voxels))
+        with (
+            ShowerWriter(
+                out, grid, convention=settings.to, detector=detector, attributes=attributes, force=force
+            ) as writer,
+            track("convert", len(rows), quiet=quiet) as bar,
+        ):
+            for start in range(rows.start, rows.stop, step):
+                batch = file.load(slice(start, min(start + step, rows.stop)))
+                showers = rebin(batch.showers, grid)
+                if settings.scale != 1:
+                    showers = showers * np.float32(settings.scale)
+                writer.append(Showers(showers, batch.energy, batch.theta, batch.phi))
+                bar.advance(len(batch))
+    return Converted(out, len(rows), grid, settings.to)
+
+
+def _opened(
+    source: Path, settings: ConvertSettings, group: str | None
+) -> AbstractContextManager[ShowerFile | NtupleFile]:
+    if not is_root(source):
+        if settings.mesh is not None:
+            raise ConfigError(f"--mesh {settings.mesh}: {source} tells its mesh; for a coarser one give --grid")
+        return open_showers(source, group=group)
+    if group is not None:
+        raise ConfigError(f"--group {group}: {source} is a ROOT file, which has trees and no groups; leave it out")
+    mesh = parse_mesh(settings.mesh) if settings.mesh else None
+    return open_ntuple(source, mesh=mesh)
+
+
+def _on_its_mesh(described: Detector, file: ShowerFile | NtupleFile) -> Detector:
+    """The description on the file's mesh: cell sizes that the file does not tell are its own where the cells are."""
+    grid, told, own = file.grid, described.grid, file.attributes
+    dr_mm = grid.dr_mm if "dr_mm" in own else told.dr_mm if told.n_r == grid.n_r else nan
+    dz_mm = grid.dz_mm if "dz_mm" in own else told.dz_mm if told.n_z == grid.n_z else nan
+    return replace(described, grid=replace(grid, dr_mm=dr_mm, dz_mm=dz_mm))
+
+
+def _coarser(grid: Grid, mesh: tuple[int, int, int], source: Path) -> Grid:
+    try:
+        return coarser_grid(grid, mesh)
+    except ShowerFileError as error:
+        raise ShowerFileError(f"{source}: --grid {'x'.join(map(str, mesh))}: {error}") from None
+
+
+def _kept(attributes: Mapping[str, Any], settings: ConvertSettings, described: bool) -> dict[str, Any]:
+    """What the source says about where its showers come from; layout, mesh and detector are written anew."""
+    rewritten = {*LAYOUT_ATTRIBUTES, *(DETECTOR_ATTRIBUTES if described else ())}
+    kept = {key: value for key, value in attributes.items() if key not in rewritten and _can_be_written(value)}
+    if settings.scale != 1 and np.isscalar(kept.get("threshold_MeV")):
+        kept["threshold_MeV"] = kept["threshold_MeV"] * settings.scale
+    if settings.scale != 1 and "scoring" in kept:
+        kept["scoring"] = f"{kept['scoring']}; times {settings.scale:g}"
+    return kept
+
+
+def _can_be_written(value: Any) -> bool:
+    array = np.asarray(value)
+    return (
+        array.dtype.kind in "biufSUO"
+        and not isinstance(value, h5py.Empty | h5py.Reference)
+        and (len(value.encode()) if isinstance(value, str) else array.nbytes) < LARGEST_ATTRIBUTE
+    )
+
+
+def _history(
+    file: ShowerFile | NtupleFile, settings: ConvertSettings, group: str | None, command: str | None
+) -> dict[str, Any]:
+    name = f"{file.path.name}, group {group}" if group else file.path.name
+    before = file.attributes
+    history: dict[str, Any] = {
+        "converted_from": f"{name} < {before['converted_from']}" if "converted_from" in before else name
+    }
+    if command is not None:
+        history["converted_by"] = command
+    if settings.scale != 1:
+        history["scale"] = settings.scale * float(before.get("scale", 1.0))
+    return history

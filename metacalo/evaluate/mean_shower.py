@@ -1,0 +1,63 @@
+"""A picture of the mean shower of one file: its deposits around the axis, and its profiles."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.style import context
+from mplhep import style
+from numpy.typing import NDArray
+
+from metacalo.evaluate.plots import STYLE
+from metacalo.showers.grid import Grid
+from metacalo.typing import PathLike
+
+__all__ = ["mean_shower_figure"]
+
+Array = NDArray[np.float64]
+DECADES = 5
+
+
+def mean_shower_figure(mean: Array, grid: Grid, path: PathLike, title: str = "") -> None:
+    """Draws r against z (mean energy of a cell), r against phi, and both profiles into one PNG.
+
+    Args:
+        mean: the mean shower, (R, PHI, Z), MeV.
+        grid: its mesh; axes are in mm where it tells the cell sizes, else in cells.
+        path: the PNG file.
+        title: written above.
+    """
+    (dr, r_unit), (dz, z_unit) = (
+        (size, "mm") if np.isfinite(size) else (1.0, "cells") for size in (grid.dr_mm, grid.dz_mm)
+    )
+    r, z = dr * np.arange(grid.n_r + 1.0), dz * np.arange(grid.n_z + 1.0)
+    phi = np.linspace(-np.pi, np.pi, grid.n_phi + 1)
+    with context([style.CMS, STYLE]):
+        figure = Figure(figsize=(13, 8), dpi=110, layout="constrained")
+        FigureCanvasAgg(figure)
+        (side, front), (along, across) = figure.subplots(2, 2, width_ratios=(1.4, 1))
+        for axes, edges, values, label in (
+            (side, (z, r), mean.mean(axis=1), f"z ({z_unit})"),
+            (front, (phi, r), mean.mean(axis=2), r"$\phi$ (rad)"),
+        ):
+            greatest = float(values.max()) or 1.0
+            shown = np.ma.masked_less_equal(values, 0.0)
+            scale = LogNorm(greatest / 10**DECADES, greatest)
+            drawn = axes.pcolormesh(*edges, shown, norm=scale, cmap="viridis", rasterized=True)
+            figure.colorbar(drawn, ax=axes, label="mean energy of a cell (MeV)")
+            axes.set_xlabel(label)
+            axes.set_ylabel(f"r ({r_unit})")
+        along.stairs(mean.sum(axis=(0, 1)), z, fill=True, alpha=0.6)
+        along.set_xlim(z[0], z[-1])
+        along.set_xlabel(f"z ({z_unit})")
+        along.set_ylabel("mean energy of a layer (MeV)")
+        across.stairs(mean.sum(axis=(1, 2)), r, fill=True, alpha=0.6)
+        across.set_xlim(r[0], r[-1])
+        across.set_xlabel(f"r ({r_unit})")
+        across.set_ylabel("mean energy of a ring (MeV)")
+        if mean.any():
+            across.set_yscale("log")
+        figure.suptitle(title, fontsize=16, fontweight="bold")
+        figure.savefig(path, format="png")
