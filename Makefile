@@ -36,6 +36,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install -q -c constraints.txt torch
 	$(VENV)/bin/pip install -q -c constraints.txt -e ".[test]"
+	# its metrics are what ours are tested against; what else it needs is for jets
+	$(VENV)/bin/pip install -q -c constraints.txt --no-deps jetnet
 	touch $@
 
 clean:
