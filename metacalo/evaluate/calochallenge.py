@@ -7,8 +7,7 @@ of the cell's centre, in mm.
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from metacalo.evaluate.jetnet import jetnet_fpd, jetnet_kpd
 from metacalo.evaluate.metrics import Cut, Estimate
 from metacalo.evaluate.observables import Observables
+from metacalo.parallel import side_by_side
 
 __all__ = ["challenge_features", "challenge_metrics"]
 
@@ -60,6 +60,6 @@ def challenge_metrics(generated: Array, reference: Array, cut: Cut) -> dict[str,
     """
     half = reference[cut.first]
     pairs = (reference, generated), (half, generated[cut.generated]), (half, reference[cut.second])
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # matrix products let other threads run
-        fpd, kpd = (list(pool.map(distance, *zip(*pairs, strict=True))) for distance in (jetnet_fpd, jetnet_kpd))
-    return {"fpd": (fpd[0], fpd[1], fpd[2]), "kpd": (kpd[0], kpd[1], kpd[2])}
+    calls = [partial(distance, *pair) for distance in (jetnet_fpd, jetnet_kpd) for pair in pairs]
+    found = side_by_side(calls, "cpu")
+    return {"fpd": (found[0], found[1], found[2]), "kpd": (found[3], found[4], found[5])}
