@@ -201,10 +201,10 @@ def _count(file: ShowerFile, census: Census, most: int, refused: list[MetacaloEr
 def _runs(count: int, most: int) -> Iterator[NDArray[np.int64]]:
     """Rows of `most` of `count` showers, in runs spread evenly: a chunk that is decompressed should be used."""
     most = min(most, count)
-    firsts = np.arange(0, most, RUN)
+    firsts = range(0, most, RUN)
     gaps = np.linspace(0, count - most, len(firsts)).round().astype(np.int64)
     for first, gap in zip(firsts, gaps, strict=True):
-        yield gap + np.arange(first, min(first + RUN, most))
+        yield gap + np.arange(first, min(first + RUN, most), dtype=np.int64)
 
 
 def _range(values: np.ndarray) -> Range:
