@@ -86,7 +86,7 @@ def test_what_is_no_shower_file(command, plain, tmp_path, pblar, spoil, words):
 def test_one_detector_of_several(command):
     ran = command("inspect", FAMILY)
     assert (ran.code, ran.out) == (2, "")
-    assert "choose one with group=: Cu-LAr-09, " in ran.err
+    assert "choose one with group= (--group): Cu-LAr-09, " in ran.err
     ran = command("inspect", FAMILY, "--group", "Cu-LAr-09", "--showers", "50")
     assert (ran.code, ran.err) == (0, "")
     assert "showers.h5, group Cu-LAr-09" in ran.out
