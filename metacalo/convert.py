@@ -10,7 +10,6 @@ from math import nan
 from pathlib import Path
 from typing import Any, Final
 
-import h5py
 import numpy as np
 from pydantic import Field
 
@@ -121,7 +120,8 @@ def convert(
         quiet: no progress bar.
         command: the command line, kept in the file.
 
-    Attributes of `source` are kept. `converted_from`, `converted_by` and, with a scale, `scale` tell what was done.
+    Attributes of `source` are kept. `converted_from`, `converted_by` and, with a scale, `converted_scale` tell what was
+    done.
 
     Raises:
         ShowerFileError: `source` cannot be read, holds values that cannot be right, or its cells do not divide evenly.
@@ -211,12 +211,12 @@ def _kept(attributes: Mapping[str, Any], settings: ConvertSettings, described: b
 
 
 def _can_be_written(value: Any) -> bool:
+    """Numbers and texts; HDF5 has references and others, which mean nothing in another file."""
+    if isinstance(value, str):
+        return len(value.encode()) < LARGEST_ATTRIBUTE
     array = np.asarray(value)
-    return (
-        array.dtype.kind in "biufSUO"
-        and not isinstance(value, h5py.Empty | h5py.Reference)
-        and (len(value.encode()) if isinstance(value, str) else array.nbytes) < LARGEST_ATTRIBUTE
-    )
+    texts = array.dtype.kind == "O" and array.ndim > 0 and all(isinstance(part, str) for part in array.flat)
+    return (array.dtype.kind in "biufS" or texts) and array.nbytes < LARGEST_ATTRIBUTE
 
 
 def _history(
@@ -230,5 +230,5 @@ def _history(
     if command is not None:
         history["converted_by"] = command
     if settings.scale != 1:
-        history["scale"] = settings.scale * float(before.get("scale", 1.0))
+        history["converted_scale"] = settings.scale * float(before.get("converted_scale", 1.0))
     return history

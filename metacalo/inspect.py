@@ -201,13 +201,10 @@ def _count(file: ShowerFile, census: Census, most: int, refused: list[MetacaloEr
 def _runs(count: int, most: int) -> Iterator[NDArray[np.int64]]:
     """Rows of `most` of `count` showers, in runs spread evenly: a chunk that is decompressed should be used."""
     most = min(most, count)
-    number = -(-most // RUN)
-    sizes = np.full(number, most // number)
-    sizes[: most % number] += 1
-    spare = np.linspace(0, count - most, number).round().astype(np.int64)
-    starts = spare + np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    for start, size in zip(starts, sizes, strict=True):
-        yield np.arange(start, start + size)
+    firsts = range(0, most, RUN)
+    gaps = np.linspace(0, count - most, len(firsts)).round().astype(np.int64)
+    for first, gap in zip(firsts, gaps, strict=True):
+        yield gap + np.arange(first, min(first + RUN, most), dtype=np.int64)
 
 
 def _range(values: np.ndarray) -> Range:

@@ -104,11 +104,24 @@ def test_attributes_tell_where_showers_come_from(tmp_path: Path) -> None:
             assert file.attrs[name] == source.attrs[name]
         assert file.attrs["converted_from"] == "first.h5 < showers.h5"
         assert file.attrs["converted_by"] == "metacalo convert"
-        assert file.attrs["scale"] == 0.5
+        assert file.attrs["converted_scale"] == 0.5
         assert file.attrs["threshold_MeV"] == source.attrs["threshold_MeV"] / 2
         assert file.attrs["scoring"] == f"{source.attrs['scoring']}; times 0.5"
         assert file.attrs["axes"] == "showers[event, r, phi, z]"
         assert "n_r" not in file.attrs
+
+
+def test_attributes_that_mean_nothing_elsewhere_are_left_out(tmp_path: Path, undescribed: Path) -> None:
+    with h5py.File(undescribed, "a") as file:
+        file.attrs["reference"] = file["showers"].ref
+        file.attrs["nothing"] = h5py.Empty("f")
+        file.attrs.create("authors", ["A", "B"], dtype=h5py.string_dtype())
+        file.attrs["beam"] = np.array([1.0, 2.0])
+    convert(undescribed, tmp_path / "out.h5", ConvertSettings(to="par04"))
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert {"reference", "nothing"} & set(file.attrs) == set()
+        assert list(file.attrs["authors"]) == ["A", "B"]
+        np.testing.assert_array_equal(file.attrs["beam"], [1.0, 2.0])
 
 
 def test_scale_grid_and_rows(tmp_path: Path, scipb: Showers) -> None:

@@ -35,9 +35,10 @@ def mean_shower_figure(mean: Array, grid: Grid, path: PathLike, title: str = "")
     r, z = dr * np.arange(grid.n_r + 1.0), dz * np.arange(grid.n_z + 1.0)
     phi = np.linspace(-np.pi, np.pi, grid.n_phi + 1)
     with context([style.CMS, STYLE]):
-        figure = Figure(figsize=(13, 8), dpi=110, layout="constrained")
+        figure = Figure(figsize=(13, 8), dpi=110)
         FigureCanvasAgg(figure)
         (side, front), (along, across) = figure.subplots(2, 2, width_ratios=(1.4, 1))
+        figure.subplots_adjust(left=0.06, right=0.97, bottom=0.07, top=0.92, hspace=0.22, wspace=0.18)
         for axes, edges, values, label in (
             (side, (z, r), mean.mean(axis=1), f"z ({z_unit})"),
             (front, (phi, r), mean.mean(axis=2), r"$\phi$ (rad)"),

@@ -123,7 +123,9 @@ def recognise(place: h5py.Group, path: Path, refuse: Refuse = refuse_at_once) ->
         return _hgcal(place, path, where, refuse)
     if place.name == "/" and (groups := [name for name in names if is_own_group(place, name)]):
         listed = ", ".join(groups[:40])
-        raise ShowerFileError(f"{where}: holds no showers of its own but groups; choose one with group=: {listed}")
+        raise ShowerFileError(
+            f"{where}: holds no showers of its own but groups; choose one with group= (--group): {listed}"
+        )
     found = ", ".join(f"'{name}'" for name in names[:12]) or "nothing"
     raise ShowerFileError(f"{where}: not a shower file: found {found}; {EXPECTED}")
 

@@ -190,7 +190,7 @@ def test_showers_that_are_a_group(par04: Path, change: Change) -> None:
 def test_family_needs_a_group(tasks: dict[str, Task]) -> None:
     path = tasks["family/Pb-LAr-04"].path
     text = sentence(path)
-    assert "holds no showers of its own but groups; choose one with group=: Cu-LAr-09, " in text
+    assert "holds no showers of its own but groups; choose one with group= (--group): Cu-LAr-09, " in text
     text = sentence(path, group="Pb-LAr04")
     assert "there is no group 'Pb-LAr04' (found" in text
     assert text.endswith("did you mean 'Pb-LAr-04'?")
