@@ -25,7 +25,7 @@ from metacalo.showers.grid import Grid
 from metacalo.showers.hdf5 import ShowerFile, Showers
 from metacalo.showers.response import convention_scale
 
-__all__ = ["ScoreSettings", "Scores", "fitted_to", "score", "scored_generators"]
+__all__ = ["ScoreSettings", "Scores", "fitted_to", "require_mesh", "score", "scored_generators"]
 
 Array = NDArray[np.float64]
 
@@ -111,6 +111,20 @@ def fitted_to(model: ShowerModel, showers: Showers | ShowerFile) -> ShowerModel:
     return replace(model, normaliser=model.base.hyperprior.predict(described, scale=scale))
 
 
+def require_mesh(model: ShowerModel, showers: Showers | ShowerFile) -> None:
+    """Raises `ShowerFileError` where the showers have another mesh than the model's: asked before long work."""
+    if isinstance(showers, Showers):
+        n_r, n_phi, n_z = (int(cells) for cells in showers.showers.shape[1:])
+        found, where = Grid(n_r, n_phi, n_z), "the showers"
+    else:
+        found, where = showers.grid, f"{showers.path}: the showers"
+    if found.shape != model.detector.grid.shape:
+        raise ShowerFileError(
+            f"{where} have a mesh of {found} cells, the model's detector has {model.detector.grid}; score showers of "
+            "that mesh, or take a model of this one"
+        )
+
+
 @torch.no_grad()
 def score(
     model: ShowerModel,
@@ -139,7 +153,7 @@ def score(
     """
     settings = settings or ScoreSettings()
     names = scored_generators(model, settings)
-    _require_mesh(model, showers)
+    require_mesh(model, showers)
     rows = np.arange(len(showers)) if rows is None else rows
     generators = [model.generator(name).to(settings.device).eval() for name in names]
     noise = torch.Generator().manual_seed(settings.seed)
@@ -149,6 +163,7 @@ def score(
         for start in range(0, len(rows), settings.batch_size):
             part = _loaded(showers, rows[start : start + settings.batch_size])
             batch = _batch(model, generators, part, settings, noise)
+            _require_finite({"latents": batch.latents.flat().sum(1).cpu().numpy()}, rows[start:])
             total = part.showers.sum((1, 2, 3), dtype=np.float64)
             values = {"response": total / part.energy}
             with bf16(settings.device, settings.autocast):
@@ -189,19 +204,6 @@ def _scores_of(generator: ShowerGenerator, batch: Batch, draws: PathDraws, setti
         bound = diffusion_bound(generator, batch, draws, cells=settings.cells)
         made = {"bound_diffusion": bound.value, "bound_diffusion_error": bound.error}
     return {name: values.double().cpu().numpy() for name, values in made.items()}
-
-
-def _require_mesh(model: ShowerModel, showers: Showers | ShowerFile) -> None:
-    if isinstance(showers, Showers):
-        n_r, n_phi, n_z = (int(cells) for cells in showers.showers.shape[1:])
-        found, where = Grid(n_r, n_phi, n_z), "the showers"
-    else:
-        found, where = showers.grid, f"{showers.path}: the showers"
-    if found.shape != model.detector.grid.shape:
-        raise ShowerFileError(
-            f"{where} have a mesh of {found} cells, the model's detector has {model.detector.grid}; score showers of "
-            "that mesh, or take a model of this one"
-        )
 
 
 def _require_finite(columns: Mapping[str, Array], rows: NDArray[np.int64]) -> None:

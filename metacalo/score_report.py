@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +19,7 @@ from metacalo.errors import OutputError, ShowerFileError
 from metacalo.evaluate.classifier import auc_error
 from metacalo.evaluate.outliers import FEWEST, EnergyTrend
 from metacalo.model import ShowerModel, load_model
-from metacalo.score import Scores, ScoreSettings, fitted_to, score, scored_generators
+from metacalo.score import Scores, ScoreSettings, fitted_to, require_mesh, score, scored_generators
 from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import ShowerFile, open_showers
 from metacalo.typing import PathLike
@@ -109,19 +110,21 @@ def score_files(
         require_free(path, force)
     loaded = load_model(model, base=base, detector=detector)
     names = scored_generators(loaded, settings)
-    with open_showers(showers) as file:
-        loaded, rows = fitted_to(loaded, file), _rows(file, loaded, settings)
-        if len(rows) < FEWEST:
+    with ExitStack() as stack:
+        files = [stack.enter_context(open_showers(path)) for path in (showers, against) if path is not None]
+        loaded = fitted_to(loaded, files[0])
+        for file in files:
+            require_mesh(loaded, file)
+        rows = [_rows(file, loaded, settings) for file in files]
+        if len(rows[0]) < FEWEST:
             raise ShowerFileError(
-                f"{showers}: {len(rows)} showers to score are too few to tell unlikely ones from the trend in energy; "
-                f"at least {FEWEST} are needed"
+                f"{showers}: {len(rows[0])} showers to score are too few to tell unlikely ones from the trend in "
+                f"energy; at least {FEWEST} are needed"
             )
-        first = score(loaded, file, settings, rows=rows, quiet=quiet)
-    others = []
-    if against is not None:
-        with open_showers(against) as file:
-            others = [score(loaded, file, settings, rows=_rows(file, loaded, settings), quiet=quiet)]
-    judged = judge(first, *others)
+        scores = [
+            score(loaded, file, settings, rows=chosen, quiet=quiet) for file, chosen in zip(files, rows, strict=True)
+        ]
+    judged = judge(*scores)
     told = {
         "model": str(model),
         "base": loaded.base.config.name,
@@ -154,7 +157,7 @@ def _rows(file: ShowerFile, model: ShowerModel, settings: ScoreSettings) -> NDAr
 
 
 def summary(judged: list[Judged], *, outliers: int = 10) -> dict[str, Any]:
-    """Mean, spread and quantiles of each score, by energy, the least likely showers, and the AUC against a second sample.
+    """Mean, spread and quantiles of each score, by energy, the least likely showers, the AUC against a second sample.
 
     The AUC is of the deviations from the trend, so that spectra of energy do not count; 0.5 = alike, 1 = every shower
     of the second sample is less likely than all of the first. Its error is Hanley and McNeil's.

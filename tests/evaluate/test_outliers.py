@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metacalo.errors import ShowerFileError
@@ -18,7 +18,7 @@ def scores(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def test_deviations_are_found_again():
-    energy, score, wanted = scores(3000)
+    energy, score, wanted = scores(2000)
     found = EnergyTrend.fit(energy, score).deviation(energy, score)
     assert np.corrcoef(found, wanted)[0, 1] > 0.995
     assert found.std() == pytest.approx(1, abs=0.04)
@@ -53,6 +53,7 @@ def test_beyond_the_energies_of_the_reference_the_trend_stays():
     )
 
 
+@settings(max_examples=15)
 @given(st.integers(0, 1000), st.floats(1e-3, 1e3), st.floats(-1e4, 1e4))
 def test_units_and_origin_of_the_score_do_not_matter(seed, unit, origin):
     energy, score, _ = scores(40, seed)
