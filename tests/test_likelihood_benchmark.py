@@ -23,14 +23,14 @@ def test_the_table_and_the_picture(tmp_path):
     main(["--showers", "20", "--out", str(tmp_path / "out")])
     table = (tmp_path / "out" / "table.md").read_text(encoding="utf-8").splitlines()
     assert [line.split("|")[1].strip() for line in table[2:]] == [
-        "SiW, others",
-        "SciPb",
-        "SiW, ring 2 dead",
-        "SiW, one layer off",
+        "siw, others",
+        "scipb",
+        "siw, ring 2 dead",
+        "siw, one layer off",
     ]
     assert {line.count("|") for line in table} == {5}
     found = json.loads((tmp_path / "out" / "table.json").read_text(encoding="utf-8"))
-    assert found["samples"]["SciPb"]["scores"]["bound_diffusion"]["against"]["showers"] == 20
+    assert found["samples"]["scipb"]["scores"]["bound_diffusion"]["against"]["showers"] == 20
     assert (tmp_path / "out" / "scores.png").stat().st_size > 5000
 
 
