@@ -289,6 +289,65 @@ def convert(
 
 
 @app.command()
+def score(
+    model: Annotated[Path, typer.Option("--model", help="Adapted model, or a base with --detector.")],
+    showers: Annotated[Path, typer.Option("--showers", help="Shower file to score.")],
+    out: Out = Path("out/scores.h5"),
+    against: Annotated[Path | None, typer.Option("--against", help="Second file, to be told from the first.")] = None,
+    generator: Annotated[str | None, typer.Option("--generator", help="ar, diffusion or both.")] = None,
+    times: Annotated[int | None, typer.Option("--times", help="diffusion: evaluations per shower.")] = None,
+    cells: Annotated[
+        bool | None, typer.Option(help="Count latents of cells that no generator sees, as normal.")
+    ] = None,
+    at_most: Annotated[int | None, typer.Option("--at-most", help="Showers of a file, drawn at random.")] = None,
+    unseen: Annotated[bool | None, typer.Option("--unseen/--all", help="Leave out showers the model has seen.")] = None,
+    outliers: Annotated[int | None, typer.Option("--outliers", help="How many of the least likely are told.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size")] = None,
+    base: Annotated[Path | None, typer.Option("--base", help="Where the model's base lies.")] = None,
+    detector: Annotated[str | None, typer.Option("--detector", help="Detector of a base: task, file or toml.")] = None,
+    config: Config = None,
+    seed: Seed = None,
+    device: Device = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score showers by how likely a model thinks them, and list the least likely."""
+    from metacalo.score import ScoreSettings
+    from metacalo.score_report import score_files
+    from metacalo.score_tables import outlier_table, score_table
+
+    settings = ScoreSettings.resolve(
+        config,
+        generator=generator,
+        times=times,
+        cells=cells,
+        at_most=at_most,
+        unseen=unseen,
+        outliers=outliers,
+        batch_size=batch_size,
+        seed=seed,
+        device=device,
+    )
+    found = score_files(
+        model,
+        showers,
+        out,
+        settings,
+        against=against,
+        base=base,
+        detector=_detector(detector),
+        force=force,
+        quiet=quiet,
+        command=_command(),
+    )
+    if not quiet:
+        _print(score_table(found))
+        if settings.outliers:
+            _print(outlier_table(found))
+        _say(f"scores {out}   summary {out.with_suffix('.json')}")
+
+
+@app.command()
 def tasks(
     name: Annotated[str | None, typer.Argument(help="Task to show; all are listed without.")] = None,
     folder: Annotated[list[Path] | None, typer.Option("--folder", help="Folder of tasks of your own.")] = None,

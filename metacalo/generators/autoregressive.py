@@ -65,6 +65,11 @@ class Autoregressive(ShowerGenerator):
         return self.prior.log_likelihood(self.encode(batch.latents), batch.conditions)
 
     @property
+    def bin_width(self) -> float:
+        """Width of the bins of energy latents."""
+        return 2 * _RANGE / self.prior.bins
+
+    @property
     def sees_cells(self) -> bool:
         """See `ShowerGenerator.sees_cells`."""
         return "cells" in self.tokenizer.settings.weights

@@ -142,6 +142,17 @@ class Diffusion(ShowerGenerator):
         ]
         return torch.stack(errors).sum()
 
+    def velocity(
+        self, x: Latents, angle: float, conditions: Conditions, step: Float[Tensor, "n"] | None = None
+    ) -> Latents:
+        """The network's estimate of v = cos(a) data - sin(a) noise, at an angle that all showers share.
+
+        It says something of the parts with a weight only. `step` is as in `denoise`.
+        """
+        time = torch.full((len(x),), angle / (math.pi / 2), device=conditions.device)
+        predicted = self.denoise(x, time, conditions, step)
+        return x.combine(predicted, lambda a, b: self._velocity(a, b, angle))
+
     def _velocity(self, x: Tensor, predicted: Tensor, angle: float) -> Tensor:
         """The v of the network's output; a clamp keeps the angle off the ends, where noise or data say nothing of v."""
         if self.settings.prediction == "v":
@@ -169,9 +180,7 @@ class Diffusion(ShowerGenerator):
         step = torch.full((n,), 1 / self.steps, device=device) if self.sampler == "shortcut" else None
 
         def velocity(flat: Tensor, angle: float) -> Tensor:
-            x, time = Latents.from_flat(flat, grid), torch.full((n,), angle / (math.pi / 2), device=device)
-            predicted = self.denoise(x, time, conditions, step)
-            return x.combine(predicted, lambda a, b: self._velocity(a, b, angle)).flat()
+            return self.velocity(Latents.from_flat(flat, grid), angle, conditions, step).flat()
 
         noise = Latents.noise(n, grid, generator).to(device)
         drawn = Latents.from_flat(sample(velocity, noise.flat(), self.sampler, self.steps, generator), grid)
