@@ -140,7 +140,7 @@ def _draw_3d(axes: Axes3D, shower: Array, grid: Grid, norm: LogNorm) -> None:
     axes.plot([-0.16 * depth, 0], [0, 0], [0, 0], color="black", linewidth=1.2)  # the particle comes in
     axes.text2D(0.97, 0.03, f"depth {depth:.4g}, radius {radius:.3g} {unit}", **_small(axes))
     axes.set_axis_off()
-    axes.set_box_aspect((2.0, 1.0, 1.0), zoom=1.22)
+    axes.set_box_aspect((2.0, 1.0, 1.0), zoom=1.32)
     axes.set_xlim(-0.16 * depth, depth)
     axes.set_ylim(-radius, radius)
     axes.set_zlim(-radius, radius)

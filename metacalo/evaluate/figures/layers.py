@@ -8,6 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
+from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from metacalo.evaluate.figures.compared import Compared
@@ -23,6 +25,7 @@ Array = NDArray[np.float64]
 
 _DEPTHS: Final = (0.02, 0.15, 0.4, 0.7, 0.9, 0.98)  # parts of the mean shower that end in the layers shown
 _MAP_BINS: Final = 8
+_SEEN: Final = 1e-3  # of the largest fraction: below, ratios are of single showers
 _DIVERGING: Final = "RdBu_r"
 
 
@@ -67,12 +70,12 @@ def layer_energy_map(compared: Compared) -> Figure:
     first = figure.add_subplot(grid[0, 0])
     shown = np.ma.masked_invalid(np.where(reference > 0, reference, np.nan))
     mesh = first.pcolormesh(
-        compared.layer_edges, edges / 1000, shown, norm=LogNorm(largest / 1e4, largest), rasterized=True
+        compared.layer_edges, edges / 1000, shown, norm=LogNorm(_SEEN * largest, largest), rasterized=True
     )
     figure.colorbar(mesh, ax=first, label="mean energy fraction", pad=0.02)
     for index, mean in enumerate(means[1:]):
         axes = figure.add_subplot(grid[0, index + 1])
-        ratio = np.divide(mean, reference, out=np.full_like(mean, np.nan), where=reference > 1e-4 * largest)
+        ratio = np.divide(mean, reference, out=np.full_like(mean, np.nan), where=reference > _SEEN * largest)
         norm, masked = Normalize(0.5, 1.5), np.ma.masked_invalid(ratio)
         mesh = axes.pcolormesh(
             compared.layer_edges, edges / 1000, masked, norm=norm, cmap=_DIVERGING, rasterized=True
@@ -81,6 +84,9 @@ def layer_energy_map(compared: Compared) -> Figure:
     for axes, label in zip(figure.axes[::2], compared.labels, strict=True):
         axes.set_title(label, fontsize=11)
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_ylabel("$E_{incident}$ (GeV)")
         axes.set_xlabel("layer")
     return figure
@@ -108,12 +114,12 @@ def _matrix(axes: Axes, matrix: Array, reach: float, label: str) -> None:
     axes.set_ylabel("layer")
 
 
-def _maps(compared: Compared, rows: int, height: float) -> tuple[Figure, object]:
+def _maps(compared: Compared, rows: int, height: float) -> tuple[Figure, GridSpec]:
     columns = len(compared.labels)
-    figure = new_figure(4.1 * columns, height)
-    edges = {"left": 0.75 / (4.1 * columns), "right": 1 - 0.2 / (4.1 * columns)}
+    figure = new_figure(4.4 * columns, height)
+    edges = {"left": 0.75 / (4.4 * columns), "right": 1 - 0.2 / (4.4 * columns)}
     return figure, figure.add_gridspec(
-        rows, columns, top=1 - 0.35 / height, bottom=0.6 / height, wspace=0.28, hspace=0.2, **edges
+        rows, columns, top=1 - 0.35 / height, bottom=0.6 / height, wspace=0.38, hspace=0.2, **edges
     )
 
 
