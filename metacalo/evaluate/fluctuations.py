@@ -9,7 +9,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from metacalo.evaluate.observables import Observables
 
-__all__ = ["ResponseByEnergy", "correlation_difference", "correlations", "energy_edges", "layer_residuals", "response_by_energy"]
+__all__ = [
+    "ResponseByEnergy",
+    "correlation_difference",
+    "correlations",
+    "energy_edges",
+    "layer_residuals",
+    "response_by_energy",
+]
 
 Array = NDArray[np.float64]
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -17,6 +18,9 @@ from metacalo.evaluate.summary import LEVELS, summary
 from metacalo.showers.hdf5 import Showers
 
 __all__ = ["Drawing", "card_html", "embedded_png", "inline_svg", "report_html"]
+
+_PLACES: Final = re.compile(r'\b(?:d|x|y)="[^"]*"')
+_DIGITS: Final = re.compile(r"(\.\d\d)\d+")  # a hundredth of a point is not seen
 
 
 @dataclass(frozen=True)
@@ -31,12 +35,13 @@ class Drawing:
 
 
 def inline_svg(text: str) -> Markup:
-    """An SVG file of matplotlib as an element of a page: without its prolog, metadata and fixed size."""
+    """An SVG file of matplotlib as an element of a page: without prolog, metadata, fixed size and excess of digits."""
     start = text.index("<svg")
     head, body = text[start:].split(">", 1)
     size = head.split('viewBox="')[1].split('"')[0]
     before, _, after = body.partition("<metadata>")
     body = before + after.partition("</metadata>")[2] if after else body
+    body = _PLACES.sub(lambda found: _DIGITS.sub(r"\1", found[0]), body)
     return Markup(f'<svg viewBox="{size}" xmlns:xlink="http://www.w3.org/1999/xlink" aria-hidden="true">{body}')
 
 
@@ -72,8 +77,11 @@ def report_html(
         samples: label -> showers; the first is the reference.
         metrics: label of each generated sample -> what `compare` returned.
         drawings: figures, those of one section together.
-        title, command, version, date: told at the top.
+        title: of the page.
+        command: the command line, or None.
         cards: label -> Markdown of its model card.
+        version: of metacalo.
+        date: of the report.
     """
     environment = Environment(
         loader=PackageLoader("metacalo.evaluate", "templates"),

@@ -67,7 +67,9 @@ def _rows(page: Figure, top: float, labels: list[str], rows: list[Row], start: i
             break
         if row.section != section:
             top -= _LINE
-            page.text(_LEFT / _WIDTH, top / _HEIGHT, row.section, fontsize=9, va="center", fontweight="bold", color="0.4")
+            page.text(
+                _LEFT / _WIDTH, top / _HEIGHT, row.section, fontsize=9, va="center", fontweight="bold", color="0.4"
+            )
             section = row.section
         top -= _LINE
         page.text(_LEFT / _WIDTH, top / _HEIGHT, drawable(row.label, 60), fontsize=9, va="center")

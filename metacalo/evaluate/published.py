@@ -27,7 +27,9 @@ class Published(NamedTuple):
     batch_ms: float | None
 
 
-CALOCHALLENGE_SOURCE: Final = "CaloChallenge 2022: a community challenge for fast calorimeter simulation, arXiv:2410.21611"
+CALOCHALLENGE_SOURCE: Final = (
+    "CaloChallenge 2022: a community challenge for fast calorimeter simulation, arXiv:2410.21611"
+)
 
 CALOCHALLENGE_2: Final[tuple[Published, ...]] = (
     Published("Geant4 against itself", None, 10.8, 0.500, 0.499, None, None),

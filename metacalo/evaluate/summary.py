@@ -97,20 +97,50 @@ METRICS: Final[dict[str, tuple[Metric, ...]]] = {
     ),
     "Classifiers": (
         Metric(("low_level_auc",), "AUC, voxels", f"A classifier on voxel energies. {_AUC}", ideal=0.5, tolerance=0.02),
-        Metric(("high_level_auc",), "AUC, observables", f"A classifier on the observables. {_AUC}", ideal=0.5, tolerance=0.02),
+        Metric(
+            ("high_level_auc",),
+            "AUC, observables",
+            f"A classifier on the observables. {_AUC}",
+            ideal=0.5,
+            tolerance=0.02,
+        ),
     ),
     "Diversity and copies": (
         Metric(
             ("diversity", "nearest"),
             "nearest other shower",
-            "Distance of each shower to the nearest one of its own sample, over that of Geant4; below 1 is less diverse.",
+            "Distance of a shower to the nearest one of its own sample, over that of Geant4; below 1 is less diverse.",
             ideal=1.0,
             tolerance=0.05,
         ),
-        Metric(("precision",), "precision", "Share of generated showers that lie among those of Geant4.", ideal=None, tolerance=0.02),
-        Metric(("recall",), "recall", "Share of Geant4's showers that lie among generated ones.", ideal=None, tolerance=0.02),
-        Metric(("density",), "density", "How many neighbourhoods of Geant4's showers hold a generated one.", ideal=None, tolerance=0.02),
-        Metric(("coverage",), "coverage", "Share of Geant4's showers with a generated one near by.", ideal=None, tolerance=0.02),
+        Metric(
+            ("precision",),
+            "precision",
+            "Share of generated showers that lie among those of Geant4.",
+            ideal=None,
+            tolerance=0.02,
+        ),
+        Metric(
+            ("recall",),
+            "recall",
+            "Share of Geant4's showers that lie among generated ones.",
+            ideal=None,
+            tolerance=0.02,
+        ),
+        Metric(
+            ("density",),
+            "density",
+            "How many neighbourhoods of Geant4's showers hold a generated one.",
+            ideal=None,
+            tolerance=0.02,
+        ),
+        Metric(
+            ("coverage",),
+            "coverage",
+            "Share of Geant4's showers with a generated one near by.",
+            ideal=None,
+            tolerance=0.02,
+        ),
         Metric(
             ("copies", "share"),
             "share too near to a shot",
@@ -197,8 +227,8 @@ def _row(section: str, metric: Metric, samples: list[Mapping[str, Any]]) -> list
     entries = [_dig(sample, metric.path) for sample in samples]
     if not any(entries):
         return []
-    cells = tuple(_cell(entry, metric) if entry else Cell("–") for entry in entries)
-    floor = next((cell.floor for cell in cells if cell.floor not in ("", "–")), "–")
+    cells = tuple(_cell(entry, metric) if entry else Cell("-") for entry in entries)
+    floor = next((cell.floor for cell in cells if cell.floor not in ("", "-")), "-")
     return [Row(section, metric.label, metric.meaning, cells, floor)]
 
 
@@ -210,7 +240,7 @@ def _cell(entry: Mapping[str, Any], metric: Metric) -> Cell:
         if (probability := _number(entry.get("p_value"))) is not None:
             detail += f", p = {probability:.2g}"
     elif metric.ideal == 0.0 and value and floor and value > 0 < floor and value / floor < 1000:
-        detail = f"{value / floor:.2g} × floor" if value / floor < 100 else f"{value / floor:.0f} × floor"
+        detail = f"{value / floor:.2g} x floor" if value / floor < 100 else f"{value / floor:.0f} x floor"
     return Cell(
         figure(value, entry.get("error"), metric.style),
         detail,
@@ -222,7 +252,7 @@ def _cell(entry: Mapping[str, Any], metric: Metric) -> Cell:
 def figure(value: float | None, error: float | None, style: str) -> str:
     """A number with its error, or a dash."""
     if value is None:
-        return "–"
+        return "-"
     return f"{value:{style}}" + (f" ± {error:{style}}" if _number(error) else "")
 
 
@@ -246,7 +276,7 @@ def _responses(samples: list[Mapping[str, Any]]) -> list[Row]:
 
 
 def _distinct(count: Mapping[str, Any]) -> str:
-    return f"{count['distinct']:,} of {count['showers']:,}" if {"distinct", "showers"} <= count.keys() else "–"
+    return f"{count['distinct']:,} of {count['showers']:,}" if {"distinct", "showers"} <= count.keys() else "-"
 
 
 def _entries(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

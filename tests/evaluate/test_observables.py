@@ -40,7 +40,9 @@ def test_sums_and_bounds(showers):
     assert np.all(seen.lateral_width <= n_r / 2 + 1e-9)
     assert np.all((seen.leading_fraction >= 0) & (seen.leading_fraction <= 1 + 1e-9))
     within = {f"layer_{name}" for name in LAYERS}
-    assert all(np.isfinite(getattr(seen, field.name)).all() for field in fields(Observables) if field.name not in within)
+    assert all(
+        np.isfinite(getattr(seen, field.name)).all() for field in fields(Observables) if field.name not in within
+    )
     for name in within:
         np.testing.assert_array_equal(np.isfinite(getattr(seen, name)), seen.layer_energy > 0)
 
@@ -48,7 +50,7 @@ def test_sums_and_bounds(showers):
 @settings(max_examples=60, deadline=None)
 @given(samples)
 def test_moments_within_layers_are_those_of_numpy(showers):
-    n, n_r, n_phi, n_z = showers.shape
+    n, n_r, n_phi, _ = showers.shape
     seen = observables(showers, np.full(n, 5000.0))
     r, phi = np.meshgrid(np.arange(n_r) + 0.5, -np.pi + 2 * np.pi * (np.arange(n_phi) + 0.5) / n_phi, indexing="ij")
     for shower, layer in zip(*np.nonzero(seen.layer_energy), strict=True):

@@ -102,7 +102,9 @@ CATALOGUE: Final[tuple[Entry, ...]] = (
         distributions.cell_spectrum,
     ),
     _distribution("occupancy", _CELLS, "Fraction of the cells that have energy."),
-    _distribution("leading_fraction", _CELLS, "Part of the energy in the most energetic tenth of the cells with energy."),
+    _distribution(
+        "leading_fraction", _CELLS, "Part of the energy in the most energetic tenth of the cells with energy."
+    ),
     _distribution("max_fraction", _CELLS, "Most energetic cell over incident energy."),
     Entry(
         "layer_energies",

@@ -19,6 +19,8 @@ __all__ = ["Compared"]
 
 Array = NDArray[np.float64]
 
+_AROUND = 0.05  # of a single energy
+
 
 @dataclass(frozen=True, eq=False)
 class Compared:
@@ -65,8 +67,9 @@ class Compared:
         return np.arange(self.samples[0].showers.shape[1] + 1.0)
 
     def energy_edges(self, bins: int) -> Array:
-        """Edges of bins of equal width in ln E over the reference's energies, (bins + 1,), MeV."""
-        return energy_edges(self.seen[0].energy, bins)
+        """Edges of bins of equal width in ln E over the reference's energies, (bins + 1,), MeV; around a single one."""
+        edges = energy_edges(self.seen[0].energy, bins)
+        return edges if edges[0] < edges[-1] else edges * np.array([1 - _AROUND, 1 + _AROUND])
 
     def in_energy(self, low: float, high: float) -> list[NDArray[np.bool_]]:
         """Which showers of each sample have energies from `low` to `high` MeV, both included."""

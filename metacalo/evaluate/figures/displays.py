@@ -113,24 +113,8 @@ def _sizes(grid: Grid) -> tuple[float, float, str]:
 def _draw_3d(axes: Axes3D, shower: Array, grid: Grid, norm: LogNorm) -> None:
     dr, dz, unit = _sizes(grid)
     radius, depth = dr * grid.n_r, dz * grid.n_z
-    ring, sector, layer = np.nonzero(shower)
-    energy = shower[ring, sector, layer]
-    order = np.argsort(energy)  # the most energetic cells are drawn last
-    r, phi, z = (ring + 0.5) * dr, grid.phi_centres[sector], (layer + 0.5) * dz
-    strength = np.clip(np.asarray(norm(np.maximum(energy, norm.vmin))), 0, 1)
-    axes.scatter(
-        z[order],
-        (r * np.cos(phi))[order],
-        (r * np.sin(phi))[order],
-        c=energy[order],
-        s=(1.0 + 22.0 * strength**2)[order],
-        alpha=(0.3 + 0.7 * strength)[order],
-        norm=norm,
-        cmap=_COLOURS,
-        linewidths=0,
-        depthshade=False,
-        rasterized=True,
-    )
+    if shower.any():
+        _draw_cells(axes, shower, grid, norm)
     around = np.linspace(0, 2 * np.pi, 61)
     for end in (0.0, depth):
         axes.plot(np.full(61, end), radius * np.cos(around), radius * np.sin(around), color="0.65", linewidth=0.7)
@@ -145,6 +129,29 @@ def _draw_3d(axes: Axes3D, shower: Array, grid: Grid, norm: LogNorm) -> None:
     axes.set_ylim(-radius, radius)
     axes.set_zlim(-radius, radius)
     axes.view_init(elev=18, azim=-62)
+
+
+def _draw_cells(axes: Axes3D, shower: Array, grid: Grid, norm: LogNorm) -> None:
+    dr, dz, _ = _sizes(grid)
+    ring, sector, layer = np.nonzero(shower)
+    order = np.argsort(shower[ring, sector, layer])  # the most energetic cells are drawn last
+    ring, sector, layer = ring[order], sector[order], layer[order]
+    energy = shower[ring, sector, layer]
+    r, phi, z = (ring + 0.5) * dr, grid.phi_centres[sector], (layer + 0.5) * dz
+    strength = np.clip(np.asarray(norm(np.maximum(energy, norm.vmin))), 0, 1)
+    axes.scatter(
+        z,
+        r * np.cos(phi),
+        r * np.sin(phi),
+        c=energy,
+        s=1.0 + 22.0 * strength**2,
+        alpha=0.3 + 0.7 * strength,
+        norm=norm,
+        cmap=_COLOURS,
+        linewidths=0,
+        depthshade=False,
+        rasterized=True,
+    )
 
 
 def _small(axes: Axes) -> dict[str, Any]:

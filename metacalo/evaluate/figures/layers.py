@@ -77,9 +77,7 @@ def layer_energy_map(compared: Compared) -> Figure:
         axes = figure.add_subplot(grid[0, index + 1])
         ratio = np.divide(mean, reference, out=np.full_like(mean, np.nan), where=reference > _SEEN * largest)
         norm, masked = Normalize(0.5, 1.5), np.ma.masked_invalid(ratio)
-        mesh = axes.pcolormesh(
-            compared.layer_edges, edges / 1000, masked, norm=norm, cmap=_DIVERGING, rasterized=True
-        )
+        mesh = axes.pcolormesh(compared.layer_edges, edges / 1000, masked, norm=norm, cmap=_DIVERGING, rasterized=True)
         figure.colorbar(mesh, ax=axes, label="ratio", pad=0.02)
     for axes, label in zip(figure.axes[::2], compared.labels, strict=True):
         axes.set_title(label, fontsize=11)

@@ -51,9 +51,7 @@ def error_bars(axes: Axes, curves: Curves) -> None:
     """Errors of all but the reference, where there is something."""
     for index, (value, error) in enumerate(zip(curves.values[1:], curves.errors[1:], strict=True)):
         shown = value > 0
-        axes.errorbar(
-            curves.centres[shown], value[shown], error[shown], fmt="none", color=colour(index), linewidth=1
-        )
+        axes.errorbar(curves.centres[shown], value[shown], error[shown], fmt="none", color=colour(index), linewidth=1)
 
 
 def points_panel(axes: Axes, curves: Curves) -> None:

@@ -79,11 +79,11 @@ def _letters() -> frozenset[int]:
 
 
 def drawable(label: str, longest: int = _LONGEST) -> str:
-    """`label` as matplotlib can draw it: no mathematics, no letter that the font lacks, its middle cut if too long.
+    r"""`label` as matplotlib can draw it: no mathematics, no letter that the font lacks, its middle cut if too long.
 
     Example:
         >>> drawable("shots $5 and 2$")
-        'shots \\\\$5 and 2\\\\$'
+        'shots \\$5 and 2\\$'
     """
     shown = "".join(letter if ord(letter) in _letters() else "?" for letter in label.replace("\n", " "))
     if len(shown) > longest:
