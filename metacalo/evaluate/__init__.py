@@ -6,6 +6,7 @@ from metacalo.evaluate.comparison import EvaluateSettings, compare
 from metacalo.evaluate.fluctuations import response_by_energy
 from metacalo.evaluate.metrics import fpd, kpd, separation_power, wasserstein1
 from metacalo.evaluate.observables import Observables
+from metacalo.evaluate.pages import write_pages
 from metacalo.evaluate.plots import profile_figure
 from metacalo.evaluate.report import evaluate_files
 from metacalo.evaluate.tables import table
@@ -22,4 +23,5 @@ __all__ = [
     "separation_power",
     "table",
     "wasserstein1",
+    "write_pages",
 ]

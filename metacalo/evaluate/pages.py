@@ -68,7 +68,7 @@ def write_pages(
                 drawings.append(_write(entry, figure, folder, pdf))
             if bar:
                 bar.advance()
-    page = report_html(
+    text = report_html(
         samples,
         metrics,
         drawings,
@@ -78,7 +78,7 @@ def write_pages(
         version=__version__,
         date=date,
     )
-    (folder / "report.html").write_text(page, encoding="utf-8")
+    (folder / "report.html").write_text(text, encoding="utf-8")
 
 
 def _told(samples: Mapping[str, Showers], metrics: Mapping[str, Mapping[str, Any]], date: str) -> list[str]:
@@ -91,11 +91,11 @@ def _write(entry: Entry, figure: Figure, folder: Path, pdf: PdfPages) -> Drawing
     content = BytesIO()
     figure.savefig(content, format="png", dpi=_DPI)
     (folder / "figures" / f"{entry.name}.png").write_bytes(content.getvalue())
-    pdf.savefig(figure, dpi=_DPI)
+    pdf.savefig(figure, dpi=_DPI)  # type: ignore[no-untyped-call]
     if entry.picture:
         markup = embedded_png(content.getvalue())
     else:
-        text = StringIO()
-        figure.savefig(text, format="svg", dpi=_DPI)
-        markup = inline_svg(text.getvalue())
+        drawn = StringIO()
+        figure.savefig(drawn, format="svg", dpi=_DPI)
+        markup = inline_svg(drawn.getvalue())
     return Drawing(entry.name, entry.section, entry.caption, entry.wide, markup)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -55,7 +55,7 @@ def profile_figure(samples: Mapping[str, Showers], path: PathLike, title: str = 
             axes.set_ylabel("probability density")
         labels = [f"{label} ({len(found):,} showers)" for label, found in seen.items()]
         across = len(labels) if sum(map(len, labels)) < 110 else (len(labels) + 1) // 2
-        place = {"loc": "center right", "bbox_to_anchor": (0.99, 0.945), "frameon": False}
+        place: dict[str, Any] = {"loc": "center right", "bbox_to_anchor": (0.99, 0.945), "frameon": False}
         figure.legend(handles(len(labels)), labels, ncols=across, **place)
         figure.text(0.06, 0.945, title, fontsize=16, fontweight="bold", verticalalignment="center")
         figure.savefig(path, format="png")

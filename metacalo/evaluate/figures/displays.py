@@ -138,7 +138,7 @@ def _draw_cells(axes: Axes3D, shower: Array, grid: Grid, norm: LogNorm) -> None:
     ring, sector, layer = ring[order], sector[order], layer[order]
     energy = shower[ring, sector, layer]
     r, phi, z = (ring + 0.5) * dr, grid.phi_centres[sector], (layer + 0.5) * dz
-    strength = np.clip(np.asarray(norm(np.maximum(energy, norm.vmin))), 0, 1)
+    strength = np.clip(np.asarray(norm(np.maximum(energy, norm.vmin or 0.0))), 0, 1)
     axes.scatter(
         z,
         r * np.cos(phi),
@@ -179,7 +179,7 @@ def _unrolled(grid: Grid, labels: list[str], showers: list[Array]) -> Figure:
             axes = figure.add_subplot(cells[line, column], projection=projection)
             energy = np.ma.masked_less_equal(found[name], 0.0)
             if name == "rphi":
-                drawn = (circle, r_edges, np.ma.repeat(energy, pieces, axis=1))
+                drawn: tuple[Any, ...] = (circle, r_edges, np.ma.repeat(energy, pieces, axis=1))
                 axes.set_xticks([])
                 axes.set_yticks([r_edges[-1]], [f"{r_edges[-1]:.3g} {unit}"], fontsize=8)
                 axes.grid(visible=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -105,7 +105,7 @@ def layer_correlations(compared: Compared) -> Figure:
 
 def _matrix(axes: Axes, matrix: Array, reach: float, label: str) -> None:
     extent = (0, len(matrix), 0, len(matrix))
-    shown = {"origin": "lower", "extent": extent, "cmap": _DIVERGING, "interpolation": "nearest"}
+    shown: dict[str, Any] = {"origin": "lower", "extent": extent, "cmap": _DIVERGING, "interpolation": "nearest"}
     image = axes.imshow(matrix, norm=Normalize(-reach, reach), **shown)
     axes.figure.colorbar(image, ax=axes, label=label, pad=0.03, shrink=0.85)
     axes.set_xlabel("layer")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -98,6 +98,6 @@ def add_legend(figure: Figure, labels: Sequence[str]) -> float:
     letters = int(width * _LETTERS_PER_INCH)
     columns = max(1, min(len(labels), letters // (max(map(len, labels)) + 6)))
     rows = -(-len(labels) // columns)
-    place = {"loc": "upper center", "bbox_to_anchor": (0.5, 1.0), "frameon": False, "fontsize": 10}
+    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 1.0), "frameon": False, "fontsize": 10}
     figure.legend(handles(len(labels)), labels, ncols=columns, columnspacing=1.4, handlelength=1.6, **place)
     return float(1 - (_MARGIN + _LINE * rows) / height)
