@@ -203,14 +203,17 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Compare generated showers with full simulation, every figure beside its Geant4-against-Geant4 floor."""
-    from metacalo.evaluate import EvaluateSettings, evaluate_files, table, warnings_told
+    from metacalo.cards import card_of
+    from metacalo.evaluate import EvaluateSettings, evaluate_files, labels_of, table, warnings_told
     from metacalo.model import seen_hashes
 
+    named = labels_of(generated, labels.split(",") if labels else None)
     metrics = evaluate_files(
         generated,
         reference,
         out,
-        labels=labels.split(",") if labels else None,
+        labels=named,
+        cards=dict(zip(named, map(card_of, generated), strict=True)),
         seen_hashes=seen_hashes(unseen_by, base=base) if unseen_by else None,
         settings=EvaluateSettings.resolve(
             config, classifiers=classifiers, calochallenge=calochallenge, max_showers=max_showers, seed=seed
@@ -222,7 +225,7 @@ def evaluate(
         _warn(warning)
     if not quiet:
         _print(table(metrics["samples"]))
-        _say(f"figures {out / 'metrics.json'}   picture {out / 'profiles.png'}")
+        _say(f"report {out / 'report.html'}   figures {out / 'metrics.json'}")
 
 
 @app.command()

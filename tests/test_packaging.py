@@ -38,6 +38,7 @@ def test_the_wheel_holds_what_ships(tmp_path):
             next(name for name in archive.namelist() if name.endswith("entry_points.txt"))
         )
     code = {str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("metacalo/**/*.py")}
+    code |= {f"metacalo/evaluate/templates/report.{part}" for part in ("html.jinja", "css")}
     data = {
         f"metacalo/_data/{path.relative_to(tree)}"
         for kind in ("tasks", "pretrained")

@@ -6,10 +6,11 @@ from metacalo.evaluate.comparison import compare
 from metacalo.evaluate.fluctuations import response_by_energy
 from metacalo.evaluate.metrics import fpd, kpd, separation_power, wasserstein1
 from metacalo.evaluate.observables import Observables
+from metacalo.evaluate.pages import write_pages
 from metacalo.evaluate.plots import profile_figure
 from metacalo.evaluate.profiles import profile_chi2
 from metacalo.evaluate.reference import EvaluateSettings
-from metacalo.evaluate.report import evaluate_files, warnings_told
+from metacalo.evaluate.report import evaluate_files, labels_of, warnings_told
 from metacalo.evaluate.tables import table
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "evaluate_files",
     "fpd",
     "kpd",
+    "labels_of",
     "profile_chi2",
     "profile_figure",
     "response_by_energy",
@@ -26,4 +28,5 @@ __all__ = [
     "table",
     "warnings_told",
     "wasserstein1",
+    "write_pages",
 ]

@@ -9,7 +9,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from metacalo.evaluate.observables import Observables
 
-__all__ = ["ResponseByEnergy", "correlation_difference", "energy_edges", "layer_residuals", "response_by_energy"]
+__all__ = [
+    "ResponseByEnergy",
+    "correlation_difference",
+    "correlations",
+    "energy_edges",
+    "layer_residuals",
+    "response_by_energy",
+]
 
 Array = NDArray[np.float64]
 
@@ -102,11 +109,12 @@ def correlation_difference(reference: Array, sample: Array) -> float:
     is about 1.1 / sqrt n, where correlations are small.
     """
     pairs = np.triu_indices(reference.shape[1], 1)
-    difference = _correlations(reference)[pairs] - _correlations(sample)[pairs]
+    difference = correlations(reference)[pairs] - correlations(sample)[pairs]
     return float(np.abs(difference).mean()) if difference.size else 0.0
 
 
-def _correlations(columns: Array) -> Array:
+def correlations(columns: Array) -> Array:
+    """Pearson correlations (K, K) of the columns of (N, K); 0 with a column that is constant."""
     centred = columns - columns.mean(axis=0)
     norm = np.sqrt((centred**2).sum(axis=0))
     centred = np.divide(centred, norm, out=np.zeros_like(centred), where=norm > 0)

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
-from matplotlib.style import context
-from mplhep import style
 from numpy.typing import NDArray
 
-from metacalo.evaluate.plots import STYLE
+from metacalo.evaluate.figures.style import house_style, new_figure
 from metacalo.showers.grid import Grid
 from metacalo.typing import PathLike
 
@@ -34,9 +30,8 @@ def mean_shower_figure(mean: Array, grid: Grid, path: PathLike, title: str = "")
     )
     r, z = dr * np.arange(grid.n_r + 1.0), dz * np.arange(grid.n_z + 1.0)
     phi = np.linspace(-np.pi, np.pi, grid.n_phi + 1)
-    with context([style.CMS, STYLE]):
-        figure = Figure(figsize=(13, 8), dpi=110)
-        FigureCanvasAgg(figure)
+    with house_style():
+        figure = new_figure(13, 8)
         (side, front), (along, across) = figure.subplots(2, 2, width_ratios=(1.4, 1))
         figure.subplots_adjust(left=0.06, right=0.97, bottom=0.07, top=0.92, hspace=0.22, wspace=0.18)
         for axes, edges, values, label in (

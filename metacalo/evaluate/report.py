@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from metacalo.checkpoint import atomic_folder, save_json
 from metacalo.errors import ConfigError, ShowerFileError
 from metacalo.evaluate.comparison import PARTS, compare
+from metacalo.evaluate.pages import write_pages
 from metacalo.evaluate.plots import profile_figure
 from metacalo.evaluate.reference import EvaluateSettings, Reference
-from metacalo.progress import track
+from metacalo.progress import bars
 from metacalo.showers.hdf5 import Showers, open_showers
 from metacalo.typing import PathLike
 
@@ -30,18 +31,22 @@ def evaluate_files(
     out: PathLike,
     *,
     labels: Sequence[str] | None = None,
+    cards: Mapping[str, str] | None = None,
     seen_hashes: NDArray[np.int64] | None = None,
     settings: EvaluateSettings | None = None,
     command: str | None = None,
     force: bool = False,
 ) -> dict[str, Any]:
-    """Compares shower files with a reference and writes the folder `out` with `metrics.json` and `profiles.png`.
+    """Compares shower files with a reference and writes the folder `out`.
+
+    It holds `report.html` and `report.pdf` with all figures of `figures/`, `metrics.json`, and `profiles.png`.
 
     Args:
         generated: file of generated showers, or several.
         reference: file of Geant4 showers.
         out: folder to make.
         labels: what the generated files are called; by default their names without extension.
+        cards: label to the Markdown of the model card, for the report; files of no known model have none.
         seen_hashes: hashes (as of `ShowerFile.hashes`) of showers that the generators were adapted with; they
             are left out of the reference, which must be of unseen showers; the no-copy test is against them.
         settings: seed, sizes and whether to train classifiers.
@@ -60,21 +65,21 @@ def evaluate_files(
     files = [generated] if isinstance(generated, str | Path) else list(generated)
     named = dict(zip(labels_of(files, labels), files, strict=True))
     settings = settings or EvaluateSettings()
-    with atomic_folder(out, force=force) as folder:
+    with atomic_folder(out, force=force) as folder, bars() as add:
         if settings.calochallenge is None:
             asked = any(_keeps_challenge_layout(path) for path in (reference, *files))
             settings = settings.model_copy(update={"calochallenge": asked})
         theirs, shots, left_out = _reference(reference, seen_hashes, settings)
         samples: dict[str, Showers] = {REFERENCE: theirs.showers}
         metrics: dict[str, Any] = {}
-        with track("evaluate", PARTS * len(named)) as bar:
-            for label, path in named.items():
-                with open_showers(path) as file:
-                    samples[label] = file.load(settings.draw(np.arange(len(file))))
-                try:
-                    metrics[label] = compare(samples[label], theirs, shots=shots, done=bar.advance)
-                except ShowerFileError as error:
-                    raise ShowerFileError(f"{path} against {reference}: {error}") from None
+        bar = add("compare", PARTS * len(named))
+        for label, path in named.items():
+            with open_showers(path) as file:
+                samples[label] = file.load(settings.draw(np.arange(len(file))))
+            try:
+                metrics[label] = compare(samples[label], theirs, shots=shots, done=bar.advance)
+            except ShowerFileError as error:
+                raise ShowerFileError(f"{path} against {reference}: {error}") from None
         result = {
             "samples": metrics,
             "left_out": left_out,
@@ -83,7 +88,9 @@ def evaluate_files(
             "command": command,
         }
         save_json(folder / "metrics.json", result)
+        title = f"{', '.join(named)} against {REFERENCE}"
         profile_figure(samples, folder / "profiles.png", title=", ".join(named))
+        write_pages(folder, samples, metrics, title=title, command=command, cards=cards, progress=add)
     return result
 
 

@@ -1,0 +1,1 @@
+"""Figures of a comparison: what each shows, drawn in one style, the reference always first."""

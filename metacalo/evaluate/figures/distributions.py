@@ -1,0 +1,150 @@
+"""Distributions and mean profiles, each with the ratio to the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from metacalo.evaluate.figures.compared import Compared
+from metacalo.evaluate.figures.curves import Curves, histogram, profile, spectrum
+from metacalo.evaluate.figures.panels import (
+    difference_panel,
+    error_bars,
+    log_scale,
+    points_panel,
+    ratio_panel,
+    split,
+    steps_panel,
+)
+from metacalo.evaluate.figures.style import add_legend, new_figure
+from metacalo.evaluate.observables import Observables
+
+__all__ = [
+    "DIFFERENCES",
+    "HISTOGRAMS",
+    "LAYER_MEANS",
+    "cell_spectrum",
+    "distribution",
+    "lateral_profile",
+    "layer_difference",
+    "layer_mean",
+    "layer_occupancy",
+    "longitudinal_profile",
+]
+
+Array = NDArray[np.float64]
+Take = Callable[[Observables], Array]
+
+HISTOGRAMS: Final[dict[str, tuple[str, Take]]] = {
+    "response": ("$E_{total}\\ /\\ E_{incident}$", lambda seen: seen.response),
+    "total_energy": ("$E_{total}$ (MeV)", lambda seen: seen.layer_energy.sum(axis=1)),
+    "longitudinal_mean": ("mean depth (layers)", lambda seen: seen.longitudinal_mean),
+    "longitudinal_width": ("width in depth (layers)", lambda seen: seen.longitudinal_width),
+    "lateral_mean": ("mean radius (cells)", lambda seen: seen.lateral_mean),
+    "lateral_width": ("width in radius (cells)", lambda seen: seen.lateral_width),
+    "centre_x": ("centre in x (r cells)", lambda seen: seen.centre_x),
+    "centre_y": ("centre in y (r cells)", lambda seen: seen.centre_y),
+    "width_x": ("width in x (r cells)", lambda seen: seen.width_x),
+    "width_y": ("width in y (r cells)", lambda seen: seen.width_y),
+    "occupancy": ("occupancy (fraction of cells with energy)", lambda seen: seen.occupancy),
+    "leading_fraction": ("energy fraction of the leading tenth of the cells", lambda seen: seen.leading_fraction),
+    "max_fraction": ("most energetic cell / $E_{incident}$", lambda seen: seen.max_fraction),
+}
+"""Name -> label of the axis, and the (N,) values of a sample."""
+
+LAYER_MEANS: Final[dict[str, str]] = {
+    "layer_mean_r": "mean radius in the layer (cells)",
+    "layer_width_r": "width in radius in the layer (cells)",
+    "layer_width_x": "width in x in the layer (r cells)",
+    "layer_width_y": "width in y in the layer (r cells)",
+}
+"""Observables (N, Z) above zero -> label of the axis."""
+
+DIFFERENCES: Final[dict[str, str]] = {
+    "layer_centre_x": "centre in x of the layer (r cells)",
+    "layer_centre_y": "centre in y of the layer (r cells)",
+}
+"""Observables (N, Z) of either sign -> label of the axis."""
+
+
+def distribution(compared: Compared, name: str) -> Figure:
+    """The histogram of one of `HISTOGRAMS`."""
+    label, take = HISTOGRAMS[name]
+    curves = histogram([take(found) for found in compared.seen])
+    figure, top, below = _axes(compared)
+    histogram_panel(top, curves)
+    top.set_ylabel("density per ln" if curves.logarithmic else "density")
+    ratio_panel(below, curves)
+    below.set_xlabel(label)
+    return figure
+
+
+def histogram_panel(axes: Axes, curves: Curves) -> None:
+    """Steps with error bars from zero on."""
+    steps_panel(axes, curves)
+    error_bars(axes, curves)
+    axes.set_ylim(0, 1.12 * float((curves.values + curves.errors).max()) or 1.0)
+
+
+def longitudinal_profile(compared: Compared) -> Figure:
+    """Mean part of the shower's energy in each layer."""
+    curves = profile(compared.layer_edges, [found.layer_fraction for found in compared.seen])
+    return _profile(compared, curves, "layer", "mean energy fraction")
+
+
+def lateral_profile(compared: Compared) -> Figure:
+    """Mean part of the shower's energy in each ring."""
+    curves = profile(compared.ring_edges, [found.ring_fraction for found in compared.seen])
+    return _profile(compared, curves, "r (cells)", "mean energy fraction")
+
+
+def layer_occupancy(compared: Compared) -> Figure:
+    """Mean part of each layer's cells that have energy."""
+    curves = profile(compared.layer_edges, [found.layer_occupancy for found in compared.seen])
+    return _profile(compared, curves, "layer", "mean occupancy of the layer")
+
+
+def cell_spectrum(compared: Compared) -> Figure:
+    """Mean number of cells per bin of their energy."""
+    return _profile(compared, spectrum([found.spectrum for found in compared.seen]), "cell energy (MeV)", "mean number")
+
+
+def layer_mean(compared: Compared, name: str) -> Figure:
+    """Mean per layer of one of `LAYER_MEANS`, over the showers with energy there, with the ratio."""
+    return _points(compared, name, LAYER_MEANS[name], ratio_panel)
+
+
+def layer_difference(compared: Compared, name: str) -> Figure:
+    """Mean per layer of one of `DIFFERENCES`, over the showers with energy there, with the difference."""
+    return _points(compared, name, DIFFERENCES[name], difference_panel)
+
+
+def _points(compared: Compared, name: str, label: str, panel: Callable[[Axes, Curves], None]) -> Figure:
+    curves = profile(compared.layer_edges, [getattr(found, name) for found in compared.seen])
+    figure, top, below = _axes(compared)
+    points_panel(top, curves)
+    panel(below, curves)
+    below.set_xlabel("layer")
+    top.set_ylabel(label)
+    return figure
+
+
+def _profile(compared: Compared, curves: Curves, below: str, beside: str) -> Figure:
+    figure, top, ratio = _axes(compared)
+    steps_panel(top, curves)
+    log_scale(top, curves)
+    ratio_panel(ratio, curves)
+    ratio.set_xlabel(below)
+    top.set_ylabel(beside)
+    return figure
+
+
+def _axes(compared: Compared) -> tuple[Figure, Axes, Axes]:
+    figure = new_figure(5.4, 4.8)
+    top = add_legend(figure, compared.labels)
+    return figure, *split(figure, figure.add_gridspec(1, 1, left=0.16, right=0.97, top=top, bottom=0.115)[0])

@@ -1,0 +1,101 @@
+"""The report of a comparison: a page for the browser, a PDF, and every figure as a file for papers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from io import BytesIO, StringIO
+from pathlib import Path
+from typing import Any, Final
+
+from matplotlib.backends.backend_pdf import PdfPages
+from matplotlib.figure import Figure
+
+from metacalo import __version__
+from metacalo.evaluate.figures.catalogue import CATALOGUE, Entry
+from metacalo.evaluate.figures.compared import Compared
+from metacalo.evaluate.figures.style import house_style
+from metacalo.evaluate.html import Drawing, embedded_png, inline_svg, report_html
+from metacalo.evaluate.pdf import table_pages
+from metacalo.progress import Track
+from metacalo.showers.hdf5 import Showers
+
+__all__ = ["write_pages"]
+
+_DPI: Final = 150
+
+
+def write_pages(
+    folder: Path,
+    samples: Mapping[str, Showers],
+    metrics: Mapping[str, Mapping[str, Any]],
+    *,
+    title: str,
+    command: str | None = None,
+    cards: Mapping[str, str] | None = None,
+    progress: Callable[[str, int], Track] | None = None,
+) -> None:
+    """Writes `report.html`, `report.pdf` and `figures/*.png` into a folder that exists.
+
+    Args:
+        folder: where to, best one that takes its place when all is written (`checkpoint.atomic_folder`).
+        samples: label -> showers on one mesh; the first is the reference, the others are generated.
+        metrics: label of each generated sample -> what `compare` returned; the table shows what is there.
+        title: of the report.
+        command: the command line, told in the report.
+        cards: label -> Markdown of the sample's model card.
+        progress: makes a bar of a description and a number of steps, as from `progress.bars`.
+
+    The page is one file: it runs no script and asks the network for nothing, and labels and cards are escaped.
+
+    Raises:
+        ShowerFileError: a sample holds voxels or energies that cannot be.
+    """
+    bar = progress("report", 1 + len(CATALOGUE)) if progress else None
+    compared = Compared.of(samples)
+    if bar:
+        bar.advance()
+    (folder / "figures").mkdir()
+    drawings = []
+    date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    about = {"Title": title, "Creator": f"metacalo {__version__}"}
+    with house_style(), PdfPages(folder / "report.pdf", metadata=about) as pdf:
+        for page in table_pages(title, metrics, _told(samples, metrics, date)):
+            pdf.savefig(page)
+        for entry in CATALOGUE:
+            figure = entry.draw(compared)
+            if figure is not None:
+                drawings.append(_write(entry, figure, folder, pdf))
+            if bar:
+                bar.advance()
+    text = report_html(
+        samples,
+        metrics,
+        drawings,
+        title=title,
+        command=command,
+        cards=cards or {},
+        version=__version__,
+        date=date,
+    )
+    (folder / "report.html").write_text(text, encoding="utf-8")
+
+
+def _told(samples: Mapping[str, Showers], metrics: Mapping[str, Mapping[str, Any]], date: str) -> list[str]:
+    numbers = [f"{label}: {len(sample):,} showers" for label, sample in samples.items()]
+    warnings = [f"Warning, {label}: {told}" for label, found in metrics.items() for told in found.get("warnings") or ()]
+    return [f"metacalo {__version__}, {date}", *numbers, *warnings]
+
+
+def _write(entry: Entry, figure: Figure, folder: Path, pdf: PdfPages) -> Drawing:
+    content = BytesIO()
+    figure.savefig(content, format="png", dpi=_DPI)
+    (folder / "figures" / f"{entry.name}.png").write_bytes(content.getvalue())
+    pdf.savefig(figure, dpi=_DPI)  # type: ignore[no-untyped-call]
+    if entry.picture:
+        markup = embedded_png(content.getvalue())
+    else:
+        drawn = StringIO()
+        figure.savefig(drawn, format="svg", dpi=_DPI)
+        markup = inline_svg(drawn.getvalue())
+    return Drawing(entry.name, entry.section, entry.caption, entry.wide, markup)
