@@ -123,12 +123,15 @@ def _draw_3d(axes: Axes3D, shower: Array, grid: Grid, norm: LogNorm) -> None:
         axes.plot([0, depth], [edge[0]] * 2, [edge[1]] * 2, color="0.8", linewidth=0.6)
     axes.plot([-0.16 * depth, 0], [0, 0], [0, 0], color="black", linewidth=1.2)  # the particle comes in
     axes.text2D(0.97, 0.03, f"depth {depth:.4g}, radius {radius:.3g} {unit}", **_small(axes))
+    axes.set_proj_type("ortho")
     axes.set_axis_off()
-    axes.set_box_aspect((2.0, 1.0, 1.0), zoom=1.32)
+    axes.set_box_aspect((2.0, 1.0, 1.0), zoom=1.25)
     axes.set_xlim(-0.16 * depth, depth)
     axes.set_ylim(-radius, radius)
     axes.set_zlim(-radius, radius)
     axes.view_init(elev=18, azim=-62)
+    for artist in (*axes.lines, *axes.collections):
+        artist.set_clip_on(False)  # 3-D axes are square, the cylinder is longer
 
 
 def _draw_cells(axes: Axes3D, shower: Array, grid: Grid, norm: LogNorm) -> None:
