@@ -54,9 +54,10 @@ def test_unknown_and_absent_metrics_are_no_matter():
         "c": {},
     }
     rows = {row.label: row for row in summary(metrics)}
-    assert set(rows) == {"mean W1", "new one", "nested: newer", "recall", "moments: chi-squared"}
+    chi2 = "moments: chi-squared of the mean profile"
+    assert set(rows) == {"mean W1", "new one", "nested: newer", "recall", chi2}
     assert [cell.text for cell in rows["mean W1"].cells] == ["0.200 ± 0.010", "-", "-"]
     assert rows["mean W1"].cells[0].detail == "2 x floor"
-    assert rows["moments: chi-squared"].cells[1].detail == "4 degrees of freedom"
+    assert rows[chi2].cells[1].detail == "4 degrees of freedom"
     assert rows["recall"].floor == "0.100 ± 0.010"
     assert summary({"a": {}}) == []
