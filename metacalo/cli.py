@@ -207,6 +207,9 @@ def evaluate(
     from metacalo.evaluate import EvaluateSettings, evaluate_files, labels_of, table, warnings_told
     from metacalo.model import seen_hashes
 
+    settings = EvaluateSettings.resolve(
+        config, classifiers=classifiers, calochallenge=calochallenge, max_showers=max_showers, seed=seed
+    )
     named = labels_of(generated, labels.split(",") if labels else None)
     metrics = evaluate_files(
         generated,
@@ -215,9 +218,7 @@ def evaluate(
         labels=named,
         cards=dict(zip(named, map(card_of, generated), strict=True)),
         seen_hashes=seen_hashes(unseen_by, base=base) if unseen_by else None,
-        settings=EvaluateSettings.resolve(
-            config, classifiers=classifiers, calochallenge=calochallenge, max_showers=max_showers, seed=seed
-        ),
+        settings=settings,
         command=_command(),
         force=force,
     )
