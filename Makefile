@@ -14,8 +14,9 @@ OPTIONS ?=
 run: $(VENV)/.installed
 	$(VENV)/bin/metacalo adapt --detector $(DETECTOR) --base $(BASE) --shots $(SHOTS) --generator both --out $(OUT) --force $(OPTIONS)
 
+# a process for each core, and no more threads than that
 test: $(VENV)/.installed
-	$(VENV)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
