@@ -196,6 +196,7 @@ def evaluate(
     calochallenge: Annotated[
         bool | None, typer.Option(help="FPD and KPD by the CaloChallenge's definitions (where a file has its layout).")
     ] = None,
+    pages: Annotated[bool | None, typer.Option(help="Write the report beside metrics.json.")] = None,
     max_showers: Annotated[int | None, typer.Option("--max-showers", help="Read of each file, at most.")] = None,
     config: Config = None,
     seed: Seed = None,
@@ -208,7 +209,7 @@ def evaluate(
     from metacalo.model import seen_hashes
 
     settings = EvaluateSettings.resolve(
-        config, classifiers=classifiers, calochallenge=calochallenge, max_showers=max_showers, seed=seed
+        config, classifiers=classifiers, calochallenge=calochallenge, pages=pages, max_showers=max_showers, seed=seed
     )
     named = labels_of(generated, labels.split(",") if labels else None)
     metrics = evaluate_files(
@@ -226,7 +227,8 @@ def evaluate(
         _warn(warning)
     if not quiet:
         _print(table(metrics["samples"]))
-        _say(f"report {out / 'report.html'}   figures {out / 'metrics.json'}")
+        report = f"report {out / 'report.html'}   " if settings.pages else ""
+        _say(f"{report}figures {out / 'metrics.json'}   picture {out / 'profiles.png'}")
 
 
 @app.command()

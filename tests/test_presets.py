@@ -158,7 +158,10 @@ def test_every_command_works_with_it(base: Base, sample: Path, tmp_path: Path) -
     assert len(hit)
     assert hit.min() >= again.normaliser.threshold
     metrics = evaluate_files(
-        made, sample / "siw" / "showers.h5", tmp_path / "judged", settings=EvaluateSettings(classifiers=False)
+        made,
+        sample / "siw" / "showers.h5",
+        tmp_path / "judged",
+        settings=EvaluateSettings(classifiers=False, pages=False),
     )
     (found,) = metrics["samples"].values()
     assert np.isfinite(found["mean_w1"]["value"])

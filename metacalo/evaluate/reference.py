@@ -31,6 +31,7 @@ class EvaluateSettings(Settings):
         rotations: fifths of the sample that the classifiers are tested on (5: every shower).
         splits: random halvings of the reference over which what depends on the number of showers is averaged.
         calochallenge: add FPD and KPD by the CaloChallenge's definitions; by default where a file keeps its layout.
+        pages: write the report, HTML, PDF and single figures, beside `metrics.json`.
     """
 
     seed: int = Field(default=0, ge=0)
@@ -39,6 +40,7 @@ class EvaluateSettings(Settings):
     rotations: int = Field(default=5, ge=1, le=5)
     splits: int = Field(default=5, ge=1)
     calochallenge: bool | None = None
+    pages: bool = True
 
     def draw(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
         """`rows`, or `max_showers` of them drawn at random, in their order."""

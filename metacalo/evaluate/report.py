@@ -49,7 +49,7 @@ def evaluate_files(
         cards: label to the Markdown of the model card, for the report; files of no known model have none.
         seen_hashes: hashes (as of `ShowerFile.hashes`) of showers that the generators were adapted with; they
             are left out of the reference, which must be of unseen showers; the no-copy test is against them.
-        settings: seed, sizes and whether to train classifiers.
+        settings: seed, sizes, whether to train classifiers and to write pages.
         command: the command line, kept with the result.
         force: replace `out` if it exists.
 
@@ -90,7 +90,8 @@ def evaluate_files(
         save_json(folder / "metrics.json", result)
         title = f"{', '.join(named)} against {REFERENCE}"
         profile_figure(samples, folder / "profiles.png", title=", ".join(named))
-        write_pages(folder, samples, metrics, title=title, command=command, cards=cards, progress=add)
+        if settings.pages:
+            write_pages(folder, samples, metrics, title=title, command=command, cards=cards, progress=add)
     return result
 
 

@@ -58,7 +58,7 @@ def test_figures_picture_and_table(command, generated, sample, adapted, tmp_path
 
 def test_without_unseen_by_all_showers_are_the_reference(command, generated, sample, tmp_path):
     told = ("--generated", generated, "--reference", sample, "--out", tmp_path / "x")
-    ran = command("evaluate", *told, "--no-classifiers", "--quiet")
+    ran = command("evaluate", *told, "--no-classifiers", "--no-pages", "--quiet")
     assert (ran.code, ran.out) == (0, "")
     told = json.loads((tmp_path / "x" / "metrics.json").read_text(encoding="utf-8"))
     metrics = told["samples"]["showers"]
@@ -69,7 +69,7 @@ def test_without_unseen_by_all_showers_are_the_reference(command, generated, sam
 
 def test_geant4_against_itself_is_noticed(command, sample, tmp_path):
     told = ("--generated", sample, "--reference", sample, "--out", tmp_path / "x")
-    ran = command("evaluate", *told, "--no-classifiers")
+    ran = command("evaluate", *told, "--no-classifiers", "--no-pages")
     assert ran.code == 0
     assert (
         "warning: 120 showers are in both samples: distances are too small, and classifiers mean nothing\n" in ran.err
@@ -78,8 +78,9 @@ def test_geant4_against_itself_is_noticed(command, sample, tmp_path):
 
 def test_several_files_with_labels(command, generated, sample, tmp_path):
     both = ("--generated", generated, "--generated", sample, "--labels", "AR,again")
-    ran = command("evaluate", *both, "--reference", sample, "--out", tmp_path / "x", "--no-classifiers")
+    ran = command("evaluate", *both, "--reference", sample, "--out", tmp_path / "x", "--no-classifiers", "--no-pages")
     assert ran.code == 0
+    assert "report.html" not in ran.out
     assert "AR" in ran.out
     assert "again" in ran.out
     assert "warning: again: 120 showers are in both samples" in ran.err

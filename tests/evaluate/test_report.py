@@ -14,7 +14,7 @@ from metacalo.evaluate.jetnet import jetnet_fpd, jetnet_kpd
 from metacalo.evaluate.report import labels_of
 from metacalo.showers import write_showers
 
-FAST = EvaluateSettings(classifiers=False, splits=2)
+FAST = EvaluateSettings(classifiers=False, splits=2, pages=False)
 GROUPS = {
     "response",
     "layer_energies",
