@@ -1,0 +1,172 @@
+"""Commands that make models and showers: pretrain, adapt, generate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from metacalo.cli.app import app, command_line, say, show
+from metacalo.cli.options import (
+    Absorber,
+    Active,
+    Config,
+    Description,
+    Device,
+    Force,
+    Out,
+    Quiet,
+    Seed,
+    described_detector,
+    named_detector,
+    several,
+)
+
+__all__ = ["adapt", "generate", "pretrain"]
+
+
+@app.command()
+def pretrain(
+    out: Out = Path("pretrained/my-base"),
+    config: Config = None,
+    tasks: Annotated[list[str] | None, typer.Option("--tasks", help="Folder of tasks; may be repeated.")] = None,
+    holdout: Annotated[list[str] | None, typer.Option("--holdout", help="Task to leave out, with its family.")] = None,
+    initial: Annotated[str | None, typer.Option("--initial", help="Base to go on from.")] = None,
+    stage: Annotated[
+        list[str] | None, typer.Option("--stage", help="Only this stage: tokenizer, ar, diffusion, distil.")
+    ] = None,
+    preset: Annotated[str | None, typer.Option("--preset", help="Published configuration: calodit.")] = None,
+    algorithm: Annotated[
+        str | None,
+        typer.Option("--algorithm", help="maml, fomaml, anil, meta-sgd, cavia, reptile or multitask."),
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option("--engine", help="What takes inner steps: higher, torch or learn2learn.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the base.")] = None,
+    seed: Seed = None,
+    device: Device = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, and do nothing.")] = False,
+    force: Force = False,
+) -> None:
+    """Meta-train a base across detectors: tokenizer, autoregressive prior, diffusion transformer, distillation."""
+    from metacalo.plan import plan_pretraining, plan_tables
+    from metacalo.presets import resolve_recipe
+    from metacalo.pretrain import pretrain as run
+
+    settings = resolve_recipe(
+        preset,
+        config,
+        tasks=several(tasks),
+        holdout=several(holdout),
+        initial=initial,
+        name=name or (None if config else out.name),
+        seed=seed,
+        device=device,
+        meta={"algorithm": algorithm, "engine": engine},
+    )
+    stages: Any = tuple(stage) if stage else None
+    if dry_run:
+        for table in plan_tables(plan_pretraining(settings, stages)):
+            show(table)
+        return
+    written = run(settings, out, stages=stages, force=force, resume=resume, command=command_line())
+    say(f"base written to {written}" if written else f"stages finished; run the others to complete {out}")
+
+
+@app.command()
+def adapt(
+    detector: Annotated[str, typer.Option("--detector", help="Shower file, task folder or task name.")],
+    out: Out = Path("out/adapted"),
+    base: Annotated[str | None, typer.Option("--base", help="Name or folder of the base.")] = None,
+    shots: Annotated[int | None, typer.Option("--shots", help="Showers to adapt on.")] = None,
+    generator: Annotated[str | None, typer.Option("--generator", help="ar, diffusion, both or frozen.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option("--method", help="What moves: conditioning, bias, low-rank, modulation, adapters or full."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Optimiser steps per generator, at most.")] = None,
+    config: Config = None,
+    absorber: Absorber = None,
+    active: Active = None,
+    description: Description = None,
+    seed: Seed = None,
+    device: Device = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Adapt a base to the showers of a new detector."""
+    from metacalo.adapt import AdaptSettings
+    from metacalo.adapt import adapt as run
+    from metacalo.comparison import summary_table
+
+    settings = AdaptSettings.resolve(
+        config, base=base, shots=shots, generator=generator, method=method, steps=steps, seed=seed, device=device
+    )
+    described = described_detector(absorber, active, description)
+    result = run(detector, out, settings, described=described, force=force, quiet=quiet, command=command_line())
+    if not quiet:
+        show(summary_table(result.metrics))
+        picture = result.out / "profiles.png"
+        drawn = f"   picture {picture}" if picture.exists() else ""
+        say(f"model {result.out}{drawn}   {result.metrics['seconds']['total']:.1f} s")
+
+
+@app.command()
+def generate(
+    model: Annotated[Path, typer.Option("--model", help="Adapted model, or a base with --detector.")],
+    out: Out = Path("out/showers.h5"),
+    showers: Annotated[int | None, typer.Option("--showers", help="How many.")] = None,
+    energy: Annotated[str | None, typer.Option("--energy", help="GeV: 10, or 1:100 (log-uniform).")] = None,
+    theta: Annotated[str | None, typer.Option("--theta", help="rad: a value or low:high.")] = None,
+    phi: Annotated[str | None, typer.Option("--phi", help="rad: a value or low:high.")] = None,
+    conditions: Annotated[str | None, typer.Option("--conditions", help="Copy energies and angles of a file.")] = None,
+    unseen_by: Annotated[
+        str | None, typer.Option("--unseen-by", help="Leave out the rows this model has seen.")
+    ] = None,
+    generator: Annotated[str | None, typer.Option("--generator", help="ar, diffusion or frozen.")] = None,
+    format: Annotated[str | None, typer.Option("--format", help="par04 or calochallenge.")] = None,  # noqa: A002
+    batch_size: Annotated[int | None, typer.Option("--batch-size")] = None,
+    temperature: Annotated[float | None, typer.Option("--temperature", help="ar: of the prior, 1 = itself.")] = None,
+    top_k: Annotated[int | None, typer.Option("--top-k", help="ar: among the likeliest indices only.")] = None,
+    top_p: Annotated[float | None, typer.Option("--top-p", help="ar: among the likeliest of this share only.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="diffusion: sampler steps.")] = None,
+    sampler: Annotated[
+        str | None, typer.Option("--sampler", help="diffusion: heun, euler, ab2, ddim, ddpm or shortcut.")
+    ] = None,
+    base: Annotated[Path | None, typer.Option("--base", help="Where the model's base lies.")] = None,
+    detector: Annotated[str | None, typer.Option("--detector", help="Detector of a base: task, file or toml.")] = None,
+    config: Config = None,
+    seed: Seed = None,
+    device: Device = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Generate showers with an adapted model, or with a base at zero shots."""
+    from metacalo.generate import GenerateSettings
+    from metacalo.generate import generate as run
+
+    settings = GenerateSettings.resolve(
+        config,
+        showers=showers,
+        energy=energy,
+        theta=theta,
+        phi=phi,
+        conditions=conditions,
+        unseen_by=unseen_by,
+        generator=generator,
+        format=format,
+        batch_size=batch_size,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        steps=steps,
+        sampler=sampler,
+        seed=seed,
+        device=device,
+    )
+    written = run(model, out, settings, base=base, detector=named_detector(detector), force=force)
+    if not quiet:
+        say(f"showers written to {written}")

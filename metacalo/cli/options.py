@@ -1,0 +1,71 @@
+"""Options that several commands have, and what they stand for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from metacalo.errors import DetectorError
+
+if TYPE_CHECKING:  # numpy and h5py take a second: `metacalo --help` does without
+    from metacalo.showers.detector import Detector
+
+__all__ = [
+    "Absorber",
+    "Active",
+    "Config",
+    "Description",
+    "Device",
+    "Force",
+    "Out",
+    "Quiet",
+    "Seed",
+    "described_detector",
+    "named_detector",
+    "several",
+]
+
+Config = Annotated[Path | None, typer.Option("--config", help="TOML file of settings; options given here win over it.")]
+Out = Annotated[Path, typer.Option("--out", help="Where the result goes.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an existing result.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda.")]
+Absorber = Annotated[str | None, typer.Option("--absorber", help="Absorber of a period in mm, such as Pb:2.0.")]
+Active = Annotated[str | None, typer.Option("--active", help="Active layer of a period in mm, such as lAr:4.0.")]
+Description = Annotated[Path | None, typer.Option("--description", help="detector.toml that describes the detector.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+
+
+def several(values: list[str] | None) -> tuple[str, ...] | None:
+    """What was given by an option that may be repeated; None where nothing was."""
+    return tuple(values) if values else None
+
+
+def described_detector(absorber: str | None, active: str | None, description: Path | None) -> Detector | None:
+    """The detector that options describe, or None.
+
+    Raises:
+        DetectorError: an absorber alone was given, or the description cannot be.
+    """
+    from metacalo.showers.detector import Detector
+
+    if description is not None:
+        return Detector.from_toml(description)
+    if active is not None:
+        return Detector.from_layers(absorber, active)
+    if absorber is not None:
+        message = f"--absorber {absorber} alone describes no calorimeter; give --active too"
+        raise DetectorError(message)
+    return None
+
+
+def named_detector(text: str | None) -> Detector | None:
+    """The detector of a task, a shower file or a toml; None of None."""
+    from metacalo.showers.detector import Detector
+    from metacalo.showers.tasks import resolve_task
+
+    if text is None:
+        return None
+    return Detector.from_toml(text) if text.endswith(".toml") else resolve_task(text).detector
