@@ -16,9 +16,10 @@ from metacalo.config import Device, Seed, Settings
 from metacalo.errors import ConfigError, MetacaloError
 from metacalo.generators.base import Batch, ShowerGenerator, bf16
 from metacalo.meta.episodes import ShowerPool
+from metacalo.models.subspaces import SubspaceName, in_subspace
 from metacalo.progress import Track
 
-__all__ = ["LEARNING_RATES", "Method", "MethodSettings", "adapt_generator"]
+__all__ = ["ADAPTER_RATES", "LEARNING_RATES", "Method", "MethodSettings", "adapt_generator", "rate_share"]
 
 Method = Literal["conditioning", "bias", "low-rank", "modulation", "adapters", "full"]
 """The subspace of `models.subspaces.SUBSPACES` that adaptation moves."""
@@ -28,10 +29,14 @@ LEARNING_RATES: Mapping[Method, float] = {
     "bias": 6e-3,
     "low-rank": 3e-3,
     "modulation": 1e-2,
-    "adapters": 3e-3,
+    "adapters": 1e-2,
     "full": 5e-4,
 }
 """Highest learning rate of each method: the fewer parameters move, the farther each (docs/experiments.md)."""
+
+ADAPTER_RATES: Mapping[SubspaceName, float] = {"context": 1.0, "low-rank": 0.3, "bias": 0.6}
+"""Parts of `adapters` to their shares of its learning rate, which give each that of its own method; a parameter belongs
+to the first that holds it, and what is in none (the offsets of adaLN) has the whole rate."""
 
 
 class MethodSettings(Settings):
@@ -91,7 +96,7 @@ def adapt_generator(
     held, kept = order[:n_held], order[n_held:]
     validation = _validation_batches(pool, held, settings)
     rate = settings.highest_rate
-    optimizer = torch.optim.AdamW(moved.values(), lr=rate, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(_parts(moved, settings.method), lr=rate, weight_decay=0.0)
     average = _copy(moved)
     best, best_step, step, worse = _copy(moved), 0, 0, 0
     best_loss = first_loss = _validate(generator, best, validation, settings)
@@ -101,7 +106,7 @@ def adapt_generator(
         rows = kept[torch.randint(len(kept), (settings.batch,), generator=draw)]
         batch = pool.batch(rows, draw).to(settings.device)
         for group in optimizer.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / 10) * (1 - 0.9 * step / settings.steps)
+            group["lr"] = group["share"] * rate * min(1.0, (step + 1) / 10) * (1 - 0.9 * step / settings.steps)
         with bf16(settings.device, settings.autocast):
             loss = generator.loss(batch, draw)
         optimizer.zero_grad(set_to_none=True)
@@ -140,6 +145,18 @@ def adapt_generator(
     }
 
 
+def rate_share(name: str, method: Method) -> float:
+    """Share of the method's learning rate with which the parameter of that name moves.
+
+    Example:
+        >>> rate_share("dit.blocks.0.attention.qkv.up", "adapters"), rate_share("dit.blocks.0.attention.qkv.up", "full")
+        (0.3, 1.0)
+    """
+    if method != "adapters":
+        return 1.0
+    return next((share for part, share in ADAPTER_RATES.items() if in_subspace(name, part)), 1.0)
+
+
 def _open_only(generator: ShowerGenerator, method: Method) -> dict[str, nn.Parameter]:
     """The parameters of the method, the only ones left that get gradients."""
     moved = generator.subspace(method)
@@ -151,6 +168,15 @@ def _open_only(generator: ShowerGenerator, method: Method) -> dict[str, nn.Param
     for name, parameter in generator.named_parameters():
         parameter.requires_grad_(name in moved)
     return moved
+
+
+def _parts(moved: Mapping[str, nn.Parameter], method: Method) -> list[dict[str, Any]]:
+    """What moves, in groups of an optimiser by `rate_share`."""
+    shares = {name: rate_share(name, method) for name in moved}
+    return [
+        {"params": [moved[name] for name in moved if shares[name] == share], "share": share}
+        for share in sorted(set(shares.values()), reverse=True)
+    ]
 
 
 def _ratios(moved: Mapping[str, Tensor], rates: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -17,7 +17,14 @@ from metacalo.base import GENERATORS
 from metacalo.checkpoint import tensor_hash
 from metacalo.errors import ConfigError, MetacaloError
 from metacalo.generators.base import Batch, ShowerGenerator
-from metacalo.methods import LEARNING_RATES, Method, MethodSettings, adapt_generator
+from metacalo.methods import (
+    ADAPTER_RATES,
+    LEARNING_RATES,
+    Method,
+    MethodSettings,
+    adapt_generator,
+    rate_share,
+)
 from metacalo.models.adapters import LowRankLinear
 from metacalo.showers.latents import Latents
 from tests.small import CONDITIONS, SMALL, disturb, draw_batch, small_diffusion
@@ -140,12 +147,12 @@ def iterate(optimizer: torch.optim.Optimizer) -> np.ndarray:
 @pytest.mark.parametrize("decay", [0.0, 0.6, 0.9])
 def test_the_average_that_is_kept(generator: ShowerGenerator, decay: float) -> None:
     with watched(iterate) as iterates:
-        record = adapt(generator, average=decay)
+        record = adapt(generator, method="full", average=decay)
     step = record["best_step"]
     assert len(iterates) == record["steps"] >= step > 0
     weights = decay ** np.arange(step - 1, -1, -1, dtype=float)
     expected = np.average(iterates[:step], axis=0, weights=weights)
-    kept = np.concatenate([p.detach().double().numpy().ravel() for p in generator.adaptable().values()])
+    kept = np.concatenate([p.detach().double().numpy().ravel() for p in generator.subspace("full").values()])
     np.testing.assert_allclose(kept, expected, atol=0 if decay == 0 else 1e-6)
     # and it is what the check has judged
     again = adapt(generator, steps=0)["held_back_loss"]["before"]
@@ -190,7 +197,24 @@ def test_the_learning_rate_is_the_method_s_unless_one_is_given(method: Method, g
 
 def test_each_method_has_a_learning_rate() -> None:
     assert set(LEARNING_RATES) == set(METHODS)
-    assert LEARNING_RATES["full"] < LEARNING_RATES["adapters"] < LEARNING_RATES["modulation"]
+    assert LEARNING_RATES["full"] < LEARNING_RATES["low-rank"] < LEARNING_RATES["modulation"]
+
+
+@pytest.mark.parametrize("method", ["low-rank", "bias"])
+def test_parts_of_the_adapters_move_as_fast_as_their_own_method_s(method: Method) -> None:
+    assert LEARNING_RATES["adapters"] * ADAPTER_RATES[method] == pytest.approx(LEARNING_RATES[method])
+
+
+def test_parts_of_the_adapters_have_their_shares_of_the_rate() -> None:
+    named = dict(small_diffusion().subspace("adapters"))
+    by_share = {share: {name for name in named if rate_share(name, "adapters") == share} for share in (1.0, 0.6, 0.3)}
+    assert set().union(*by_share.values()) == set(named)
+    assert {name.rsplit(".", 1)[1] for name in by_share[1.0]} == {"embedding", "offsets"}
+    assert {name.rsplit(".", 1)[1] for name in by_share[0.6]} == {"bias"}
+    assert {name.rsplit(".", 1)[1] for name in by_share[0.3]} == {"up", "down"}
+    with watched(lambda optimizer: [group["lr"] for group in optimizer.param_groups]) as told:
+        adapt(small_diffusion(), method="adapters", steps=3)
+    np.testing.assert_allclose([np.divide(rates, rates[0]) for rates in told], [[1, 0.6, 0.3]] * 3)
 
 
 def test_a_base_without_adapters_is_told() -> None:
