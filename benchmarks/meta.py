@@ -4,9 +4,9 @@
 
 Every held-out detector has a start of its own, trained on the mixed batches of all others, from which each algorithm
 goes on over episodes for the same time. Then rows are measured, seed by seed, until the budget is spent; `--resume`
-goes on with the same settings and a new budget. Held-out detectors are worked on side by side. Half of the budget is
-for training, two fifths of that for the starts; small budgets train on fewer detectors and showers, since normalisers
-are fitted first.
+goes on with the same settings and a new budget. Held-out detectors are worked on side by side. The budget is of work
+(CPU seconds over threads; on a GPU, of time): on a busy machine it takes longer. Half of it is for training, two fifths
+of that for the starts; small budgets train on fewer detectors and showers, since normalisers are fitted first.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import os
 import re
 import shlex
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any
 
 from rich.console import Console
 
+from benchmarks.clock import seconds_of_work
 from benchmarks.meta_row import BOUND, FROM_SCRATCH, Detector, Wanted, measure
 from benchmarks.meta_table import markdown, pictures
 from benchmarks.meta_training import BASELINE, StudySettings, TrainedBase, given_start, trained_bases
@@ -90,11 +90,11 @@ def _task(heldout: str, settings: StudySettings) -> Task:
 
 
 def study(heldout: str, settings: StudySettings, out: Path, seconds: float) -> None:
-    """Trains the bases of a held-out detector, and measures its rows until so many seconds are over.
+    """Trains the bases of a held-out detector, and measures its rows until so many seconds of work are over.
 
     `<out>/<heldout>.json` is written anew after every row, and holds the rows of earlier runs.
     """
-    deadline = time.monotonic() + seconds
+    begun = seconds_of_work(settings.device)
     file = out / f"{heldout}.json"
     found: dict[str, Any] = load_json(file) if file.exists() else {"bases": {}, "rows": {}}
     trained: dict[str, TrainedBase] = {}
@@ -104,7 +104,7 @@ def study(heldout: str, settings: StudySettings, out: Path, seconds: float) -> N
         save_json(file, found)
     detector = Detector(_task(heldout, settings), trained[BASELINE].base, settings)
     for wanted in planned(heldout, settings):
-        if time.monotonic() > deadline:
+        if seconds_of_work(settings.device) - begun > seconds:
             break
         if wanted.key in found["rows"]:
             continue
@@ -193,7 +193,7 @@ def _run(arguments: argparse.Namespace) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the study."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--budget", default="60m", help="time to take, such as 10m or 1h; training has half of it")
+    parser.add_argument("--budget", default="60m", help="work of each core, such as 10m or 1h; training has half of it")
     parser.add_argument("--heldout", nargs="+", default=["pblar", "pbwo4"], help="tasks, each with bases of its own")
     parser.add_argument("--data", help="folder of tasks in place of those that ship")
     parser.add_argument("--detectors", type=int, help="to train on, at most (by the budget)")
