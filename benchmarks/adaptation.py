@@ -33,7 +33,7 @@ from metacalo.adapt import AdaptSettings
 from metacalo.base import resolve_base
 from metacalo.checkpoint import save_json
 from metacalo.evaluate import EvaluateSettings, compare
-from metacalo.meta.episodes import ShowerPool
+from metacalo.meta.pool import ShowerPool
 from metacalo.methods import adapt_generator
 from metacalo.model import ShowerModel, load_model, zero_shot
 from metacalo.parallel import side_by_side

@@ -31,7 +31,8 @@ from metacalo.errors import MetacaloError
 from metacalo.generators.base import Batch, ShowerGenerator, bf16
 from metacalo.meta.algorithms import resolve_algorithm
 from metacalo.meta.engines import resolve_engine
-from metacalo.meta.episodes import Episode, ShowerPool
+from metacalo.meta.episodes import Episode
+from metacalo.meta.pool import ShowerPool
 from metacalo.model import zero_shot
 from metacalo.models.subspaces import SubspaceName
 from metacalo.progress import track

@@ -18,7 +18,7 @@ from metacalo.evaluate.metrics import fpd, standardise, wasserstein1
 from metacalo.evaluate.observables import observables
 from metacalo.generators.base import ShowerGenerator, bf16
 from metacalo.generators.diffusion import Diffusion, LossWeights
-from metacalo.meta.episodes import ShowerPool
+from metacalo.meta.pool import ShowerPool
 from metacalo.methods import Method, adapt_generator
 from metacalo.model import ShowerModel, zero_shot
 from metacalo.showers.hdf5 import Showers

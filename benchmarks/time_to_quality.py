@@ -41,8 +41,8 @@ from metacalo.checkpoint import atomic_file, load_json, save_json
 from metacalo.errors import ConfigError, MetacaloError
 from metacalo.generators.base import bf16
 from metacalo.generators.diffusion import CALODIT, Diffusion, DiffusionSettings
-from metacalo.meta.episodes import ShowerPool
 from metacalo.meta.outer_loop import average_decay
+from metacalo.meta.pool import ShowerPool
 from metacalo.model import ShowerModel, zero_shot
 from metacalo.progress import track
 from metacalo.showers.detector import Detector

@@ -18,7 +18,7 @@ from metacalo.checkpoint import atomic_folder, require_free, save_json
 from metacalo.comparison import compare_models
 from metacalo.errors import ShowerFileError, UnknownNameError
 from metacalo.generators.frozen import FrozenLibrary
-from metacalo.meta.episodes import ShowerPool
+from metacalo.meta.pool import ShowerPool
 from metacalo.methods import MethodSettings, adapt_generator
 from metacalo.model import ShowerModel, save_model, zero_shot
 from metacalo.parallel import side_by_side

@@ -44,7 +44,7 @@ class Storage:
         compression: name of the filter; None where there is none.
         chunks: shape of a chunk; None where contiguous.
         showers_bytes: what the voxels take.
-        file_bytes: what the whole file takes, other groups included.
+        file_bytes: what the whole file takes, other groups included; all files, where there are several.
     """
 
     dtype: str
@@ -238,8 +238,8 @@ def _storage(file: ShowerFile) -> Storage:
         dtype=str(first.dtype),
         compression=first.compression,
         chunks=first.chunks,
-        showers_bytes=sum(dataset.id.get_storage_size() for dataset in file.datasets),
-        file_bytes=file.path.stat().st_size,
+        showers_bytes=sum(dataset.stored_bytes for dataset in file.datasets),
+        file_bytes=sum(path.stat().st_size for path in {dataset.path for dataset in file.datasets}),
     )
 
 

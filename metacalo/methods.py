@@ -15,7 +15,7 @@ from metacalo.checkpoint import tensor_hash
 from metacalo.config import Device, Seed, Settings
 from metacalo.errors import ConfigError, MetacaloError
 from metacalo.generators.base import Batch, ShowerGenerator, bf16
-from metacalo.meta.episodes import ShowerPool
+from metacalo.meta.pool import ShowerPool
 from metacalo.models.subspaces import SubspaceName, in_subspace
 from metacalo.progress import Track
 

@@ -69,6 +69,7 @@ def pretrain(
         preprocessing=PREPROCESSING[sizes.preprocessing],
         few_shots=settings.meta.few_shots,
         cells=sees_cells(sizes.tokenizer, sizes.diffusion),
+        seed=settings.seed,
     )
     run = Run(settings, base_config(settings, data.grid, data.counts, initial, command), data, initial, work)
     config = _with_shortcuts(run.config, settings)  # asked before long work

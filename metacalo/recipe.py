@@ -109,7 +109,11 @@ class PretrainSettings(Settings):
         default=False, description="torch.compile the transformer blocks: faster training, needs a C++ compiler"
     )
     reserve_one_in: int = Field(default=10, ge=0, description="one shower in so many is never trained on; 0 = none")
-    capacity: int = Field(default=4096, ge=1, description="showers of a task that are held in memory")
+    capacity: int = Field(
+        default=4096,
+        ge=1,
+        description="showers of a task that are held in memory; of a larger one as many again",
+    )
     minutes_between_states: float = Field(default=5.0, ge=0)
     generators: tuple[Literal["ar", "diffusion"], ...] = Field(default=("ar", "diffusion"), min_length=1)
     preprocessing: PreprocessingName = Field(

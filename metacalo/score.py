@@ -18,7 +18,7 @@ from metacalo.generators.autoregressive import Autoregressive
 from metacalo.generators.base import Batch, ShowerGenerator, bf16
 from metacalo.generators.diffusion import Diffusion
 from metacalo.generators.likelihood import PathDraws, autoregressive_density, diffusion_bound
-from metacalo.meta.episodes import ShowerPool
+from metacalo.meta.pool import ShowerPool
 from metacalo.model import ShowerModel
 from metacalo.progress import track
 from metacalo.showers.grid import Grid

@@ -79,7 +79,11 @@ def run_stage(stage: Stage, run: Run, *, resume: bool) -> None:
         ModelFolderError: a stage that it needs is not finished.
         MissingExtraError: the recipe's engine is not installed.
     """
-    result = _STAGES[stage](_Training.begun(stage, run, resume=resume))
+    try:
+        result = _STAGES[stage](_Training.begun(stage, run, resume=resume))
+    finally:  # nothing is read behind the back of what comes next, Ctrl-C included
+        for stream in run.data.streams:
+            stream.close()
     save_half(run.work / f"{stage}.safetensors", result.weights)
     if result.rates:
         save_half(run.work / f"{stage}-rates.safetensors", result.rates)

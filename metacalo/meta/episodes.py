@@ -1,28 +1,29 @@
-"""Where training showers come from: pools of normalised showers, mixed batches, and episodes over tasks."""
+"""Where training showers come from: streams of the showers of tasks, mixed batches, and episodes over tasks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import pairwise
+from threading import Event
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from metacalo.generators.base import Batch
-from metacalo.meta.distribution import Window, draw_window, split_rows, task_probabilities
-from metacalo.showers.conditions import encode_conditions
-from metacalo.showers.detector import Detector
-from metacalo.showers.encoded import without_correlations
-from metacalo.showers.hdf5 import Showers
-from metacalo.showers.latents import Latents
-from metacalo.showers.preprocessing import AnyNormaliser, Encoded
+from metacalo.meta.distribution import Window, draw_window, task_probabilities
+from metacalo.meta.parts import Parts
+from metacalo.meta.pool import ShowerPool, mixed_batch
+from metacalo.meta.read_ahead import ReadAhead, StoppedError
+from metacalo.showers.hdf5 import ShowerFile, Showers
+from metacalo.showers.preprocessing import AnyNormaliser
 from metacalo.showers.tasks import Task
 
-__all__ = ["Episode", "EpisodeSampler", "ShowerPool", "TaskStream", "cut_episode", "is_reserved", "mixed_batch"]
+__all__ = ["Episode", "EpisodeSampler", "TaskStream", "cut_episode", "is_reserved"]
 
-_CHUNK = 256  # showers that are encoded at a time
+_READ = 512  # showers of a task that are in memory in MeV while a part of it is read
 
 
 def is_reserved(hashes: np.ndarray, one_in: int) -> np.ndarray:
@@ -30,125 +31,45 @@ def is_reserved(hashes: np.ndarray, one_in: int) -> np.ndarray:
     return hashes.astype(np.uint64) % np.uint64(one_in) == 0 if one_in else np.zeros(len(hashes), bool)
 
 
-class ShowerPool:
-    """Normalised showers of one detector in memory, ready to be drawn as batches.
-
-    Draws dequantise anew and reflect at random: y -> -y is an exact symmetry of a shower in the frame of its direction,
-    and so is x -> -x together with theta -> pi - theta.
-
-    Args:
-        showers: in MeV.
-        normaliser: of the detector.
-        detector: whose descriptors the condition vectors hold.
-        cells: whether the latents of cells are wanted (`ShowerGenerator.sees_cells`).
-    """
-
-    def __init__(self, showers: Showers, normaliser: AnyNormaliser, detector: Detector, *, cells: bool = True) -> None:
-        energy, theta = (torch.from_numpy(np.asarray(x, dtype=np.float32)) for x in (showers.energy, showers.theta))
-        parts = [slice(start, start + _CHUNK) for start in range(0, len(showers), _CHUNK)]
-        self.normaliser = normaliser
-        self._encoded = _joined(
-            [
-                normaliser.encode(torch.from_numpy(showers.showers[part]), energy[part], theta[part], cells=cells)
-                for part in parts
-            ]
-        )
-        self._energy, self._theta, self._phi = showers.energy, showers.theta, showers.phi
-        self._descriptors = detector.descriptors()
-
-    def __len__(self) -> int:
-        return len(self._encoded)
-
-    def batch(self, rows: Tensor, generator: torch.Generator, *, reflect: bool = True) -> Batch:
-        """The showers of `rows` (n,), dequantised and, unless told otherwise, reflected at random."""
-        return mixed_batch([(self, rows)], generator, reflect=reflect)
-
-    def rows(self, n: int, generator: torch.Generator) -> Tensor:
-        """`n` row numbers drawn with replacement."""
-        return torch.randint(len(self), (n,), generator=generator)
-
-    def rows_apart(
-        self, support: int, query: int, generator: torch.Generator, within: Window | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Row numbers of `support` and of `query` other showers, see `split_rows`; of a window where one is given."""
-        among = torch.arange(len(self))
-        if within is not None:
-            among = within.rows(self._energy, self._theta, at_least=support + query)
-        return split_rows(among, support, query, generator)
-
-    def encoded(self, rows: Tensor) -> Encoded:
-        """The showers of `rows` before they are dequantised."""
-        return self._encoded[rows]
-
-    def conditions(self, rows: Tensor, mirrored: np.ndarray) -> Tensor:
-        """Condition vectors of `rows`; `mirrored` ones have theta -> pi - theta."""
-        index = rows.numpy()
-        theta = np.where(mirrored, np.pi - self._theta[index], self._theta[index])
-        return encode_conditions(self._energy[index], theta, self._phi[index], self._descriptors)
-
-
-def mixed_batch(
-    parts: Sequence[tuple[ShowerPool, Tensor]], generator: torch.Generator, *, reflect: bool = True
-) -> Batch:
-    """One batch of rows of several pools whose normalisers share a copula, pool after pool; see `ShowerPool`.
-
-    What costs time, dequantising and whitening, is done once for all; correlations of layers go pool by pool.
-
-    Args:
-        parts: pools, and the rows (n,) of each.
-        generator: dequantises and reflects.
-        reflect: mirror at random.
-    """
-    encoded = _joined([pool.encoded(rows) for pool, rows in parts])
-    sizes = [len(rows) for _, rows in parts]
-    copula = parts[0][0].normaliser.copula
-    latents = encoded.dequantise(generator, copula)
-    longitudinal = [pool.normaliser.longitudinal for pool, _ in parts]
-    latents = without_correlations(latents, encoded.log_energy, copula, longitudinal, sizes, cells=encoded.with_cells)
-    mirrored = np.zeros(len(latents), bool)
-    if reflect:
-        flip_y, flip_x = torch.rand(2, len(latents), generator=generator) < 0.5
-        latents = _reflect(latents, flip_y, flip_x)
-        mirrored = flip_x.numpy() & _even_phi(latents)
-    flips = np.split(mirrored, np.cumsum(sizes)[:-1])
-    conditions = [pool.conditions(rows, flip) for (pool, rows), flip in zip(parts, flips, strict=True)]
-    return Batch(latents, torch.cat(conditions))
-
-
-def _joined(parts: list[Encoded]) -> Encoded:
-    return type(parts[0]).concatenate(parts)
-
-
-def _even_phi(latents: Latents) -> bool:
-    return latents.grid[1] % 2 == 0
-
-
-def _reflect(latents: Latents, flip_y: Tensor, flip_x: Tensor) -> Latents:
-    """Mirrors phi -> -phi where `flip_y`, phi -> pi - phi where `flip_x` (needs an even number of phi cells)."""
-    cells = latents.cells
-    cells = torch.where(flip_y[:, None, None, None], cells.flip(2), cells)
-    if _even_phi(latents):
-        mirrored = cells.flip(2).roll(cells.shape[2] // 2, 2)
-        cells = torch.where(flip_x[:, None, None, None], mirrored, cells)
-    return replace(latents, cells=cells)
-
-
 class TaskStream:
     """The training rows of a task, through a pool of at most `capacity` showers.
 
-    A task that fits is read once. A larger one is read part by part, a new part after as many showers were drawn as a
-    part holds; so a file larger than memory trains, and which part is read follows from the count of draws.
+    A task that fits is read once. A larger one is read part by part (see `Parts`), a new part after `capacity` showers
+    were drawn; so data larger than memory train, and which part is read follows from the count of draws.
+
+    Args:
+        task: the detector and its showers.
+        normaliser: of the task.
+        rows: of its file that are trained on, sorted.
+        capacity: showers of a part; of a larger task the next part is held too, once it is read.
+        cells: see `ShowerPool`.
+        seed: of what the parts are.
+        thread: reads the next part while one is drawn from; None reads it when it is needed. Draws are the same.
     """
 
-    def __init__(self, task: Task, normaliser: AnyNormaliser, rows: np.ndarray, capacity: int) -> None:
+    def __init__(
+        self,
+        task: Task,
+        normaliser: AnyNormaliser,
+        rows: np.ndarray,
+        capacity: int,
+        *,
+        cells: bool = True,
+        seed: int = 0,
+        thread: ThreadPoolExecutor | None = None,
+    ) -> None:
         self.task = task
-        self._normaliser, self._rows, self._capacity = normaliser, rows, capacity
+        self._normaliser, self._cells, self._capacity, self._n = normaliser, cells, capacity, len(rows)
+        self._file: ShowerFile | None = None
+        with task.open() as file:
+            self._parts = Parts.of(file, rows, capacity, seed)
+        self._ahead = ReadAhead(self._read, thread if len(self._parts) > 1 else None)
         self.drawn = 0
         self._part = -1
         self._pool: ShowerPool | None = None
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return self._n
 
     def draw(self, n: int, generator: torch.Generator) -> Batch:
         """`n` showers of the present part."""
@@ -184,16 +105,35 @@ class TaskStream:
 
     def _present(self, n: int) -> ShowerPool:
         """The part of the task from which `n` showers are now drawn."""
-        n_parts = -(-len(self._rows) // self._capacity)
-        part = self.drawn // self._capacity % n_parts
-        if self._pool is None or part != self._part:
-            rows = self._rows[part * self._capacity : (part + 1) * self._capacity]
-            with self.task.open() as file:
-                self._pool = ShowerPool(file.load(rows), self._normaliser, self.task.detector)
-            self._part = part
+        number = self.drawn // self._capacity if len(self._parts) > 1 else 0
+        if self._pool is None or number != self._part:
+            self._pool = None  # not in memory beside the next two
+            self._pool, self._part = self._ahead.take(number), number
+            if len(self._parts) == 1:
+                self.close()
         # not past the end of the part: a large draw must not step over the next one
         self.drawn = min(self.drawn + n, (self.drawn // self._capacity + 1) * self._capacity)
         return self._pool
+
+    def _read(self, number: int, stop: Event) -> ShowerPool:
+        """A part of the task; of one stream in one thread at a time, as the file that stays open wants it."""
+        rows = self._parts.part(number)
+        file = self._file = self._file or self.task.open()
+
+        def showers() -> Iterator[Showers]:
+            for start in range(0, len(rows), _READ):
+                if stop.is_set():
+                    raise StoppedError
+                yield file.load(rows[start : start + _READ])
+
+        return ShowerPool(showers(), self._normaliser, self.task.detector, cells=self._cells)
+
+    def close(self) -> None:
+        """Ends what is read ahead and closes the files; what was read stays, and draws go on as ever."""
+        self._ahead.close()
+        if self._file is not None:
+            self._file.close()
+        self._file = None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Self
 
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from metacalo.config import Settings
 from metacalo.meta.distribution import Window
-from metacalo.meta.episodes import Episode, ShowerPool, TaskStream, cut_episode
+from metacalo.meta.episodes import Episode, TaskStream, cut_episode
+from metacalo.meta.pool import ShowerPool
 from metacalo.showers.hdf5 import Showers
 from metacalo.showers.preprocessing import AnyNormaliser, DetectorPrior, Preprocessing
 from metacalo.showers.response import convention_scale
@@ -69,12 +71,24 @@ class FewShotStream(TaskStream):
         rows: see `TaskStream`.
         capacity: see `TaskStream`.
         met: of which each episode takes one, all alike.
+        cells: see `ShowerPool`.
+        seed: see `TaskStream`.
+        thread: see `TaskStream`.
     """
 
     def __init__(
-        self, task: Task, normaliser: AnyNormaliser, rows: np.ndarray, capacity: int, met: Sequence[FewShots]
+        self,
+        task: Task,
+        normaliser: AnyNormaliser,
+        rows: np.ndarray,
+        capacity: int,
+        met: Sequence[FewShots],
+        *,
+        cells: bool = True,
+        seed: int = 0,
+        thread: ThreadPoolExecutor | None = None,
     ) -> None:
-        super().__init__(task, normaliser, rows, capacity)
+        super().__init__(task, normaliser, rows, capacity, cells=cells, seed=seed, thread=thread)
         self._met = tuple(met)
 
     def draw_episode(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +11,9 @@ import numpy as np
 from metacalo.errors import ConfigError
 from metacalo.meta.episodes import TaskStream, is_reserved
 from metacalo.meta.few_shots import FewShotSettings, FewShotStream, draw_few_shots
-from metacalo.progress import track
-from metacalo.showers.hdf5 import Showers
+from metacalo.meta.parts import Parts
+from metacalo.progress import Track, track
+from metacalo.showers.hdf5 import ShowerFile, Showers
 from metacalo.showers.preprocessing import PREPROCESSING, DetectorPrior, Preprocessing
 from metacalo.showers.tasks import Task, discover_tasks, training_tasks
 from metacalo.typing import PathLike
@@ -19,6 +21,7 @@ from metacalo.typing import PathLike
 __all__ = ["TrainingData", "pretraining_tasks", "training_data"]
 
 _NONE = FewShotSettings(draws=0)
+_HASHED = 4096  # showers between two moves of the bar
 
 
 @dataclass(frozen=True)
@@ -65,16 +68,19 @@ def training_data(
     preprocessing: Preprocessing = PREPROCESSING["tables"],
     few_shots: FewShotSettings = _NONE,
     cells: bool = True,
+    seed: int = 0,
 ) -> TrainingData:
     """Reads tasks, see `pretraining_tasks`, and fits their normalisers.
 
     Args:
         tasks: of one mesh.
         reserve_one_in: one shower in so many, by content hash, is kept out of training; 0 = none.
-        capacity: showers of a task that are held in memory, and that its normaliser is fitted on.
+        capacity: showers of a task that are held in memory (of a larger one the next as many as well), and that its
+            normaliser is fitted on.
         preprocessing: the way from showers to latents.
         few_shots: with `draws`, episodes are those of `FewShotStream`.
         cells: whether the generators see the latents of cells.
+        seed: of the parts that larger tasks are read in.
 
     Raises:
         ShowerFileError, DetectorError: a task cannot be read.
@@ -82,20 +88,20 @@ def training_data(
     rows, seen = [], []
 
     def samples() -> Iterator[tuple[Showers, np.ndarray]]:
-        with track("normalisers", len(tasks)) as bar:
+        with track("normalisers", sum(task.n_showers for task in tasks)) as bar:
             for task in tasks:
                 with task.open() as file:
-                    hashes = file.hashes()
+                    hashes = _hashes(file, bar)
                     chosen = np.flatnonzero(~is_reserved(hashes, reserve_one_in))
-                    showers = file.load(chosen[:capacity])
+                    showers = file.load(Parts.of(file, chosen, capacity, seed).part(0))
                 rows.append(chosen)
                 seen.append(hashes[chosen])
                 yield showers, task.detector.descriptors()
-                bar.advance()
 
     normalisers, prior = preprocessing.fit_detectors(samples())
+    thread = ThreadPoolExecutor(1, thread_name_prefix="showers")  # one for all tasks: never two parts read at a time
     streams = [
-        TaskStream(task, normaliser, training_rows, capacity)
+        TaskStream(task, normaliser, training_rows, capacity, cells=cells, seed=seed, thread=thread)
         for task, training_rows, normaliser in zip(tasks, rows, normalisers, strict=True)
     ]
     if few_shots.draws:
@@ -103,10 +109,21 @@ def training_data(
         with track("normalisers of few showers", len(tasks)) as bar:
             for task, training_rows, normaliser in zip(tasks, rows, normalisers, strict=True):
                 with task.open() as file:
-                    showers = file.load(training_rows[:capacity])
+                    showers = file.load(Parts.of(file, training_rows, capacity, seed).part(0))
                 met = draw_few_shots(task, showers, prior, preprocessing, few_shots, rng, cells=cells)
-                few.append(FewShotStream(task, normaliser, training_rows, capacity, met))
+                few.append(
+                    FewShotStream(task, normaliser, training_rows, capacity, met, cells=cells, seed=seed, thread=thread)
+                )
                 bar.advance()
         streams = [*few]
     counts = {task.name: len(training_rows) for task, training_rows in zip(tasks, rows, strict=True)}
     return TrainingData(streams, prior, np.concatenate(seen), counts, tasks[0].detector.grid.shape)
+
+
+def _hashes(file: ShowerFile, bar: Track) -> np.ndarray:
+    """Content hashes of all showers of a file, of which few are in memory at a time."""
+    found = []
+    for start in range(0, len(file), _HASHED):
+        found.append(file.hashes(slice(start, start + _HASHED)))
+        bar.advance(len(found[-1]))
+    return np.concatenate(found)

@@ -16,14 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metacalo.errors import ShowerFileError
+from metacalo.showers.chunks import runs
 from metacalo.showers.conventions import Convention, Refuse, Source, recognise, refuse_at_once
 from metacalo.showers.detector import Detector
 from metacalo.showers.grid import Grid
+from metacalo.showers.shards import OpenFiles, ShowerDataset, join_shards, shard_paths
 from metacalo.typing import PathLike, ShowerArray
 
 __all__ = ["ShowerFile", "Showers", "open_showers", "shower_hashes"]
 
-LARGEST_BLOCK = 64 * 2**20  # bytes that are decompressed at a time
 LARGEST_RESPONSE = 20.0  # deposited over incident energy; MeV against GeV gives 30 and more
 
 Rows = slice | NDArray[np.integer] | list[int]
@@ -84,7 +85,7 @@ def shower_hashes(showers: ShowerArray, energy: np.ndarray) -> NDArray[np.int64]
 
 
 class ShowerFile:
-    """An open shower file; energies and angles are in memory, showers are read (and checked) on demand.
+    """An open shower file, or several as one; energies and angles are in memory, showers are read (checked) on demand.
 
     Attributes:
         path, group: where the showers lie.
@@ -97,13 +98,13 @@ class ShowerFile:
         datasets: what holds the showers, in the order of the rows.
     """
 
-    def __init__(self, file: h5py.File, source: Source, path: Path, group: str | None, detector: Detector | None):
-        self._file, self._source = file, source
+    def __init__(self, files: OpenFiles, source: Source, path: Path, group: str | None, detector: Detector | None):
+        self._files, self._source = files, source
         self.path, self.group = path, group
         self.convention: Convention = source.convention
         self.energy, self.theta, self.phi = source.energy, source.theta, source.phi
         self.attributes: Mapping[str, Any] = source.attributes
-        self.datasets: tuple[h5py.Dataset, ...] = source.datasets
+        self.datasets: tuple[ShowerDataset, ...] = source.datasets
         if detector is not None:
             detector = replace(detector, grid=_merge(source.grid, detector.grid))
         self.detector = detector or source.detector
@@ -122,8 +123,8 @@ class ShowerFile:
         self.close()
 
     def close(self) -> None:
-        """Closes the file; what was read stays."""
-        self._file.close()
+        """Closes what is open; what was read stays."""
+        self._files.close()
 
     def read(self, rows: Rows) -> ShowerArray:
         """Showers of those rows, in that order: float32 (n, R, PHI, Z) in MeV.
@@ -143,23 +144,21 @@ class ShowerFile:
         """
         return self._read(rows, lambda *_: None)
 
-    def _read(self, rows: Rows, check: Callable[[np.ndarray, np.ndarray, h5py.Dataset], None]) -> ShowerArray:
+    def _read(self, rows: Rows, check: Callable[[np.ndarray, np.ndarray, ShowerDataset], None]) -> ShowerArray:
         wanted = np.arange(len(self))[np.asarray(rows, dtype=np.int64) if isinstance(rows, list) else rows]
         showers = np.empty((len(wanted), *self.grid.shape), np.float32)
         order = np.argsort(wanted, kind="stable")
         ordered = wanted[order]
         for dataset, start, stop in zip(self.datasets, self._starts[:-1], self._starts[1:], strict=True):
-            step = _block_rows(dataset)
-            for low in range(start, stop, step):
-                first, last = np.searchsorted(ordered, (low, min(low + step, stop)))
-                if first < last:
-                    inside = ordered[first:last]
-                    block = self._block(dataset, inside - start)
-                    check(block, inside, dataset)
-                    showers[order[first:last]] = block
+            first, last = np.searchsorted(ordered, (start, stop))
+            inside, places = ordered[first:last], order[first:last]
+            for run in runs(dataset, inside - start):
+                block = self._block(dataset, inside[run] - start)
+                check(block, inside[run], dataset)
+                showers[places[run]] = block
         return showers
 
-    def _block(self, dataset: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
+    def _block(self, dataset: ShowerDataset, rows: np.ndarray) -> np.ndarray:
         try:
             stored = dataset[rows[0] : rows[-1] + 1]
         except OSError as error:
@@ -169,10 +168,10 @@ class ShowerFile:
             ) from None
         return self._source.in_order(stored[rows - rows[0]])
 
-    def _where(self, dataset: h5py.Dataset) -> str:
-        return f"{self.path}: '{dataset.name.lstrip('/')}'"
+    def _where(self, dataset: ShowerDataset) -> str:
+        return f"{dataset.path}: '{dataset.name.lstrip('/')}'"
 
-    def _check(self, block: np.ndarray, rows: np.ndarray, dataset: h5py.Dataset) -> None:
+    def _check(self, block: np.ndarray, rows: np.ndarray, dataset: ShowerDataset) -> None:
         lowest = block.min(axis=(1, 2, 3))  # NaN where any voxel is
         total = block.sum(axis=(1, 2, 3), dtype=np.float64)
         wrong = ~((lowest >= 0) & np.isfinite(total))
@@ -213,13 +212,6 @@ class ShowerFile:
         return np.concatenate(found) if found else np.empty(0, np.int64)
 
 
-def _block_rows(dataset: h5py.Dataset) -> int:
-    row_bytes = max(1, int(np.prod(dataset.shape[1:])) * dataset.dtype.itemsize)
-    at_most = max(1, LARGEST_BLOCK // row_bytes)
-    chunk = dataset.chunks[0] if dataset.chunks else at_most
-    return int(chunk * max(1, at_most // chunk)) if chunk <= at_most else int(at_most)
-
-
 def _merge(of_file: Grid, of_detector: Grid) -> Grid:
     dr_mm = of_detector.dr_mm if isnan(of_file.dr_mm) else of_file.dr_mm
     dz_mm = of_detector.dz_mm if isnan(of_file.dz_mm) else of_file.dz_mm
@@ -236,23 +228,28 @@ def open_showers(
     """Opens a shower file of any known convention; use it as a context manager.
 
     Args:
-        path: an HDF5 file.
+        path: an HDF5 file; a folder or a pattern of files that are read one after another, see `shard_paths`.
         group: which group of a file that holds several detectors.
         detector: takes the place of what the file says about its detector; the mesh stays the file's.
         refuse: what is done about energies, angles and attributes that cannot be right; by default they are raised.
 
     Raises:
         ShowerFileError: no such file or group, no HDF5, truncated, of no known convention, or with datasets that are
-            missing, of the wrong shape or type, links to other files, or impossible energies or angles.
+            missing, of the wrong shape or type, links to other files, or impossible energies or angles; or files of
+            one sample that differ in convention, mesh or detector.
         DetectorError: the file's attributes describe a detector that cannot be.
     """
-    path = Path(path)
-    file = _open(path)
+    path, files = Path(path), OpenFiles(_open)
+
+    def recognised(file: Path) -> Source:
+        return recognise(_group(files.file(file), file, group), file, refuse)
+
     try:
-        source = recognise(_group(file, path, group), path, refuse)
-        return ShowerFile(file, source, path, group, detector)
+        paths = shard_paths(path)
+        source = join_shards(paths, files, recognised)
+        return ShowerFile(files, source, path if len(paths) > 1 else paths[0], group, detector)
     except BaseException:
-        file.close()
+        files.close()
         raise
 
 

@@ -13,11 +13,12 @@ from metacalo.errors import DetectorError, ShowerFileError, UnknownNameError
 from metacalo.showers.conventions import is_own_group
 from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import ShowerFile, open_showers
+from metacalo.showers.shards import SHOWER_FILE, shard_paths
 from metacalo.typing import PathLike
 
 __all__ = ["Task", "data_folder", "discover_tasks", "resolve_task", "training_tasks"]
 
-DETECTOR_FILE, SHOWER_FILE = "detector.toml", "showers.h5"
+DETECTOR_FILE = "detector.toml"
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Task:
     Attributes:
         name: the folder's name, `family/member` for a member of a family file.
         detector: from detector.toml, or from the attributes of the file.
-        path, group: where the showers lie.
+        path, group: where the showers lie: a file, or a folder or pattern of several.
         n_showers: how many there are.
     """
 
@@ -53,7 +54,7 @@ def discover_tasks(*folders: PathLike) -> dict[str, Task]:
     """All tasks of the folders (by default: those that ship), by name.
 
     `folder/name/` with detector.toml and showers.h5 is the task `name`; with only a showers.h5 of many groups it is a
-    family, and gives one task `name/group` for each.
+    family, and gives one task `name/group` for each. Several files may stand in for showers.h5, see `shard_paths`.
 
     Raises:
         ShowerFileError: a folder does not exist, or a task in it has no showers or a wrong file.
@@ -72,14 +73,20 @@ def discover_tasks(*folders: PathLike) -> dict[str, Task]:
 
 
 def _tasks_of(place: Path) -> list[Task]:
-    description, showers = place / DETECTOR_FILE, place / SHOWER_FILE
+    description = place / DETECTOR_FILE
+    showers = place if _has_shards(place) else place / SHOWER_FILE
     if description.is_file():
         detector = Detector.from_toml(description)
         with open_showers(showers, detector=detector) as file:
             if file.grid.shape != detector.grid.shape:
-                raise DetectorError(f"{description}: grid {detector.grid}, but {SHOWER_FILE} holds {file.grid}")
+                raise DetectorError(f"{description}: grid {detector.grid}, but {showers.name} holds {file.grid}")
             return [Task(place.name, detector, showers, None, len(file))]
-    return _tasks_of_file(showers, place.name) if showers.is_file() else []
+    return _tasks_of_file(showers, place.name) if showers.exists() else []
+
+
+def _has_shards(place: Path) -> bool:
+    """Whether a folder holds showers, but not in a single `showers.h5`."""
+    return place.is_dir() and shard_paths(place) not in ([place], [place / SHOWER_FILE])
 
 
 def _tasks_of_file(path: Path, name: str, detector: Detector | None = None) -> list[Task]:
@@ -110,7 +117,7 @@ def _described_task(path: Path, group: str | None, name: str, detector: Detector
 
 
 def resolve_task(name_or_path: PathLike, *folders: PathLike, detector: Detector | None = None) -> Task:
-    """A task by its shower file or its folder where such a path exists, else by its name in `folders`.
+    """A task by its shower files or its folder where such a path exists, else by its name in `folders`.
 
     Args:
         name_or_path: what to look for.
@@ -124,7 +131,7 @@ def resolve_task(name_or_path: PathLike, *folders: PathLike, detector: Detector 
     path, name = Path(name_or_path), str(name_or_path)
     if path.is_file() or path.suffix in {".h5", ".hdf5"}:
         found = {task.name: task for task in _tasks_of_file(path, path.stem, detector)}
-    elif any((path / file).is_file() for file in (DETECTOR_FILE, SHOWER_FILE)):
+    elif any((path / file).is_file() for file in (DETECTOR_FILE, SHOWER_FILE)) or _has_shards(path):
         found = {task.name: task for task in _tasks_of(path)}
     else:
         known = discover_tasks(*folders)

@@ -16,7 +16,7 @@ from metacalo.base import load_half
 from metacalo.checkpoint import load_tensors, tensor_hash
 from metacalo.comparison import summary_table
 from metacalo.errors import DetectorError
-from metacalo.meta.episodes import ShowerPool
+from metacalo.meta.pool import ShowerPool
 from metacalo.methods import adapt_generator
 from metacalo.model import load_model, seen_hashes, zero_shot
 from metacalo.parallel import side_by_side

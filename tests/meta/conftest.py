@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ import torch
 
 from metacalo.errors import MissingExtraError
 from metacalo.meta.engines import ENGINES, Engine, resolve_engine
-from metacalo.meta.episodes import ShowerPool, TaskStream
+from metacalo.meta.episodes import TaskStream
+from metacalo.meta.pool import ShowerPool
 from metacalo.showers import Showers, Task, data_folder, resolve_task
 from metacalo.showers.fitting import fit_normaliser
 from metacalo.showers.normalise import Normaliser
@@ -48,11 +51,11 @@ def pool(two_tasks: dict[str, tuple[Task, Normaliser]]) -> Callable[..., ShowerP
 
 @pytest.fixture
 def stream(two_tasks: dict[str, tuple[Task, Normaliser]]) -> Callable[..., TaskStream]:
-    """(task, number of showers, capacity) to a fresh stream of the task's first showers."""
+    """(task, number of showers, capacity, more options) to a fresh stream of the task's first showers."""
 
-    def make(name: str, n: int = 40, capacity: int = 4096) -> TaskStream:
+    def make(name: str, n: int = 40, capacity: int = 4096, **options: Any) -> TaskStream:
         task, normaliser = two_tasks[name]
-        return TaskStream(task, normaliser, np.arange(n), capacity)
+        return TaskStream(task, normaliser, np.arange(n), capacity, **options)
 
     return make
 
@@ -64,6 +67,13 @@ def engine(request: pytest.FixtureRequest) -> Engine:
         return resolve_engine(request.param)
     except MissingExtraError as missing:
         pytest.skip(str(missing))
+
+
+@pytest.fixture
+def thread() -> Iterator[ThreadPoolExecutor]:
+    """What reads ahead."""
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -8,9 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metacalo.errors import ShowerFileError
 from metacalo.generators.base import Batch
-from metacalo.meta.episodes import EpisodeSampler, ShowerPool, TaskStream, is_reserved, mixed_batch
-from metacalo.showers import Task
+from metacalo.meta.episodes import EpisodeSampler, TaskStream, is_reserved
+from metacalo.meta.pool import ShowerPool, mixed_batch
+from metacalo.showers import ShowerFile, Showers, Task
 from metacalo.showers.conditions import encode_conditions
 from metacalo.showers.drift import Drift
 from metacalo.showers.latents import Latents, structure_size
@@ -63,25 +66,33 @@ class TestTaskStream:
         return [int((known - value).abs().argmin()) for value in batch.conditions[:, 0]]
 
     @pytest.mark.parametrize(("n", "capacity"), [(10, 4), (9, 3), (5, 5), (7, 100)])
-    def test_windows_go_round_over_all_rows(self, stream: MakeStream, n: int, capacity: int) -> None:
+    def test_parts_go_round_over_all_rows(self, stream: MakeStream, n: int, capacity: int) -> None:
         source, generator = stream("siw", n, capacity), seeded()
-        n_windows = -(-n // capacity)
-        seen: set[int] = set()
-        for draw in range(15 * n_windows):
-            rows = self.rows_of(source, source.draw(capacity, generator), n)
-            window = draw % n_windows
-            assert set(rows) <= set(range(window * capacity, min(n, (window + 1) * capacity)))
-            seen |= set(rows)
-        assert seen == set(range(n))
-        assert source.drawn == 15 * n_windows * capacity
+        n_parts = -(-n // capacity)
+        for _ in range(3):  # passes
+            parts = []
+            for _ in range(n_parts):
+                pool, _ = source.draw_rows(capacity, generator)
+                assert len(pool) <= capacity
+                parts.append(self.rows_of(source, pool.batch(torch.arange(len(pool)), generator), n))
+            assert sorted(row for part in parts for row in part) == list(range(n))
+        assert source.drawn == 3 * n_parts * capacity
         assert len(source) == n
 
-    def test_a_window_serves_as_many_draws_as_it_holds(self, stream: MakeStream) -> None:
+    def test_a_part_serves_as_many_draws_as_it_may_hold(self, stream: MakeStream) -> None:
         source, generator = stream("siw", 8, 4), seeded()
-        windows = [{row // 4 for row in self.rows_of(source, source.draw(2, generator), 8)} for _ in range(8)]
-        assert windows == [{0}, {0}, {1}, {1}, {0}, {0}, {1}, {1}]
+        pools = [source.draw_rows(2, generator)[0] for _ in range(8)]
+        assert [pool is pools[i - 1] for i, pool in enumerate(pools)][1:] == [
+            True,
+            False,
+            True,
+            False,
+            True,
+            False,
+            True,
+        ]
 
-    def test_large_draws_skip_no_window(self, stream: MakeStream) -> None:
+    def test_large_draws_skip_no_part(self, stream: MakeStream) -> None:
         source, generator = stream("siw", 8, 4), seeded()
         seen = {row for _ in range(20) for row in self.rows_of(source, source.draw(8, generator), 8)}
         assert seen == set(range(8))
@@ -92,6 +103,44 @@ class TestTaskStream:
             first.draw(4, seeded(seed))
         second.drawn = 12
         assert equal(first.draw(3, seeded(9)), second.draw(3, seeded(9)))
+
+    def test_reading_ahead_changes_no_draw(self, stream: MakeStream, thread: ThreadPoolExecutor) -> None:
+        """Nor does it when a state is restored in between, or when the stream is closed and goes on."""
+        plain, ahead = stream("siw", 40, 12), stream("siw", 40, 12, thread=thread)
+        for seed in range(14):
+            assert equal(plain.draw(5, seeded(seed)), ahead.draw(5, seeded(seed)))
+            if seed == 5:
+                plain.drawn = ahead.drawn = 60
+            if seed == 9:
+                ahead.close()
+        ahead.close()
+
+    def test_what_cannot_be_read_ahead_is_told_when_it_is_needed(
+        self, stream: MakeStream, thread: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        source = stream("siw", 40, 12, thread=thread)
+        source.draw(1, seeded())
+        source.close()
+        load, loaded = ShowerFile.load, []
+
+        def fails_later(file: ShowerFile, rows: np.ndarray) -> Showers:
+            loaded.append(len(rows))
+            if len(loaded) > 1:
+                raise ShowerFileError("mine.h5: the file is damaged")
+            return load(file, rows)
+
+        monkeypatch.setattr(ShowerFile, "load", fails_later)
+        source.drawn = 12
+        for _ in range(3):
+            source.draw(4, seeded())  # the part that could be read
+        with pytest.raises(ShowerFileError, match=r"^mine\.h5: the file is damaged$"):
+            source.draw(4, seeded())
+        source.close()
+
+    def test_cells_that_nobody_looks_at_are_not_drawn(self, stream: MakeStream) -> None:
+        batch = stream("siw", cells=False).draw(6, seeded())
+        assert not batch.latents.cells.any()
+        assert stream("siw").draw(6, seeded()).latents.cells.all()
 
 
 class TestMixedBatch:

@@ -11,7 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metacalo.meta.episodes import ShowerPool, _reflect, mixed_batch
+from metacalo.meta.pool import ShowerPool, mixed_batch
+from metacalo.meta.reflection import reflected
 from metacalo.showers import Grid, data_folder, open_showers
 from metacalo.showers.conditions import encode_conditions
 from metacalo.showers.latents import Latents
@@ -25,7 +26,7 @@ def latents_of(cells: torch.Tensor) -> Latents:
 
 def reflect(cells: torch.Tensor, *, y: bool = False, x: bool = False) -> torch.Tensor:
     n = len(cells)
-    return _reflect(latents_of(cells), torch.full((n,), y), torch.full((n,), x)).cells
+    return reflected(latents_of(cells), torch.full((n,), y), torch.full((n,), x)).cells
 
 
 def azimuth(voxels: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -77,7 +78,7 @@ def test_an_odd_number_of_cells_has_no_second_mirror() -> None:
 def test_showers_are_mirrored_one_by_one_and_keep_their_energies_and_hits() -> None:
     cells = torch.rand(4, 2, 6, 3, generator=seeded())
     flip_y, flip_x = torch.tensor([False, True, False, True]), torch.tensor([False, False, True, True])
-    result = _reflect(latents_of(cells), flip_y, flip_x)
+    result = reflected(latents_of(cells), flip_y, flip_x)
     for i in range(4):
         expected = reflect(cells[i : i + 1], y=bool(flip_y[i]), x=bool(flip_x[i]))[0]
         assert torch.equal(result.cells[i], expected)
@@ -109,8 +110,8 @@ def test_whitening_does_not_know_the_image(pool: Callable[..., ShowerPool]) -> N
     whiten = pool("siw").normaliser.copula.whiten
     latents, log_energy = Latents.noise(6, (9, 16, 45), seeded()), torch.linspace(7, 11.5, 6)
     flip_y, flip_x = torch.rand(2, 6, generator=seeded(4)) < 0.5
-    one = _reflect(whiten(latents, log_energy), flip_y, flip_x)
-    other = whiten(_reflect(latents, flip_y, flip_x), log_energy)
+    one = reflected(whiten(latents, log_energy), flip_y, flip_x)
+    other = whiten(reflected(latents, flip_y, flip_x), log_energy)
     torch.testing.assert_close(one.flat(), other.flat(), atol=1e-4, rtol=1e-4)
     assert not torch.allclose(one.flat(), latents.flat(), atol=0.1)
 

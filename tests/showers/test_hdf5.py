@@ -143,7 +143,7 @@ def test_small_blocks_give_the_same(tasks: dict[str, Task], monkeypatch: pytest.
     rows = np.array([400, 3, 129, 128, 3])
     with tasks["scipb"].open() as file:
         whole = file.read(rows)
-        monkeypatch.setattr("metacalo.showers.hdf5.LARGEST_BLOCK", 3 * 6480 * 2)
+        monkeypatch.setattr("metacalo.showers.chunks.LARGEST_BLOCK", 3 * 6480 * 2)
         np.testing.assert_array_equal(file.read(rows), whole)
 
 

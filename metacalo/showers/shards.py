@@ -1,0 +1,185 @@
+"""Showers in several files (shards): found by folder or pattern, and joined to one sequence of rows."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from math import isnan
+from pathlib import Path
+from typing import Any, Final
+
+import h5py
+import numpy as np
+
+from metacalo.errors import ShowerFileError
+from metacalo.showers.conventions import Source
+
+__all__ = ["MOST_OPEN", "OpenFiles", "ShowerDataset", "join_shards", "shard_paths"]
+
+MOST_OPEN: Final = 8
+"""Files of a sequence that are open at the same time."""
+
+SHOWER_FILE, SHARDS = "showers.h5", "showers"
+ENDINGS = (".h5", ".hdf5")
+
+
+def shard_paths(path: Path) -> list[Path]:
+    """The files that `path` stands for, by name, numbers in names as numbers; `[path]` where it is no more than itself.
+
+    A pattern (`SiW_*.h5`) stands for the files that match; a folder for its `showers.h5`, or else for its
+    `showers-*.h5` or the files of its folder `showers`.
+
+    Raises:
+        ShowerFileError: nothing matches the pattern, or a folder has showers in more than one of these ways.
+    """
+    if path.is_dir():
+        whole = [path / SHOWER_FILE] if (path / SHOWER_FILE).is_file() else []
+        ways = [way for way in (whole, _files(path, f"{SHARDS}-*"), _files(path / SHARDS, "*")) if way]
+        if len(ways) > 1:
+            told = " and ".join(str(way[0].relative_to(path)) for way in ways)
+            raise ShowerFileError(f"{path}: holds both {told}; leave the showers in one of the two ways")
+        return ways[0] if ways else [path]
+    if not path.exists() and any(sign in path.name for sign in "*?["):
+        matching = _files(path.parent, path.name, endings=None)
+        if not matching:
+            raise ShowerFileError(f"{path}: no file matches this pattern; correct it, or put it in quotes")
+        return matching
+    return [path]
+
+
+def _files(folder: Path, pattern: str, endings: Sequence[str] | None = ENDINGS) -> list[Path]:
+    found = folder.glob(pattern) if folder.is_dir() else ()
+    files = [path for path in found if path.is_file() and not path.name.startswith(".")]
+    return sorted((path for path in files if endings is None or path.suffix in endings), key=_by_number)
+
+
+def _by_number(path: Path) -> list[tuple[int, str]]:
+    """`showers-2` before `showers-10`."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", path.name)]
+
+
+class OpenFiles:
+    """Files that are opened when they are asked for, at most `MOST_OPEN` at a time.
+
+    The one that was asked for longest ago is closed. For one thread at a time.
+
+    Args:
+        opening: opens a file, or says in one sentence why it cannot be.
+    """
+
+    def __init__(self, opening: Callable[[Path], h5py.File]) -> None:
+        self._opening = opening
+        self._files: OrderedDict[Path, h5py.File] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def file(self, path: Path) -> h5py.File:
+        """The file, open until `MOST_OPEN` others were asked for."""
+        if path not in self._files:
+            while len(self._files) >= MOST_OPEN:
+                self._files.popitem(last=False)[1].close()
+            self._files[path] = self._opening(path)
+        self._files.move_to_end(path)
+        return self._files[path]
+
+    def close(self) -> None:
+        """Closes all of them; those that are asked for later are opened anew."""
+        while self._files:
+            self._files.popitem()[1].close()
+
+
+@dataclass(frozen=True, eq=False)
+class ShowerDataset:
+    """A dataset of showers as readers know those of h5py, but that its file is opened on demand.
+
+    Attributes:
+        files: opens it.
+        path: its file.
+        name, shape, dtype, chunks, compression: as h5py tells them.
+        stored_bytes: what it takes on the disk.
+    """
+
+    files: OpenFiles
+    path: Path
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
+    chunks: tuple[int, ...] | None
+    compression: str | None
+    stored_bytes: int
+
+    @classmethod
+    def of(cls, dataset: h5py.Dataset, path: Path, files: OpenFiles) -> ShowerDataset:
+        """What stands for `dataset` when its file is closed."""
+        size = dataset.id.get_storage_size()
+        told = (dataset.name, dataset.shape, dataset.dtype, dataset.chunks, dataset.compression)
+        return cls(files, path, *told, size)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        found = self.files.file(self.path).get(self.name)
+        if not isinstance(found, h5py.Dataset) or (found.shape, found.dtype) != (self.shape, self.dtype):
+            raise ShowerFileError(f"{self.path}: '{self.name.lstrip('/')}' was changed while it was read; start again")
+        values: np.ndarray = found[rows]
+        return values
+
+
+def join_shards(paths: Sequence[Path], files: OpenFiles, recognised: Callable[[Path], Source]) -> Source:
+    """The rows of one file or several, one after another as if one held them; its attributes are those of the first.
+
+    Args:
+        paths: the shards.
+        files: keeps those open that are read.
+        recognised: opens one of them and checks all but the showers.
+
+    Raises:
+        ShowerFileError: two differ in convention, mesh or detector.
+        MetacaloError: see `recognise`.
+    """
+    sources = [_on_demand(recognised(path), path, files) for path in paths]
+    first = sources[0]
+    for path, source in zip(paths[1:], sources[1:], strict=True):
+        _require_alike(path, source, paths[0], first)
+    detector = first.detector
+    if len(paths) > 1 and detector is not None and detector.name == paths[0].stem:  # no attribute names it
+        detector = replace(detector, name=re.sub(r"[-_]?\d+$", "", paths[0].stem) or detector.name)
+    return replace(
+        first,
+        datasets=tuple(dataset for source in sources for dataset in source.datasets),
+        energy=np.concatenate([source.energy for source in sources]),
+        theta=np.concatenate([source.theta for source in sources]),
+        phi=np.concatenate([source.phi for source in sources]),
+        detector=detector,
+    )
+
+
+def _on_demand(source: Source, path: Path, files: OpenFiles) -> Source:
+    return replace(source, datasets=tuple(ShowerDataset.of(dataset, path, files) for dataset in source.datasets))
+
+
+def _require_alike(path: Path, source: Source, first_path: Path, first: Source) -> None:
+    ours, theirs = _told(source), _told(first)
+    for name in {**theirs, **ours}:
+        here, there = ours.get(name), theirs.get(name)
+        if here != there:
+            raise ShowerFileError(
+                f"{path}: '{name}' is {_shown(here)}, but {first_path.name} has {_shown(there)}; files that are read "
+                "as one sequence are of one detector, move this one away or mend it"
+            )
+
+
+def _told(source: Source) -> dict[str, Any]:
+    """What all shards must have in common; sizes that are not known are left out, and so is the detector's name."""
+    mesh = {name: value for name, value in asdict(source.grid).items() if not isnan(value)}
+    described = source.detector.to_attributes() if source.detector else {}
+    described.pop("detector", None)
+    return {"convention": source.convention, **mesh, **described}
+
+
+def _shown(value: object) -> str:
+    return "none" if value is None else str(value)
