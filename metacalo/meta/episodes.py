@@ -1,4 +1,4 @@
-"""Where training showers come from: pools of normalised showers, mixed batches, and episodes over tasks."""
+"""Where training showers come from: pools of normalised showers, streams of tasks, and their episodes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from metacalo.generators.base import Batch
-from metacalo.meta.distribution import Window, draw_window, split_rows, task_probabilities
+from metacalo.meta.distribution import Window, split_rows
 from metacalo.showers.conditions import encode_conditions
 from metacalo.showers.detector import Detector
 from metacalo.showers.encoded import without_correlations
@@ -20,7 +20,7 @@ from metacalo.showers.latents import Latents
 from metacalo.showers.preprocessing import AnyNormaliser, Encoded
 from metacalo.showers.tasks import Task
 
-__all__ = ["Episode", "EpisodeSampler", "ShowerPool", "TaskStream", "cut_episode", "is_reserved", "mixed_batch"]
+__all__ = ["Episode", "ShowerPool", "TaskStream", "cut_episode", "is_reserved", "mixed_batch"]
 
 _CHUNK = 256  # showers that are encoded at a time
 
@@ -88,26 +88,34 @@ class ShowerPool:
 
 
 def mixed_batch(
-    parts: Sequence[tuple[ShowerPool, Tensor]], generator: torch.Generator, *, reflect: bool = True
+    parts: Sequence[tuple[ShowerPool, Tensor]],
+    generator: torch.Generator | Sequence[tuple[int, torch.Generator]],
+    *,
+    reflect: bool = True,
 ) -> Batch:
     """One batch of rows of several pools whose normalisers share a copula, pool after pool; see `ShowerPool`.
 
-    What costs time, dequantising and whitening, is done once for all; correlations of layers go pool by pool.
+    What costs time is done once for all, but for what is drawn; correlations of layers go pool by pool.
 
     Args:
         parts: pools, and the rows (n,) of each.
-        generator: dequantises and reflects.
+        generator: dequantises and reflects; or numbers of showers with a generator for each.
         reflect: mirror at random.
     """
     encoded = _joined([pool.encoded(rows) for pool, rows in parts])
     sizes = [len(rows) for _, rows in parts]
     copula = parts[0][0].normaliser.copula
-    latents = encoded.dequantise(generator, copula)
+    slices = [(len(encoded), generator)] if isinstance(generator, torch.Generator) else generator
+    ends = np.cumsum([n for n, _ in slices]).tolist()
+    dequantised = [
+        encoded[end - n : end].dequantise(drawn, copula) for end, (n, drawn) in zip(ends, slices, strict=True)
+    ]
+    latents = Latents.from_flat(torch.cat([part.flat() for part in dequantised]), dequantised[0].grid)
     longitudinal = [pool.normaliser.longitudinal for pool, _ in parts]
     latents = without_correlations(latents, encoded.log_energy, copula, longitudinal, sizes, cells=encoded.with_cells)
     mirrored = np.zeros(len(latents), bool)
     if reflect:
-        flip_y, flip_x = torch.rand(2, len(latents), generator=generator) < 0.5
+        flip_y, flip_x = torch.cat([torch.rand(2, n, generator=drawn) for n, drawn in slices], dim=1) < 0.5
         latents = _reflect(latents, flip_y, flip_x)
         mirrored = flip_x.numpy() & _even_phi(latents)
     flips = np.split(mirrored, np.cumsum(sizes)[:-1])
@@ -182,17 +190,25 @@ class TaskStream:
         drawn = pool.batch(torch.cat(rows), generator)  # what costs time is done once for all
         return cut_episode(self.task.name, drawn, inner_steps, support)
 
+    def skip_episode(self, *, inner_steps: int, support: int, query: int) -> None:
+        """Counts the showers of an episode that another process draws."""
+        self._count(inner_steps * support + query)
+
+    def _count(self, n: int) -> int:
+        """Counts `n` showers as drawn, and returns the part of the task that they are of."""
+        part = self.drawn // self._capacity
+        # not past the end of the part: a large draw must not step over the next one
+        self.drawn = min(self.drawn + n, (part + 1) * self._capacity)
+        return part % -(-len(self._rows) // self._capacity)
+
     def _present(self, n: int) -> ShowerPool:
         """The part of the task from which `n` showers are now drawn."""
-        n_parts = -(-len(self._rows) // self._capacity)
-        part = self.drawn // self._capacity % n_parts
+        part = self._count(n)
         if self._pool is None or part != self._part:
             rows = self._rows[part * self._capacity : (part + 1) * self._capacity]
             with self.task.open() as file:
                 self._pool = ShowerPool(file.load(rows), self._normaliser, self.task.detector)
             self._part = part
-        # not past the end of the part: a large draw must not step over the next one
-        self.drawn = min(self.drawn + n, (self.drawn // self._capacity + 1) * self._capacity)
         return self._pool
 
 
@@ -216,78 +232,3 @@ def cut_episode(task: str, drawn: Batch, inner_steps: int, support: int) -> Epis
         Batch(drawn.latents[start:end], drawn.conditions[start:end]) for start, end in pairwise([0, *ends, len(drawn)])
     )
     return Episode(task, tuple(batches), last)
-
-
-class EpisodeSampler:
-    """Draws mixed batches and episodes from task streams.
-
-    A task is drawn with probability proportional to a power of its number of showers. With the square root a family
-    member with few showers is seen often enough, and is not worn out.
-
-    Args:
-        streams: one for each task.
-        generator: of all that is drawn.
-        exponent: the power; 0 = all tasks alike, 1 = all showers alike.
-        windows: share of the episodes that are restricted to a window of energy and angle, so that they differ within
-            a detector as well.
-        window_width: see `Window`.
-    """
-
-    def __init__(
-        self,
-        streams: Sequence[TaskStream],
-        generator: torch.Generator,
-        *,
-        exponent: float = 0.5,
-        windows: float = 0.0,
-        window_width: float = 0.5,
-    ) -> None:
-        self._streams = list(streams)
-        self._probabilities = task_probabilities([len(stream) for stream in streams], exponent)
-        self._windows, self._window_width = windows, window_width
-        self.generator = generator
-
-    def weights(self) -> dict[str, float]:
-        """Probability of each task."""
-        named = zip(self._streams, self._probabilities.tolist(), strict=True)
-        return {stream.task.name: probability for stream, probability in named}
-
-    def _tasks(self, n: int) -> list[int]:
-        drawn = torch.multinomial(self._probabilities, n, replacement=True, generator=self.generator)
-        return [int(index) for index in drawn]
-
-    def mixed_batch(self, n: int) -> Batch:
-        """`n` showers of tasks drawn one by one."""
-        counts = np.bincount(self._tasks(n), minlength=len(self._streams))
-        parts = [
-            stream.draw_rows(int(count), self.generator)
-            for stream, count in zip(self._streams, counts, strict=True)
-            if count
-        ]
-        return mixed_batch(parts, self.generator)
-
-    def episodes(self, n: int, *, inner_steps: int, support: int, query: int) -> list[Episode]:
-        """`n` episodes, each of one task; see `TaskStream.draw_episode`."""
-        return [
-            self._streams[index].draw_episode(
-                inner_steps=inner_steps,
-                support=support,
-                query=query,
-                generator=self.generator,
-                within=draw_window(self._windows, self._window_width, self.generator),
-            )
-            for index in self._tasks(n)
-        ]
-
-    def state(self) -> dict[str, Tensor]:
-        """All that decides what is drawn next."""
-        return {
-            "generator": self.generator.get_state(),
-            "drawn": torch.tensor([stream.drawn for stream in self._streams]),
-        }
-
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """Inverse of `state`."""
-        self.generator.set_state(state["generator"])
-        for stream, drawn in zip(self._streams, state["drawn"].tolist(), strict=True):
-            stream.drawn = int(drawn)

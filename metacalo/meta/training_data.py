@@ -65,6 +65,7 @@ def training_data(
     preprocessing: Preprocessing = PREPROCESSING["tables"],
     few_shots: FewShotSettings = _NONE,
     cells: bool = True,
+    quiet: bool = False,
 ) -> TrainingData:
     """Reads tasks, see `pretraining_tasks`, and fits their normalisers.
 
@@ -75,6 +76,7 @@ def training_data(
         preprocessing: the way from showers to latents.
         few_shots: with `draws`, episodes are those of `FewShotStream`.
         cells: whether the generators see the latents of cells.
+        quiet: draw no bars.
 
     Raises:
         ShowerFileError, DetectorError: a task cannot be read.
@@ -82,7 +84,7 @@ def training_data(
     rows, seen = [], []
 
     def samples() -> Iterator[tuple[Showers, np.ndarray]]:
-        with track("normalisers", len(tasks)) as bar:
+        with track("normalisers", len(tasks), quiet=quiet) as bar:
             for task in tasks:
                 with task.open() as file:
                     hashes = file.hashes()
@@ -100,7 +102,7 @@ def training_data(
     ]
     if few_shots.draws:
         rng, few = np.random.default_rng(0), []
-        with track("normalisers of few showers", len(tasks)) as bar:
+        with track("normalisers of few showers", len(tasks), quiet=quiet) as bar:
             for task, training_rows, normaliser in zip(tasks, rows, normalisers, strict=True):
                 with task.open() as file:
                     showers = file.load(training_rows[:capacity])

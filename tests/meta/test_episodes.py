@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metacalo.generators.base import Batch
-from metacalo.meta.episodes import EpisodeSampler, ShowerPool, TaskStream, is_reserved, mixed_batch
+from metacalo.meta.episodes import ShowerPool, TaskStream, is_reserved, mixed_batch
+from metacalo.meta.sampler import EpisodeSampler
 from metacalo.showers import Task
 from metacalo.showers.conditions import encode_conditions
 from metacalo.showers.drift import Drift
