@@ -56,7 +56,15 @@ class OutputError(MetacaloError):
 
 
 class RankError(MetacaloError):
-    """One of several processes that train together has failed, or has lost the others."""
+    """One of several processes that train together has failed, or has lost the others.
+
+    Attributes:
+        told: whether another process tells of it.
+    """
+
+    def __init__(self, message: str, *, told: bool = False) -> None:
+        super().__init__(message)
+        self.told = told
 
 
 class UnknownNameError(MetacaloError):

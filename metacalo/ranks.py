@@ -17,7 +17,7 @@ from metacalo.errors import MetacaloError, RankError
 __all__ = ["Ranks", "joined_ranks"]
 
 _PATIENCE = timedelta(hours=2)  # the first process may fit or write while the others wait
-_GRACE = 3.0  # seconds in which torchrun ends the processes beside one that has failed
+_GRACE = 3.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,14 @@ class Ranks:
             RankError: another one has ended.
         """
         if self.world > 1:
-            with _told():
+            with _together():
                 distributed.barrier()
 
     def align(self, tensors: Iterable[Tensor]) -> None:
         """Gives floating-point tensors of all processes, in place, the values that the first one has."""
         if self.world == 1:
             return
-        with _told(), torch.no_grad():
+        with _together(), torch.no_grad():
             for tensor in filter(torch.is_floating_point, tensors):
                 distributed.broadcast(tensor, src=0)
 
@@ -78,7 +78,7 @@ class Ranks:
         if self.world == 1:
             return list(values)
         sums = torch.tensor(values, dtype=torch.float64)
-        with _told():
+        with _together():
             distributed.all_reduce(sums)
         return [float(value) for value in sums]
 
@@ -86,7 +86,7 @@ class Ranks:
         """The rows of all processes in their order, and which are this one's: gradients flow to those alone."""
         if self.world == 1:
             return rows, slice(None)
-        with _told():
+        with _together():
             sizes = torch.zeros(self.world, dtype=torch.long, device=rows.device)
             sizes[self.rank] = len(rows)
             distributed.all_reduce(sizes)
@@ -119,7 +119,7 @@ class Ranks:
         for value, part in zip(values, own, strict=True):
             if value.grad is None:
                 part.zero_()
-        with _told():
+        with _together():
             distributed.all_reduce(flat)
         anyone = flat[1 : 1 + len(values)].tolist()
         for value, part, holders in zip(values, own, anyone, strict=True):
@@ -131,10 +131,10 @@ class Ranks:
 def joined_ranks() -> Iterator[Ranks]:
     """The processes that torchrun has started, joined; this one alone where it has not.
 
-    An error of a user is told by one process: the first, or after a while the one that alone has it.
+    An error that several processes meet is told by the one that meets it first.
 
     Raises:
-        RankError: the error of a process that is not the first.
+        RankError: the error of a process that is not the first, or that another one tells of.
     """
     if not distributed.is_torchelastic_launched() or int(os.environ["WORLD_SIZE"]) == 1:
         yield Ranks()
@@ -144,20 +144,31 @@ def joined_ranks() -> Iterator[Ranks]:
     if torch.cuda.is_available():
         torch.cuda.set_device(ranks.local % torch.cuda.device_count())
         backend = "cpu:gloo,cuda:nccl"
-    distributed.init_process_group(backend, timeout=_PATIENCE)
+    store = next(distributed.rendezvous("env://"))[0]
+    distributed.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.world, timeout=_PATIENCE)
     try:
         yield ranks
     except MetacaloError as error:
-        if ranks.first:
+        told = _is_told(store)
+        if ranks.first and not told:
             raise
-        time.sleep(_GRACE)
-        raise RankError(f"process {ranks.rank} of {ranks.world}: {error}") from error
+        if told:
+            time.sleep(_GRACE)  # torchrun ends the others when the first of them ends: let that be the one that tells
+        raise RankError(f"process {ranks.rank} of {ranks.world}: {error}", told=told) from error
     finally:
         distributed.destroy_process_group()
 
 
+def _is_told(store: distributed.Store) -> bool:
+    """Whether another process has asked this before, or has ended with the store."""
+    try:
+        return int(store.add("metacalo/errors", 1)) > 1
+    except RuntimeError:
+        return True
+
+
 @contextmanager
-def _told() -> Iterator[None]:
+def _together() -> Iterator[None]:
     """A process that waits for another that has ended says so."""
     try:
         yield

@@ -26,7 +26,7 @@ LAYERS = (
     {"model"},
     {"comparison", "methods"},
     {"adapt", "generate", "pretrain"},
-    {"cli"},
+    {"cli", "__main__"},
 )
 """From the ground up: a module imports from its own layer and from those before it."""
 

@@ -18,7 +18,8 @@ def main() -> None:
     try:
         app()
     except MetacaloError as error:
-        if is_first_process() or isinstance(error, RankError):  # what all processes meet is told once
+        told_by_another = error.told if isinstance(error, RankError) else not is_first_process()
+        if not told_by_another:
             tell(f"metacalo: {error}")
         sys.exit(2)
 
