@@ -104,7 +104,7 @@ def _mixed(model: ShowerGenerator, sampler: EpisodeSampler, recipe: PretrainSett
 
     def take(batch: Any, noise: torch.Generator) -> torch.Tensor:
         with bf16(place):
-            loss = model.loss(batch, noise) * batch.share
+            loss: torch.Tensor = model.loss(batch, noise) * batch.share
         torch.autograd.backward(loss)
         return loss
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -139,12 +140,14 @@ def joined_ranks() -> Iterator[Ranks]:
     if not distributed.is_torchelastic_launched() or int(os.environ["WORLD_SIZE"]) == 1:
         yield Ranks()
         return
+    from torch.distributed.rendezvous import rendezvous  # some builds of torch have none
+
     ranks = Ranks(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
     backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(ranks.local % torch.cuda.device_count())
         backend = "cpu:gloo,cuda:nccl"
-    store = next(distributed.rendezvous("env://"))[0]
+    store = next(rendezvous("env://"))[0]
     distributed.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.world, timeout=_PATIENCE)
     try:
         yield ranks
@@ -159,7 +162,7 @@ def joined_ranks() -> Iterator[Ranks]:
         distributed.destroy_process_group()
 
 
-def _is_told(store: distributed.Store) -> bool:
+def _is_told(store: Any) -> bool:
     """Whether another process has asked this before, or has ended with the store."""
     try:
         return int(store.add("metacalo/errors", 1)) > 1
