@@ -176,5 +176,5 @@ def _together() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].split(". ")[0]
         raise RankError(f"another process of this run has ended, and this one with it ({reason})") from error
