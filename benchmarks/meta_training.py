@@ -22,8 +22,9 @@ from metacalo.generators.base import bf16
 from metacalo.meta.algorithms import AlgorithmName, resolve_algorithm
 from metacalo.meta.algorithms.base import query_loss, support_loss
 from metacalo.meta.engines import EngineName, InnerLoop, resolve_engine
-from metacalo.meta.episodes import Episode, EpisodeSampler
+from metacalo.meta.episodes import Episode
 from metacalo.meta.few_shots import FewShotSettings
+from metacalo.meta.sampler import EpisodeSampler
 from metacalo.meta.training_data import TrainingData, pretraining_tasks, training_data
 from metacalo.methods import Method
 from metacalo.plan import base_config

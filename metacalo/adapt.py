@@ -27,6 +27,7 @@ from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import ShowerFile, Showers
 from metacalo.showers.response import convention_scale
 from metacalo.showers.tasks import resolve_task
+from metacalo.tracking import Clock, RunLog, require_tensorboard
 
 __all__ = ["AdaptResult", "AdaptSettings", "adapt", "adapted_model"]
 
@@ -67,6 +68,7 @@ def adapt(
     force: bool = False,
     quiet: bool = False,
     command: str = "",
+    log_dir: str | Path | None = None,
 ) -> AdaptResult:
     """Adapts a base to the showers of a detector and writes the model folder `out`.
 
@@ -78,6 +80,7 @@ def adapt(
         force: replace an existing `out`.
         quiet: draw no bars.
         command: recorded with the result.
+        log_dir: folder of losses and costs, for TensorBoard and as JSON lines; see `tracking`.
 
     Raises:
         ShowerFileError: the file cannot be read, or has fewer showers than shots.
@@ -89,6 +92,9 @@ def adapt(
     """
     started = time.perf_counter()
     settings = settings or AdaptSettings()
+    clock = Clock(settings.watts_per_core, settings.device)
+    if log_dir is not None:
+        require_tensorboard()
     require_free(Path(out), force)
     base = resolve_base(settings.base)
     for name in settings.generators:
@@ -100,7 +106,7 @@ def adapt(
         shots = file.load(rows)
         reference = _reference(file, rows, settings)
     before = zero_shot(base, task.detector, scale=convention_scale(shots.showers, shots.energy))
-    model, runs = adapted_model(before, shots, settings, quiet=quiet)
+    model, runs = adapted_model(before, shots, settings, quiet=quiet, log_dir=log_dir)
     metrics: dict[str, Any] = {
         "base": {"name": base.config.name, "hash": base.hash},
         "detector": task.detector.name,
@@ -127,6 +133,7 @@ def adapt(
                 autocast=settings.autocast,
             )
         metrics["seconds"] = {"total": time.perf_counter() - started}
+        metrics["cost"] = clock.read()
         metrics["settings"] = settings.model_dump(mode="json")
         metrics["command"] = command
         save_model(folder, model, metrics["settings"], metacalo.__version__, command)
@@ -135,11 +142,17 @@ def adapt(
 
 
 def adapted_model(
-    before: ShowerModel, shots: Showers, settings: AdaptSettings, *, quiet: bool = False
+    before: ShowerModel,
+    shots: Showers,
+    settings: AdaptSettings,
+    *,
+    quiet: bool = False,
+    log_dir: str | Path | None = None,
 ) -> tuple[ShowerModel, dict[str, dict[str, Any]]]:
     """Normaliser and generators of `before` fitted to `shots`, or a library of them; with the record of each run.
 
-    `quiet` draws no bars, for work in several processes whose bars would overwrite each other.
+    `quiet` draws no bars, for work in several processes whose bars would overwrite each other. Each generator has its
+    log in a folder of `log_dir`.
 
     Raises:
         ConfigError, MetacaloError: see `adapt_generator`.
@@ -160,6 +173,7 @@ def adapted_model(
                     settings,
                     bar=add(f"adapt {name}", settings.steps),
                     rates=before.base.rates(name),
+                    log=RunLog(None if log_dir is None else Path(log_dir) / name, every=1),
                 )
                 for name, generator in generators.items()
             ],

@@ -17,6 +17,7 @@ __all__ = [
     "MissingExtraError",
     "ModelFolderError",
     "OutputError",
+    "RankError",
     "ShowerFileError",
     "UnknownNameError",
 ]
@@ -52,6 +53,18 @@ class MissingExtraError(MetacaloError):
 
 class OutputError(MetacaloError):
     """A result cannot be written where it was asked for."""
+
+
+class RankError(MetacaloError):
+    """One of several processes that train together has failed, or has lost the others.
+
+    Attributes:
+        told: whether another process tells of it.
+    """
+
+    def __init__(self, message: str, *, told: bool = False) -> None:
+        super().__init__(message)
+        self.told = told
 
 
 class UnknownNameError(MetacaloError):

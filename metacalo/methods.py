@@ -18,6 +18,7 @@ from metacalo.generators.base import Batch, ShowerGenerator, bf16
 from metacalo.meta.pool import ShowerPool
 from metacalo.models.subspaces import SubspaceName, in_subspace
 from metacalo.progress import Track
+from metacalo.tracking import WATTS_PER_CORE, Clock, RunLog
 
 __all__ = ["ADAPTER_RATES", "LEARNING_RATES", "Method", "MethodSettings", "adapt_generator", "rate_share"]
 
@@ -55,6 +56,7 @@ class MethodSettings(Settings):
     seed: Seed = 1
     device: Device = "cpu"
     autocast: bool = True
+    watts_per_core: float = Field(default=WATTS_PER_CORE, ge=0, description="for the estimate of energy")
 
     @property
     def highest_rate(self) -> float:
@@ -69,6 +71,7 @@ def adapt_generator(
     bar: Track | None = None,
     *,
     rates: Mapping[str, Tensor] | None = None,
+    log: RunLog | None = None,
 ) -> dict[str, Any]:
     """Moves the parameters of the method to the showers of `pool`, in place, and returns the record of the run.
 
@@ -81,6 +84,7 @@ def adapt_generator(
         settings: see `MethodSettings`.
         bar: shows the losses.
         rates: step sizes that the base learned (`Base.rates`); each element then moves in their ratios.
+        log: of losses and cost.
 
     Raises:
         ConfigError: the generator has no parameters that the method moves.
@@ -101,6 +105,8 @@ def adapt_generator(
     best, best_step, step, worse = _copy(moved), 0, 0, 0
     best_loss = first_loss = _validate(generator, best, validation, settings)
     checks = [[0, first_loss]]
+    log, clock = log or RunLog(), Clock(settings.watts_per_core, settings.device)
+    log.begin(0)
     while step < settings.steps and worse < settings.patience:
         generator.train()
         rows = kept[torch.randint(len(kept), (settings.batch,), generator=draw)]
@@ -124,6 +130,10 @@ def adapt_generator(
                 best, best_loss, best_step = _copy(average), current, step
         if bar is not None:
             bar.advance(1, loss=float(loss.detach()), held_back=best_loss)
+        if log.folder is not None:
+            told = {"loss": float(loss.detach()), "held_back_loss": checks[-1][1], "learning_rate": _rate(optimizer)}
+            log.write(step, generator=generator.name, **told, **clock.read())
+    log.close()
     with torch.no_grad():
         for name, parameter in moved.items():
             parameter.copy_(best[name])
@@ -177,6 +187,12 @@ def _parts(moved: Mapping[str, nn.Parameter], method: Method) -> list[dict[str, 
         {"params": [moved[name] for name in moved if shares[name] == share], "share": share}
         for share in sorted(set(shares.values()), reverse=True)
     ]
+
+
+def _rate(optimizer: torch.optim.Optimizer) -> float:
+    """The learning rate of the last step, before the shares of its parts."""
+    group = optimizer.param_groups[0]
+    return float(group["lr"] / group["share"])
 
 
 def _ratios(moved: Mapping[str, Tensor], rates: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -95,7 +95,7 @@ def plan_pretraining(settings: PretrainSettings, stages: Sequence[Stage] | None 
         MetacaloError: as `pretrain` would, before its first step.
     """
     chosen = settings.chosen_stages(stages)
-    tasks = pretraining_tasks(settings.tasks, settings.holdout)
+    tasks = pretraining_tasks(settings.tasks, settings.holdout)[: settings.most_tasks]
     initial = resolve_base(settings.initial) if settings.initial else None
     counts = {task.name: task.n_showers for task in tasks}
     config = base_config(settings, tasks[0].detector.grid.shape, counts, initial)

@@ -1,4 +1,4 @@
-"""Published configurations that can be pretrained by name, to be compared with metacalo's own."""
+"""Configurations that can be pretrained by name: published ones, to be compared with metacalo's own, and a tiny one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,18 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "preprocessing": "log",
             "diffusion": CALODIT.model_dump(),
             "meta": {"start": 1.0},
-        }
+        },
+        "tiny": {
+            "most_tasks": 4,
+            "capacity": 200,
+            "tokenizer": {"width": 24, "blocks": 1, "quantizer": {"size": 32, "depth": 2, "code_width": 8}},
+            "prior": {"width": 24, "blocks": 1, "rank": 2, "embedding": 4, "bins": 32},
+            "diffusion": {"dit": {"width": 24, "blocks": 1, "rank": 2, "embedding": 4}},
+            "train_tokenizer": {"steps": 100, "batch": 16, "warmup": 20},
+            "train_ar": {"steps": 100, "batch": 16, "warmup": 20},
+            "train_diffusion": {"steps": 100, "batch": 16, "warmup": 20},
+            "meta": {"start": 0.8, "support": 4, "query": 4},
+        },
     }
 )
 """Name to the settings that differ from the default.
@@ -28,6 +39,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 calodit: the diffusion transformer of Par04 (`generators.diffusion.CALODIT`) with its own preprocessing
 (`showers.plain`), pretrained on mixed batches of all detectors, as CaloDiT-2 is (arXiv:2509.07700). It has metacalo's
 condition vector in the place of a label per detector, and no episodes.
+
+tiny: all stages on small networks and the first four detectors, in a minute or two on one core. It shows that a
+machine, a queue or several processes work, and is of no use otherwise.
 """
 
 

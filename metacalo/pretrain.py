@@ -12,11 +12,13 @@ from metacalo.checkpoint import atomic_folder, load_json, save_json
 from metacalo.errors import ConfigError, OutputError
 from metacalo.generators.distillation import distilled
 from metacalo.meta.engines import resolve_engine
-from metacalo.meta.training_data import pretraining_tasks, training_data
+from metacalo.meta.training_data import TrainingData, pretraining_tasks, training_data
 from metacalo.plan import base_config
+from metacalo.ranks import Ranks, joined_ranks
 from metacalo.recipe import MetaSettings, PretrainSettings, Stage
 from metacalo.showers.preprocessing import PREPROCESSING
 from metacalo.stages import Run, is_finished, run_stage
+from metacalo.tracking import require_tensorboard
 
 __all__ = ["MetaSettings", "PretrainSettings", "Stage", "pretrain"]
 
@@ -29,6 +31,7 @@ def pretrain(
     force: bool = False,
     resume: bool = False,
     command: str = "",
+    log_dir: str | Path | None = None,
 ) -> Path | None:
     """Trains a base and writes it to `out`.
 
@@ -43,41 +46,73 @@ def pretrain(
         force: replace an existing `out`.
         resume: go on from the states of an unfinished run.
         command: recorded with the base.
+        log_dir: folder of losses and costs, for TensorBoard and as JSON lines; see `tracking`.
 
     Returns:
         The folder of the base, or None where stages are still missing.
 
     Raises:
         UnknownNameError: a stage, holdout task or initial base is not known.
-        MissingExtraError: the recipe's engine is not installed.
+        MissingExtraError: the recipe's engine is not installed, or TensorBoard for `log_dir`.
+        RankError: one of several processes has failed.
         OutputError: `out` exists and not `force`, or an unfinished run is there and not `resume`.
         ConfigError: the settings differ from those of the run to be resumed.
     """
-    out = Path(out)
+    with joined_ranks() as ranks:
+        return _pretrain(settings, Path(out), ranks, stages, force, resume, command, log_dir)
+
+
+def _pretrain(
+    settings: PretrainSettings,
+    out: Path,
+    ranks: Ranks,
+    stages: Sequence[Stage] | None,
+    force: bool,
+    resume: bool,
+    command: str,
+    log_dir: str | Path | None,
+) -> Path | None:
+    """What each process does; the first one alone writes."""
     chosen = settings.chosen_stages(stages)
     resolve_engine(settings.meta.engine)  # asked before long work
+    if log_dir is not None:
+        require_tensorboard()
     if out.exists() and not force:
         raise OutputError(f"{out}: exists already; give --force to replace it or another --out")
     work = out.with_name(out.name + ".work")
-    _open_work(work, settings, resume=resume, stages=chosen)
+    if ranks.first:
+        _open_work(work, settings, resume=resume, stages=chosen)
+    ranks.wait()
     initial = resolve_base(settings.initial) if settings.initial else None
     sizes = settings if initial is None else initial.config
     data = training_data(
-        pretraining_tasks(settings.tasks, settings.holdout),
+        pretraining_tasks(settings.tasks, settings.holdout)[: settings.most_tasks],
         reserve_one_in=settings.reserve_one_in,
         capacity=settings.capacity,
         preprocessing=PREPROCESSING[sizes.preprocessing],
         few_shots=settings.meta.few_shots,
         cells=sees_cells(sizes.tokenizer, sizes.diffusion),
         seed=settings.seed,
+        quiet=not ranks.first,
     )
-    run = Run(settings, base_config(settings, data.grid, data.counts, initial, command), data, initial, work)
+    config = base_config(settings, data.grid, data.counts, initial, command)
+    run = Run(settings, config, data, initial, work, ranks, None if log_dir is None else Path(log_dir))
     config = _with_shortcuts(run.config, settings)  # asked before long work
     for stage in settings.stages:
         if stage in chosen and not is_finished(work, stage):
             run_stage(stage, run, resume=resume)
-    if not all(is_finished(work, stage) for stage in settings.stages):
-        return None
+    finished = all(is_finished(work, stage) for stage in settings.stages)
+    ranks.wait()  # all have seen it
+    if finished and ranks.first:
+        _write_base(settings, config, data, work, out, force=force)
+    ranks.wait()
+    return out if finished else None
+
+
+def _write_base(
+    settings: PretrainSettings, config: BaseConfig, data: TrainingData, work: Path, out: Path, *, force: bool
+) -> None:
+    """The base of finished stages, in the place of their folder."""
     stems = [*settings.stages, *(f"{name}-rates" for name in config.learned_rates)]
     weights: dict[str, dict[str, Tensor]] = {stem: load_half(work / f"{stem}.safetensors") for stem in stems}
     if "distil" in weights:  # takes the place of what it was made from
@@ -88,7 +123,6 @@ def pretrain(
     for file in work.iterdir():
         file.unlink()
     work.rmdir()
-    return out
 
 
 def _open_work(work: Path, settings: PretrainSettings, *, resume: bool, stages: Sequence[Stage]) -> None:

@@ -22,6 +22,7 @@ from metacalo.models.prior import PriorSettings
 from metacalo.models.subspaces import SubspaceName
 from metacalo.models.vqvae import VQVAESettings
 from metacalo.showers.preprocessing import PreprocessingName
+from metacalo.tracking import WATTS_PER_CORE
 
 __all__ = ["DistilSettings", "MetaSettings", "PretrainSettings", "Stage"]
 
@@ -114,6 +115,15 @@ class PretrainSettings(Settings):
         ge=1,
         description="showers of a task that are held in memory; of a larger one as many again",
     )
+    most_tasks: int | None = Field(default=None, ge=1, description="train on the first so many tasks, by name")
+    slices: int = Field(
+        default=4,
+        ge=1,
+        description="parts of a mixed batch that several processes share; the result depends on their number alone, "
+        "whatever that of the processes",
+    )
+    max_steps: int | None = Field(default=None, ge=1, description="steps of each stage, at most")
+    watts_per_core: float = Field(default=WATTS_PER_CORE, ge=0, description="for the estimate of energy")
     minutes_between_states: float = Field(default=5.0, ge=0)
     generators: tuple[Literal["ar", "diffusion"], ...] = Field(default=("ar", "diffusion"), min_length=1)
     preprocessing: PreprocessingName = Field(
@@ -160,10 +170,13 @@ class PretrainSettings(Settings):
         return self.stages if wanted is None else tuple(wanted)
 
     def stage_settings(self, stage: Stage) -> StageSettings:
-        """How long and how fast that stage trains."""
-        return {
+        """How long, within `max_steps`, and how fast that stage trains."""
+        settings = {
             "tokenizer": self.train_tokenizer,
             "ar": self.train_ar,
             "diffusion": self.train_diffusion,
             "distil": self.distil,
         }[stage]
+        if self.max_steps is None:
+            return settings
+        return settings.model_copy(update={"steps": min(settings.steps, self.max_steps)})

@@ -19,13 +19,15 @@ from metacalo.generators.diffusion import Diffusion
 from metacalo.generators.distillation import distillation_loss, distilled
 from metacalo.meta.algorithms import Algorithm, resolve_algorithm
 from metacalo.meta.engines import resolve_engine
-from metacalo.meta.episodes import EpisodeSampler
 from metacalo.meta.outer_loop import OuterLoop, StageSettings
+from metacalo.meta.sampler import EpisodeSampler, draw_generators
 from metacalo.meta.training_data import TrainingData
 from metacalo.models.quantizer import perplexity
 from metacalo.models.transformer import BlockStack
 from metacalo.models.vqvae import VQVAE
+from metacalo.ranks import Ranks
 from metacalo.recipe import MetaSettings, PretrainSettings, Stage
+from metacalo.tracking import Clock, RunLog
 
 __all__ = ["Run", "is_finished", "run_stage"]
 
@@ -40,6 +42,8 @@ class Run:
         data: the showers.
         initial: base to go on from.
         work: folder of states and of what finished stages left.
+        ranks: the processes that share each step.
+        log_dir: each stage has its log in a folder there; None = none is written.
     """
 
     settings: PretrainSettings
@@ -47,6 +51,13 @@ class Run:
     data: TrainingData
     initial: Base | None
     work: Path
+    ranks: Ranks = field(default_factory=Ranks)
+    log_dir: Path | None = None
+
+    @property
+    def device(self) -> str:
+        """Where this process computes."""
+        return self.ranks.device(self.settings.device)
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,12 @@ def run_stage(stage: Stage, run: Run, *, resume: bool) -> None:
     finally:  # nothing is read behind the back of what comes next, Ctrl-C included
         for stream in run.data.streams:
             stream.close()
+    if run.ranks.first:
+        _leave(stage, run, result)
+    run.ranks.wait()  # the next stage reads it
+
+
+def _leave(stage: Stage, run: Run, result: _Result) -> None:
     save_half(run.work / f"{stage}.safetensors", result.weights)
     if result.rates:
         save_half(run.work / f"{stage}-rates.safetensors", result.rates)
@@ -114,6 +131,8 @@ class _Training:
             exponent=meta.task_exponent,
             windows=meta.windows,
             window_width=meta.window_width,
+            slices=run.settings.slices,
+            ranks=run.ranks,
         )
         return cls(stage, run, resume, sampler, torch.Generator().manual_seed(seed + 1))
 
@@ -130,18 +149,31 @@ class _Training:
         parameters: Mapping[str, nn.Parameter],
         settings: StageSettings,
         gradient_step: Callable[[int], Tensor],
-    ) -> list[float]:
-        """Runs the outer loop; see there."""
-        state = self.run.work / f"{self.stage}.state"
-        save_every = 60 * self.run.settings.minutes_between_states
+    ) -> dict[str, Any]:
+        """Runs the outer loop, see there; returns its losses and its cost."""
+        run, recipe = self.run, self.run.settings
+        state = run.work / f"{self.stage}.state"
+        save_every = 60 * recipe.minutes_between_states
+        log = RunLog(run.log_dir / self.stage if run.log_dir is not None and run.ranks.first else None)
         for module in model.modules():
             if isinstance(module, BlockStack):
-                module.checkpointing = self.run.settings.gradient_checkpointing
-                module.compiled = self.run.settings.compile
+                module.checkpointing = recipe.gradient_checkpointing
+                module.compiled = recipe.compile
         loop = OuterLoop(
-            self.stage, model, parameters, self.sampler, self.noise, gradient_step, settings, state, save_every
+            self.stage,
+            model,
+            parameters,
+            self.sampler,
+            self.noise,
+            gradient_step,
+            settings,
+            state,
+            save_every,
+            run.ranks,
+            log,
+            Clock(recipe.watts_per_core, run.device, run.ranks),
         )
-        return loop.run(resume=self.resume)
+        return {"losses": loop.run(resume=self.resume), "cost": loop.cost}
 
 
 def _train_tokenizer(training: _Training) -> _Result:
@@ -150,22 +182,27 @@ def _train_tokenizer(training: _Training) -> _Result:
         return _Result(run.initial.weights["tokenizer"], {"taken from": run.initial.config.name})
     if settings.train_tokenizer.steps == 0:
         raise ConfigError("train_tokenizer.steps = 0 leaves the codebooks empty; train it or give --initial")
-    model = VQVAE(run.config.tokenizer, run.config.grid).to(settings.device)
+    model = VQVAE(run.config.tokenizer, run.config.grid).to(run.device)
+    stage, ranks = settings.stage_settings("tokenizer"), run.ranks
+    if ranks.world > 1:
+        model.quantizer.gather = ranks.gather
     used: list[Tensor] = []
 
     def gradient_step(_: int) -> Tensor:
-        batch = training.sampler.mixed_batch(settings.train_tokenizer.batch).to(settings.device)
-        with bf16(settings.device, settings.autocast):
+        batch = training.sampler.mixed_batch(stage.batch).to(run.device)
+        with bf16(run.device, settings.autocast):
             loss, indices = model.loss(batch.latents)
+        loss = loss * batch.share
         loss.backward()  # type: ignore[no-untyped-call]
-        used.append(indices.reshape(-1, indices.shape[-1]).cpu())
+        ranks.align(model.quantizer.buffers())  # sums on GPUs differ in their last bits
+        used.append(ranks.gather(indices.reshape(-1, indices.shape[-1]))[0].cpu())
         del used[:-20]
         return loss
 
-    losses = training.train(model, dict(model.named_parameters()), settings.train_tokenizer, gradient_step)
+    told = training.train(model, dict(model.named_parameters()), stage, gradient_step)
     size = run.config.tokenizer.quantizer.size
     usage = [perplexity(column, size) for column in torch.cat(used).unbind(1)] if used else []
-    return _Result(model.state_dict(), {"losses": losses, "perplexity": usage, "codes": size})
+    return _Result(model.state_dict(), {**told, "perplexity": usage, "codes": size})
 
 
 def _train_prior(training: _Training) -> _Result:
@@ -174,19 +211,19 @@ def _train_prior(training: _Training) -> _Result:
     model = run.initial.generator("ar") if run.initial is not None else build_generator("ar", run.config)
     if isinstance(model, Autoregressive):
         model.tokenizer.load_state_dict(tokenizer)
-    return _train_generator(training, model, run.settings.train_ar)
+    return _train_generator(training, model, run.settings.stage_settings("ar"))
 
 
 def _train_diffusion(training: _Training) -> _Result:
     run = training.run
     model = run.initial.generator("diffusion") if run.initial is not None else build_generator("diffusion", run.config)
-    return _train_generator(training, model, run.settings.train_diffusion)
+    return _train_generator(training, model, run.settings.stage_settings("diffusion"))
 
 
 def _train_generator(training: _Training, model: ShowerGenerator, settings: StageSettings) -> _Result:
     """Plain steps on mixed batches until `meta.start`, outer steps over episodes after it."""
     recipe, sampler, noise = training.run.settings, training.sampler, training.noise
-    meta, device = recipe.meta, recipe.device
+    meta, device, ranks = recipe.meta, training.run.device, training.run.ranks
     model = model.to(device)
     algorithm = _algorithm(model, meta)
     algorithm.prepare()
@@ -196,17 +233,19 @@ def _train_generator(training: _Training, model: ShowerGenerator, settings: Stag
         if step < mixed_steps:
             batch = sampler.mixed_batch(settings.batch).to(device)
             with bf16(device, recipe.autocast):
-                loss = model.loss(batch, noise)
+                loss = model.loss(batch, noise) * batch.share
             loss.backward()  # type: ignore[no-untyped-call]
             return loss
         episodes = sampler.episodes(meta.tasks, inner_steps=meta.inner_steps, support=meta.support, query=meta.query)
+        noises = draw_generators(meta.tasks, noise)
         with bf16(device, recipe.autocast):
-            return algorithm.step([episode.to(device) for episode in episodes], noise)
+            own = [noises[i] for i in ranks.share(meta.tasks)]
+            return algorithm.share_of_step([episode.to(device) for episode in episodes], own, meta.tasks)
 
-    losses = training.train(model, algorithm.parameters(), settings, gradient_step)
+    told = training.train(model, algorithm.parameters(), settings, gradient_step)
     frozen = model.frozen()
     weights = {n: t for n, t in model.state_dict().items() if n not in frozen}
-    return _Result(weights, {"losses": losses}, algorithm.rates())
+    return _Result(weights, told, algorithm.rates())
 
 
 def _algorithm(model: ShowerGenerator, meta: MetaSettings) -> Algorithm:
@@ -216,9 +255,10 @@ def _algorithm(model: ShowerGenerator, meta: MetaSettings) -> Algorithm:
 
 def _distil(training: _Training) -> _Result:
     """What the stage `diffusion` left is the teacher, and where the student starts."""
-    run, settings, device = training.run, training.run.settings.distil, training.run.settings.device
+    run, recipe, device = training.run, training.run.settings, training.run.device
+    settings = recipe.stage_settings("distil")
     taught = training.needs("diffusion")
-    made = distilled(run.config.diffusion, settings.sampler_steps)
+    made = distilled(run.config.diffusion, recipe.distil.sampler_steps)
     student, teacher = (Diffusion(made, run.config.grid, run.config.condition_size) for _ in range(2))
     for model in (student, teacher):
         load_into(model, {**model.state_dict(), **taught}, run.work / "diffusion.safetensors")
@@ -227,15 +267,15 @@ def _distil(training: _Training) -> _Result:
 
     def gradient_step(_: int) -> Tensor:
         batch = training.sampler.mixed_batch(settings.batch).to(device)
-        with bf16(device, run.settings.autocast):
-            loss = distillation_loss(student, teacher, batch, training.noise)
+        with bf16(device, recipe.autocast):
+            loss = distillation_loss(student, teacher, batch, training.noise) * batch.share
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    outer = _algorithm(student, run.settings.meta).parameters()  # a context that was held at zero stays there
+    outer = _algorithm(student, recipe.meta).parameters()  # a context that was held at zero stays there
     moved = {name: parameter for name, parameter in student.trainable().items() if name in outer}
-    losses = training.train(student, moved, settings, gradient_step)
-    return _Result(student.state_dict(), {"losses": losses})
+    told = training.train(student, moved, settings, gradient_step)
+    return _Result(student.state_dict(), told)
 
 
 _STAGES: dict[Stage, Callable[[_Training], _Result]] = {

@@ -17,7 +17,7 @@ from metacalo.pretrain import PretrainSettings
 from metacalo.showers import Detector, data_folder, open_showers
 
 LAYERS = (
-    {"metacalo", "errors", "typing", "config", "progress", "checkpoint", "parallel"},
+    {"metacalo", "errors", "typing", "config", "progress", "checkpoint", "parallel", "ranks", "tracking"},
     {"showers"},
     {"models"},
     {"generators"},
@@ -26,7 +26,7 @@ LAYERS = (
     {"model"},
     {"comparison", "methods"},
     {"adapt", "generate", "pretrain"},
-    {"cli"},
+    {"cli", "__main__"},
 )
 """From the ground up: a module imports from its own layer and from those before it."""
 

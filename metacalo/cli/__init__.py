@@ -6,8 +6,8 @@ import sys
 import warnings
 
 from metacalo.cli import models, showers
-from metacalo.cli.app import app, tell, warn
-from metacalo.errors import MetacaloError
+from metacalo.cli.app import app, is_first_process, tell, warn
+from metacalo.errors import MetacaloError, RankError
 
 __all__ = ["app", "main", "models", "showers"]
 
@@ -18,7 +18,9 @@ def main() -> None:
     try:
         app()
     except MetacaloError as error:
-        tell(f"metacalo: {error}")
+        told_by_another = error.told if isinstance(error, RankError) else not is_first_process()
+        if not told_by_another:
+            tell(f"metacalo: {error}")
         sys.exit(2)
 
 

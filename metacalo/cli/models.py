@@ -15,6 +15,7 @@ from metacalo.cli.options import (
     Description,
     Device,
     Force,
+    LogDir,
     Out,
     Quiet,
     Seed,
@@ -36,7 +37,7 @@ def pretrain(
     stage: Annotated[
         list[str] | None, typer.Option("--stage", help="Only this stage: tokenizer, ar, diffusion, distil.")
     ] = None,
-    preset: Annotated[str | None, typer.Option("--preset", help="Published configuration: calodit.")] = None,
+    preset: Annotated[str | None, typer.Option("--preset", help="Configuration by name: calodit or tiny.")] = None,
     algorithm: Annotated[
         str | None,
         typer.Option("--algorithm", help="maml, fomaml, anil, meta-sgd, cavia, reptile or multitask."),
@@ -45,13 +46,18 @@ def pretrain(
         str | None, typer.Option("--engine", help="What takes inner steps: higher, torch or learn2learn.")
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the base.")] = None,
+    max_steps: Annotated[int | None, typer.Option("--max-steps", help="Steps of each stage, at most.")] = None,
+    log_dir: LogDir = None,
     seed: Seed = None,
     device: Device = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, and do nothing.")] = False,
     force: Force = False,
 ) -> None:
-    """Meta-train a base across detectors: tokenizer, autoregressive prior, diffusion transformer, distillation."""
+    """Meta-train a base across detectors: tokenizer, autoregressive prior, diffusion transformer, distillation.
+
+    Several processes train together under torchrun: torchrun --nproc-per-node 2 -m metacalo pretrain ...
+    """
     from metacalo.plan import plan_pretraining, plan_tables
     from metacalo.presets import resolve_recipe
     from metacalo.pretrain import pretrain as run
@@ -63,6 +69,7 @@ def pretrain(
         holdout=several(holdout),
         initial=initial,
         name=name or (None if config else out.name),
+        max_steps=max_steps,
         seed=seed,
         device=device,
         meta={"algorithm": algorithm, "engine": engine},
@@ -72,7 +79,7 @@ def pretrain(
         for table in plan_tables(plan_pretraining(settings, stages)):
             show(table)
         return
-    written = run(settings, out, stages=stages, force=force, resume=resume, command=command_line())
+    written = run(settings, out, stages=stages, force=force, resume=resume, command=command_line(), log_dir=log_dir)
     say(f"base written to {written}" if written else f"stages finished; run the others to complete {out}")
 
 
@@ -92,6 +99,7 @@ def adapt(
     absorber: Absorber = None,
     active: Active = None,
     description: Description = None,
+    log_dir: LogDir = None,
     seed: Seed = None,
     device: Device = None,
     force: Force = False,
@@ -106,7 +114,16 @@ def adapt(
         config, base=base, shots=shots, generator=generator, method=method, steps=steps, seed=seed, device=device
     )
     described = described_detector(absorber, active, description)
-    result = run(detector, out, settings, described=described, force=force, quiet=quiet, command=command_line())
+    result = run(
+        detector,
+        out,
+        settings,
+        described=described,
+        force=force,
+        quiet=quiet,
+        command=command_line(),
+        log_dir=log_dir,
+    )
     if not quiet:
         show(summary_table(result.metrics))
         picture = result.out / "profiles.png"

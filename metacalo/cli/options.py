@@ -19,6 +19,7 @@ __all__ = [
     "Description",
     "Device",
     "Force",
+    "LogDir",
     "Out",
     "Quiet",
     "Seed",
@@ -35,6 +36,9 @@ Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda.")]
 Absorber = Annotated[str | None, typer.Option("--absorber", help="Absorber of a period in mm, such as Pb:2.0.")]
 Active = Annotated[str | None, typer.Option("--active", help="Active layer of a period in mm, such as lAr:4.0.")]
 Description = Annotated[Path | None, typer.Option("--description", help="detector.toml that describes the detector.")]
+LogDir = Annotated[
+    Path | None, typer.Option("--log-dir", help="Losses and cost as they go, for TensorBoard and as JSON lines.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABCMeta, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -18,17 +18,41 @@ __all__ = ["Batch", "ShowerGenerator", "bf16"]
 
 @dataclass(frozen=True)
 class Batch:
-    """Normalised showers with their condition vectors."""
+    """Normalised showers with their condition vectors.
+
+    Attributes:
+        latents: of the showers.
+        conditions: likewise.
+        start: where they begin in the batch that several processes share.
+        total: showers of that batch; 0 = these are all.
+    """
 
     latents: Latents
     conditions: Conditions
+    start: int = 0
+    total: int = 0
 
     def __len__(self) -> int:
         return len(self.latents)
 
+    @property
+    def whole(self) -> int:
+        """Showers of the whole batch: the noise of a loss is drawn for all of them, whoever has which."""
+        return self.total or len(self)
+
+    @property
+    def rows(self) -> slice:
+        """Which of the whole batch these are."""
+        return slice(self.start, self.start + len(self))
+
+    @property
+    def share(self) -> float:
+        """Part of the whole batch that these are: the weight of their mean loss in its."""
+        return len(self) / self.whole
+
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
-        return Batch(self.latents.to(device), self.conditions.to(device))
+        return replace(self, latents=self.latents.to(device), conditions=self.conditions.to(device))
 
 
 class ShowerGenerator(nn.Module, metaclass=ABCMeta):

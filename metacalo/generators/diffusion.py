@@ -111,9 +111,9 @@ class Diffusion(ShowerGenerator):
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
         """Mean squared error of the prediction: the weighted sum over the parts of the latents."""
-        n, device = len(batch), batch.conditions.device
-        angle = draw_angles(self.settings.schedule, n, generator).to(device)
-        noise = Latents.noise(n, batch.latents.grid, generator).to(device)
+        n, rows, device = batch.whole, batch.rows, batch.conditions.device
+        angle = draw_angles(self.settings.schedule, n, generator)[rows].to(device)
+        noise = Latents.noise(n, batch.latents.grid, generator)[rows].to(device)
         noisy = mix(batch.latents, noise, angle.sin(), angle.cos())
         target = {
             "v": lambda: mix(batch.latents, noise, angle.cos(), -angle.sin()),

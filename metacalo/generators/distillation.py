@@ -90,9 +90,9 @@ def distillation_loss(
         batch: training showers.
         generator: of angles and noise.
     """
-    n, device = len(batch), batch.conditions.device
-    time, step = (values.to(device) for values in _draw_steps(student, n, generator))
-    noise = Latents.noise(n, batch.latents.grid, generator).to(device)
+    n, rows, device = batch.whole, batch.rows, batch.conditions.device
+    time, step = (values[rows].to(device) for values in _draw_steps(student, n, generator))
+    noise = Latents.noise(n, batch.latents.grid, generator)[rows].to(device)
     angle = math.pi / 2 * time
     x = mix(batch.latents, noise, angle.sin(), angle.cos())
     target = _targets(student, teacher, x, time, step, batch.conditions)

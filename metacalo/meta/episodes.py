@@ -1,8 +1,8 @@
-"""Where training showers come from: streams of the showers of tasks, mixed batches, and episodes over tasks."""
+"""Where training showers come from: streams of the showers of tasks, and their episodes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from metacalo.generators.base import Batch
-from metacalo.meta.distribution import Window, draw_window, task_probabilities
+from metacalo.meta.distribution import Window
 from metacalo.meta.parts import Parts
 from metacalo.meta.pool import ShowerPool, mixed_batch
 from metacalo.meta.read_ahead import ReadAhead, StoppedError
@@ -21,7 +21,7 @@ from metacalo.showers.hdf5 import ShowerFile, Showers
 from metacalo.showers.preprocessing import AnyNormaliser
 from metacalo.showers.tasks import Task
 
-__all__ = ["Episode", "EpisodeSampler", "TaskStream", "cut_episode", "is_reserved"]
+__all__ = ["Episode", "TaskStream", "cut_episode", "is_reserved"]
 
 _READ = 512  # showers of a task that are in memory in MeV while a part of it is read
 
@@ -103,16 +103,25 @@ class TaskStream:
         drawn = pool.batch(torch.cat(rows), generator)  # what costs time is done once for all
         return cut_episode(self.task.name, drawn, inner_steps, support)
 
+    def skip_episode(self, *, inner_steps: int, support: int, query: int) -> None:
+        """Counts the showers of an episode that another process draws."""
+        self._count(inner_steps * support + query)
+
+    def _count(self, n: int) -> int:
+        """Counts `n` showers as drawn, and returns the part of the task that they are of."""
+        number = self.drawn // self._capacity
+        # not past the end of the part: a large draw must not step over the next one
+        self.drawn = min(self.drawn + n, (number + 1) * self._capacity)
+        return number if len(self._parts) > 1 else 0
+
     def _present(self, n: int) -> ShowerPool:
         """The part of the task from which `n` showers are now drawn."""
-        number = self.drawn // self._capacity if len(self._parts) > 1 else 0
+        number = self._count(n)
         if self._pool is None or number != self._part:
             self._pool = None  # not in memory beside the next two
             self._pool, self._part = self._ahead.take(number), number
             if len(self._parts) == 1:
                 self.close()
-        # not past the end of the part: a large draw must not step over the next one
-        self.drawn = min(self.drawn + n, (self.drawn // self._capacity + 1) * self._capacity)
         return self._pool
 
     def _read(self, number: int, stop: Event) -> ShowerPool:
@@ -156,78 +165,3 @@ def cut_episode(task: str, drawn: Batch, inner_steps: int, support: int) -> Epis
         Batch(drawn.latents[start:end], drawn.conditions[start:end]) for start, end in pairwise([0, *ends, len(drawn)])
     )
     return Episode(task, tuple(batches), last)
-
-
-class EpisodeSampler:
-    """Draws mixed batches and episodes from task streams.
-
-    A task is drawn with probability proportional to a power of its number of showers. With the square root a family
-    member with few showers is seen often enough, and is not worn out.
-
-    Args:
-        streams: one for each task.
-        generator: of all that is drawn.
-        exponent: the power; 0 = all tasks alike, 1 = all showers alike.
-        windows: share of the episodes that are restricted to a window of energy and angle, so that they differ within
-            a detector as well.
-        window_width: see `Window`.
-    """
-
-    def __init__(
-        self,
-        streams: Sequence[TaskStream],
-        generator: torch.Generator,
-        *,
-        exponent: float = 0.5,
-        windows: float = 0.0,
-        window_width: float = 0.5,
-    ) -> None:
-        self._streams = list(streams)
-        self._probabilities = task_probabilities([len(stream) for stream in streams], exponent)
-        self._windows, self._window_width = windows, window_width
-        self.generator = generator
-
-    def weights(self) -> dict[str, float]:
-        """Probability of each task."""
-        named = zip(self._streams, self._probabilities.tolist(), strict=True)
-        return {stream.task.name: probability for stream, probability in named}
-
-    def _tasks(self, n: int) -> list[int]:
-        drawn = torch.multinomial(self._probabilities, n, replacement=True, generator=self.generator)
-        return [int(index) for index in drawn]
-
-    def mixed_batch(self, n: int) -> Batch:
-        """`n` showers of tasks drawn one by one."""
-        counts = np.bincount(self._tasks(n), minlength=len(self._streams))
-        parts = [
-            stream.draw_rows(int(count), self.generator)
-            for stream, count in zip(self._streams, counts, strict=True)
-            if count
-        ]
-        return mixed_batch(parts, self.generator)
-
-    def episodes(self, n: int, *, inner_steps: int, support: int, query: int) -> list[Episode]:
-        """`n` episodes, each of one task; see `TaskStream.draw_episode`."""
-        return [
-            self._streams[index].draw_episode(
-                inner_steps=inner_steps,
-                support=support,
-                query=query,
-                generator=self.generator,
-                within=draw_window(self._windows, self._window_width, self.generator),
-            )
-            for index in self._tasks(n)
-        ]
-
-    def state(self) -> dict[str, Tensor]:
-        """All that decides what is drawn next."""
-        return {
-            "generator": self.generator.get_state(),
-            "drawn": torch.tensor([stream.drawn for stream in self._streams]),
-        }
-
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """Inverse of `state`."""
-        self.generator.set_state(state["generator"])
-        for stream, drawn in zip(self._streams, state["drawn"].tolist(), strict=True):
-            stream.drawn = int(drawn)

@@ -113,6 +113,9 @@ class FewShotStream(TaskStream):
         ]
         return cut_episode(self.task.name, met.pool.batch(torch.cat(rows), generator), inner_steps, support)
 
+    def skip_episode(self, *, inner_steps: int, support: int, query: int) -> None:
+        """Nothing: showers of episodes are not counted here."""
+
 
 def draw_few_shots(
     task: Task,

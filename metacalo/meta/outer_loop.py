@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -15,8 +17,10 @@ from torch import Tensor, nn
 from metacalo.checkpoint import load_tensors, save_tensors
 from metacalo.config import Settings
 from metacalo.errors import ModelFolderError
-from metacalo.meta.episodes import EpisodeSampler
+from metacalo.meta.sampler import EpisodeSampler
 from metacalo.progress import track
+from metacalo.ranks import Ranks
+from metacalo.tracking import Clock, RunLog
 
 __all__ = ["OuterLoop", "StageSettings", "average_decay"]
 
@@ -50,6 +54,15 @@ class StageSettings(Settings):
 
 
 @dataclass
+class _Line:
+    """What the next line of the log is made of: showers drawn before it, since when, and losses."""
+
+    showers: int
+    since: float = field(default_factory=time.monotonic)
+    losses: list[float] = field(default_factory=list)
+
+
+@dataclass
 class OuterLoop:
     """Runs a stage step by step and keeps its state.
 
@@ -59,10 +72,13 @@ class OuterLoop:
         parameters: those that move, by name; some may be no part of the model.
         sampler: source of the showers; its state is part of the state on disk.
         noise: generator of the loss's own noise, likewise.
-        gradient_step: (step) to the loss; leaves gradients in `parameter.grad`.
+        gradient_step: (step) to this process's share of the loss; leaves its share of gradients in `parameter.grad`.
         settings: see `StageSettings`.
         state_file: where the state is kept.
         save_every: seconds between two states.
+        ranks: the processes that share each step; the first one writes.
+        log: of losses and cost.
+        clock: counts the cost.
 
     A run that is interrupted and resumed on the same device draws the same showers and noise, and ends with the same
     weights bit for bit as one that was not.
@@ -77,6 +93,9 @@ class OuterLoop:
     settings: StageSettings
     state_file: Path
     save_every: float
+    ranks: Ranks = field(default_factory=Ranks)
+    log: RunLog = field(default_factory=RunLog)
+    clock: Clock = field(default_factory=Clock)
 
     def __post_init__(self) -> None:
         self._optimizer = torch.optim.AdamW(
@@ -89,25 +108,37 @@ class OuterLoop:
         self._average = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
         self.step = 0
         self.losses: list[float] = []
+        self.cost: dict[str, float] = {}
 
     def run(self, *, resume: bool) -> list[float]:
         """Trains to the end, leaves the averaged weights in the model, and returns the loss of every 50 steps."""
         if resume and self.state_file.exists():
             self._restore()
+        self.ranks.align([*self.model.state_dict().values(), *self._beside().values()])
+        self.log.begin(self.step)
         steps, recent = self.settings.steps, 0.0
         saved = time.monotonic()
         self.model.train()
-        with track(self.name, steps, completed=self.step) as bar:
+        with track(self.name, steps, completed=self.step, quiet=not self.ranks.first) as bar, closing(self.log):
+            line = _Line(self.sampler.showers)
             while self.step < steps:
-                recent += float(self._advance())
+                rate = self._learning_rate()
+                loss = float(self._advance())
+                recent += loss
+                line.losses.append(loss)
                 bar.advance()
+                if self.log.due(self.step, steps):
+                    self.cost = self.clock.read()
+                    self.log.write(self.step, stage=self.name, learning_rate=rate, **self._figures(line), **self.cost)
+                    line = _Line(self.sampler.showers)
                 if self.step % 50 == 0:
                     self.losses.append(recent / 50)
                     recent = 0.0
                     bar.advance(0, loss=self.losses[-1])
                 # states are kept between two means of the loss, so that a resumed run reports the same ones
                 if self.step % 50 == 0 and time.monotonic() - saved > self.save_every:
-                    self._save()
+                    if self.ranks.first:
+                        self._save()
                     saved = time.monotonic()
         with torch.no_grad():
             for name, parameter in self.parameters.items():
@@ -115,11 +146,16 @@ class OuterLoop:
         self.model.eval()
         return self.losses
 
+    def _figures(self, line: _Line) -> dict[str, float]:
+        """Mean loss and throughput, of all processes, since the last line."""
+        rate = (self.sampler.showers - line.showers) / (time.monotonic() - line.since)
+        return {"loss": sum(line.losses) / len(line.losses), "showers_per_second": rate}
+
     def _advance(self) -> Tensor:
         for group in self._optimizer.param_groups:
             group["lr"] = self._learning_rate()
         self._optimizer.zero_grad(set_to_none=True)
-        loss = self.gradient_step(self.step)
+        loss = self.ranks.add_up(self.parameters, self.gradient_step(self.step))
         torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), 1.0)
         self._optimizer.step()
         decay = average_decay(self.settings.average, self.step)
@@ -155,7 +191,9 @@ class OuterLoop:
         if torch.cuda.is_available():
             tensors["cuda"] = torch.cuda.get_rng_state()
         tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
-        save_tensors(self.state_file, tensors, {"stage": self.name, "step": str(self.step)})
+        save_tensors(
+            self.state_file, tensors, {"stage": self.name, "step": str(self.step), "cost": json.dumps(self.cost)}
+        )
 
     def _restore(self) -> None:
         tensors, metadata = load_tensors(self.state_file)
@@ -183,3 +221,5 @@ class OuterLoop:
             torch.cuda.set_rng_state(tensors["cuda"])
         self.losses = tensors["losses"].tolist()
         self.step = int(metadata["step"])
+        self.cost = json.loads(metadata.get("cost", "{}"))
+        self.clock.go_on(self.cost)

@@ -15,6 +15,7 @@ from metacalo.showers.conditions import encode_conditions
 from metacalo.showers.detector import Detector
 from metacalo.showers.encoded import without_correlations
 from metacalo.showers.hdf5 import Showers
+from metacalo.showers.latents import Latents
 from metacalo.showers.preprocessing import AnyNormaliser, Encoded
 
 __all__ = ["ShowerPool", "mixed_batch"]
@@ -83,26 +84,34 @@ class ShowerPool:
 
 
 def mixed_batch(
-    parts: Sequence[tuple[ShowerPool, Tensor]], generator: torch.Generator, *, reflect: bool = True
+    parts: Sequence[tuple[ShowerPool, Tensor]],
+    generator: torch.Generator | Sequence[tuple[int, torch.Generator]],
+    *,
+    reflect: bool = True,
 ) -> Batch:
     """One batch of rows of several pools whose normalisers share a copula, pool after pool; see `ShowerPool`.
 
-    What costs time, dequantising and whitening, is done once for all; correlations of layers go pool by pool.
+    What costs time is done once for all, but for what is drawn; correlations of layers go pool by pool.
 
     Args:
         parts: pools, and the rows (n,) of each.
-        generator: dequantises and reflects.
+        generator: dequantises and reflects; or numbers of showers with a generator for each.
         reflect: mirror at random.
     """
     encoded = _joined([pool.encoded(rows) for pool, rows in parts])
     sizes = [len(rows) for _, rows in parts]
     copula = parts[0][0].normaliser.copula
-    latents = encoded.dequantise(generator, copula)
+    slices = [(len(encoded), generator)] if isinstance(generator, torch.Generator) else generator
+    ends = np.cumsum([n for n, _ in slices]).tolist()
+    dequantised = [
+        encoded[end - n : end].dequantise(drawn, copula) for end, (n, drawn) in zip(ends, slices, strict=True)
+    ]
+    latents = Latents.from_flat(torch.cat([part.flat() for part in dequantised]), dequantised[0].grid)
     longitudinal = [pool.normaliser.longitudinal for pool, _ in parts]
     latents = without_correlations(latents, encoded.log_energy, copula, longitudinal, sizes, cells=encoded.with_cells)
     mirrored = np.zeros(len(latents), bool)
     if reflect:
-        flip_y, flip_x = torch.rand(2, len(latents), generator=generator) < 0.5
+        flip_y, flip_x = torch.cat([torch.rand(2, n, generator=drawn) for n, drawn in slices], dim=1) < 0.5
         if encoded.with_cells:  # the rest of a shower is that of its images
             latents = reflected(latents, flip_y, flip_x)
         mirrored = flip_x.numpy() & has_image_in_x(latents)

@@ -69,6 +69,7 @@ def training_data(
     few_shots: FewShotSettings = _NONE,
     cells: bool = True,
     seed: int = 0,
+    quiet: bool = False,
 ) -> TrainingData:
     """Reads tasks, see `pretraining_tasks`, and fits their normalisers.
 
@@ -81,6 +82,7 @@ def training_data(
         few_shots: with `draws`, episodes are those of `FewShotStream`.
         cells: whether the generators see the latents of cells.
         seed: of the parts that larger tasks are read in.
+        quiet: draw no bars.
 
     Raises:
         ShowerFileError, DetectorError: a task cannot be read.
@@ -88,7 +90,7 @@ def training_data(
     rows, seen = [], []
 
     def samples() -> Iterator[tuple[Showers, np.ndarray]]:
-        with track("normalisers", sum(task.n_showers for task in tasks)) as bar:
+        with track("normalisers", sum(task.n_showers for task in tasks), quiet=quiet) as bar:
             for task in tasks:
                 with task.open() as file:
                     hashes = _hashes(file, bar)
@@ -106,7 +108,7 @@ def training_data(
     ]
     if few_shots.draws:
         rng, few = np.random.default_rng(0), []
-        with track("normalisers of few showers", len(tasks)) as bar:
+        with track("normalisers of few showers", len(tasks), quiet=quiet) as bar:
             for task, training_rows, normaliser in zip(tasks, rows, normalisers, strict=True):
                 with task.open() as file:
                     showers = file.load(Parts.of(file, training_rows, capacity, seed).part(0))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, Int
 from pydantic import Field
@@ -10,7 +12,7 @@ from vector_quantize_pytorch import ResidualVQ
 
 from metacalo.config import Settings
 
-__all__ = ["QuantizerSettings", "ResidualQuantizer", "perplexity"]
+__all__ = ["Gather", "QuantizerSettings", "ResidualQuantizer", "perplexity"]
 
 
 class QuantizerSettings(Settings):
@@ -26,10 +28,18 @@ class QuantizerSettings(Settings):
     commitment: float = Field(default=0.25, ge=0)
 
 
+Gather = Callable[[Tensor], tuple[Tensor, slice]]
+"""Vectors of this process to those of all that train together, and which of those are its own."""
+
+
 class ResidualQuantizer(nn.Module):
     """`depth` codebooks in a row (RQ-VAE, arXiv:2203.01941), on `vector-quantize-pytorch`.
 
     The codebooks move by exponential averages while the module trains (arXiv:1711.00937) and are constant in `eval()`.
+
+    Attributes:
+        gather: set where several processes share a batch. The averages, k-means and the revival of dead codes then are
+            those of the whole batch, and so is the commitment loss, whose gradients flow to this process's vectors.
     """
 
     def __init__(self, settings: QuantizerSettings) -> None:
@@ -45,7 +55,9 @@ class ResidualQuantizer(nn.Module):
             kmeans_init=True,
             kmeans_iters=10,
             rotation_trick=False,
+            sync_codebook=False,  # where several processes train, each sees the vectors of all (`gather`)
         )
+        self.gather: Gather | None = None
 
     def forward(
         self, vectors: Float[Tensor, "n token code_width"]
@@ -58,8 +70,14 @@ class ResidualQuantizer(nn.Module):
         """
         with torch.autocast(vectors.device.type, enabled=False):
             vectors = vectors.float()
-            quantized, indices, commitment = self.codebooks(vectors)
-        return vectors + (quantized - vectors).detach(), indices, commitment.sum()
+            whole, own = (vectors, slice(None)) if self.gather is None else self.gather(vectors)
+            quantized, indices, commitment = self.codebooks(whole)
+            commitment = commitment.sum()
+        if self.gather is not None:
+            # its gradients are those of a mean over the whole batch; the loss is one over these showers
+            commitment = torch.lerp(commitment.detach(), commitment, len(whole) / len(vectors))
+        quantized, indices = quantized[own], indices[own]
+        return vectors + (quantized - vectors).detach(), indices, commitment
 
     def codes_to_vectors(self, indices: Int[Tensor, "n token depth"]) -> Float[Tensor, "n token code_width"]:
         """The vectors that code indices stand for."""

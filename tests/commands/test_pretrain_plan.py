@@ -74,6 +74,15 @@ def test_steps_episodes_and_tasks(command: Command, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [recipe]
 
 
+def test_a_tiny_run_of_few_steps(command: Command) -> None:
+    ran = command("pretrain", "--preset", "tiny", "--max-steps", 20, "--dry-run")
+    assert (ran.code, ran.err) == (0, "")
+    for stage in (["tokenizer", "20", "20", "16", "0"], ["ar", "20", "16", "16", "4"]):
+        assert stage in table(ran.out, "stage")
+    assert "4 tasks" in ran.out
+    assert len([name for name in rows(ran.out) if name in discover_tasks()]) == 4
+
+
 def table(out: str, header: str) -> list[list[str]]:
     """Rows of the table whose first column has that header."""
     lines = out.splitlines()

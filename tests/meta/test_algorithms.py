@@ -15,7 +15,8 @@ from metacalo.generators.base import Batch, ShowerGenerator
 from metacalo.generators.diffusion import Diffusion, DiffusionSettings
 from metacalo.meta.algorithms import ALGORITHMS, Algorithm, AlgorithmName, resolve_algorithm
 from metacalo.meta.engines import Engine, TorchEngine
-from metacalo.meta.episodes import Episode, EpisodeSampler, TaskStream
+from metacalo.meta.episodes import Episode, TaskStream
+from metacalo.meta.sampler import EpisodeSampler
 from metacalo.models.dit import DiTSettings
 from metacalo.models.prior import PriorSettings
 from metacalo.models.quantizer import QuantizerSettings

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from metacalo.errors import ShowerFileError
 from metacalo.generators.base import Batch
-from metacalo.meta.episodes import EpisodeSampler, TaskStream, is_reserved
+from metacalo.meta.episodes import TaskStream, is_reserved
 from metacalo.meta.pool import ShowerPool, mixed_batch
+from metacalo.meta.sampler import EpisodeSampler
 from metacalo.showers import ShowerFile, Showers, Task
 from metacalo.showers.conditions import encode_conditions
 from metacalo.showers.drift import Drift

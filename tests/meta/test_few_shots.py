@@ -9,8 +9,8 @@ import torch
 from metacalo.base import resolve_base
 from metacalo.errors import ConfigError
 from metacalo.meta.distribution import Window
-from metacalo.meta.episodes import EpisodeSampler
 from metacalo.meta.few_shots import FewShots, FewShotSettings, FewShotStream, draw_few_shots
+from metacalo.meta.sampler import EpisodeSampler
 from metacalo.meta.training_data import training_data
 from metacalo.model import zero_shot
 from metacalo.recipe import MetaSettings

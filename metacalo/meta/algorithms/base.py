@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -68,6 +68,20 @@ class Algorithm(ABC):
             episodes: the meta-batch.
             noise: generator of the losses' own noise.
         """
+
+    def share_of_step(self, episodes: list[Episode], noises: Sequence[torch.Generator], of: int) -> Tensor:
+        """What some episodes of a meta-batch of `of` add to its mean loss and to `parameter.grad`.
+
+        Args:
+            episodes: this process's; there may be none.
+            noises: generator of the losses' own noise of each, so that it does not depend on the others.
+            of: episodes of the meta-batch.
+        """
+        losses = [self.step([episode], noise) for episode, noise in zip(episodes, noises, strict=True)]
+        for parameter in self.parameters().values():
+            if parameter.grad is not None:
+                parameter.grad /= of
+        return torch.stack(losses).sum() / of if losses else next(iter(self.parameters().values())).new_zeros(())
 
     def _loop(
         self,
