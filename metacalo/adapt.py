@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any, Literal
 
 import numpy as np
@@ -14,10 +15,12 @@ from pydantic import Field
 
 import metacalo
 from metacalo.base import GENERATORS, resolve_base
-from metacalo.checkpoint import atomic_folder, require_free, save_json
+from metacalo.checkpoint import atomic_folder, save_json
 from metacalo.comparison import compare_models
 from metacalo.errors import ShowerFileError, UnknownNameError
 from metacalo.generators.frozen import FrozenLibrary
+from metacalo.interruption import told_if_interrupted
+from metacalo.locking import sole_writer
 from metacalo.meta.episodes import ShowerPool
 from metacalo.methods import MethodSettings, adapt_generator
 from metacalo.model import ShowerModel, save_model, zero_shot
@@ -87,9 +90,20 @@ def adapt(
         OutputError: `out` exists and not `force`, or cannot be written.
         MetacaloError: a frozen tensor changed, which would be a defect of metacalo.
     """
+    with sole_writer(out, force=force), told_if_interrupted(f"{out} was not written; give the same command again"):
+        return _adapt(detector, Path(out), settings or AdaptSettings(), described, force, quiet, command)
+
+
+def _adapt(
+    detector: str | Path,
+    out: Path,
+    settings: AdaptSettings,
+    described: Detector | None,
+    force: bool,
+    quiet: bool,
+    command: str,
+) -> AdaptResult:
     started = time.perf_counter()
-    settings = settings or AdaptSettings()
-    require_free(Path(out), force)
     base = resolve_base(settings.base)
     for name in settings.generators:
         if name not in base.config.generators:
@@ -150,6 +164,7 @@ def adapted_model(
     generators = {name: before.base.generator(name) for name in settings.generators}
     cells = any(generator.sees_cells for generator in generators.values())
     pool = ShowerPool(shots, normaliser, before.detector, cells=cells)
+    stop = Event()
     with bars(quiet=quiet) as add:
         records = side_by_side(
             [
@@ -160,10 +175,12 @@ def adapted_model(
                     settings,
                     bar=add(f"adapt {name}", settings.steps),
                     rates=before.base.rates(name),
+                    stop=stop,
                 )
                 for name, generator in generators.items()
             ],
             settings.device,
+            stop=stop,
         )
     runs = dict(zip(generators, records, strict=True))
     model = ShowerModel(before.base, before.detector, normaliser, generators, shots.hashes(), method=settings.method)

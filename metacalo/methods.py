@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from threading import Event
 from typing import Any, Literal
 
 import torch
@@ -69,6 +70,7 @@ def adapt_generator(
     bar: Track | None = None,
     *,
     rates: Mapping[str, Tensor] | None = None,
+    stop: Event | None = None,
 ) -> dict[str, Any]:
     """Moves the parameters of the method to the showers of `pool`, in place, and returns the record of the run.
 
@@ -81,6 +83,7 @@ def adapt_generator(
         settings: see `MethodSettings`.
         bar: shows the losses.
         rates: step sizes that the base learned (`Base.rates`); each element then moves in their ratios.
+        stop: ends the run where it is, once set (`parallel.side_by_side`).
 
     Raises:
         ConfigError: the generator has no parameters that the method moves.
@@ -101,7 +104,7 @@ def adapt_generator(
     best, best_step, step, worse = _copy(moved), 0, 0, 0
     best_loss = first_loss = _validate(generator, best, validation, settings)
     checks = [[0, first_loss]]
-    while step < settings.steps and worse < settings.patience:
+    while step < settings.steps and worse < settings.patience and not (stop is not None and stop.is_set()):
         generator.train()
         rows = kept[torch.randint(len(kept), (settings.batch,), generator=draw)]
         batch = pool.batch(rows, draw).to(settings.device)

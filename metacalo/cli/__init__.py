@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import sys
 import warnings
+from signal import SIGINT
 
 from metacalo.cli import models, showers
 from metacalo.cli.app import app, tell, warn
 from metacalo.errors import MetacaloError
+from metacalo.interruption import Signals
 
 __all__ = ["app", "main", "models", "showers"]
 
 
 def main() -> None:
-    """Entry point: an error that a user can cause is one sentence and exit code 2."""
+    """Entry point: an error that a user can cause is one sentence and exit code 2, Ctrl-C one and 130, SIGTERM 143."""
     warnings.showwarning = _show_warning
-    try:
-        app()
-    except MetacaloError as error:
-        tell(f"metacalo: {error}")
-        sys.exit(2)
+    with Signals() as signals:
+        try:
+            app()
+        except BaseException as error:
+            if signals.received is not None:  # whatever it was turned into on its way
+                kept = getattr(error, "__notes__", ["nothing was written"])
+                how = "interrupted" if signals.received == SIGINT else "told to end"
+                tell(f"metacalo: {how}; {'; '.join(kept)}")
+                sys.exit(128 + signals.received)
+            if isinstance(error, MetacaloError):
+                tell(f"metacalo: {error}")
+                sys.exit(2)
+            raise
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from metacalo.checkpoint import load_tensors, save_tensors
 from metacalo.config import Settings
-from metacalo.errors import ModelFolderError
+from metacalo.errors import ModelFolderError, OutputError
+from metacalo.interruption import signals_held
 from metacalo.meta.episodes import EpisodeSampler
 from metacalo.progress import track
 
@@ -65,7 +66,8 @@ class OuterLoop:
         save_every: seconds between two states.
 
     A run that is interrupted and resumed on the same device draws the same showers and noise, and ends with the same
-    weights bit for bit as one that was not.
+    weights bit for bit as one that was not. A signal that asks the process to end is taken between two steps, once the
+    state is kept.
     """
 
     name: str
@@ -89,26 +91,29 @@ class OuterLoop:
         self._average = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
         self.step = 0
         self.losses: list[float] = []
+        self._recent = 0.0  # sum of the losses since the last mean
 
     def run(self, *, resume: bool) -> list[float]:
         """Trains to the end, leaves the averaged weights in the model, and returns the loss of every 50 steps."""
         if resume and self.state_file.exists():
             self._restore()
-        steps, recent = self.settings.steps, 0.0
+        steps = self.settings.steps
         saved = time.monotonic()
         self.model.train()
-        with track(self.name, steps, completed=self.step) as bar:
+        with track(self.name, steps, completed=self.step) as bar, signals_held() as signals:
             while self.step < steps:
-                recent += float(self._advance())
+                self._recent += float(self._advance())
                 bar.advance()
                 if self.step % 50 == 0:
-                    self.losses.append(recent / 50)
-                    recent = 0.0
+                    self.losses.append(self._recent / 50)
+                    self._recent = 0.0
                     bar.advance(0, loss=self.losses[-1])
-                # states are kept between two means of the loss, so that a resumed run reports the same ones
-                if self.step % 50 == 0 and time.monotonic() - saved > self.save_every:
+                due = self.step % 50 == 0 and time.monotonic() - saved > self.save_every
+                if due or signals.asked:
                     self._save()
                     saved = time.monotonic()
+                if signals.asked:
+                    break
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(self._average[name])
@@ -155,7 +160,11 @@ class OuterLoop:
         if torch.cuda.is_available():
             tensors["cuda"] = torch.cuda.get_rng_state()
         tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
-        save_tensors(self.state_file, tensors, {"stage": self.name, "step": str(self.step)})
+        tensors["recent"] = torch.tensor(self._recent, dtype=torch.float64)
+        try:
+            save_tensors(self.state_file, tensors, {"stage": self.name, "step": str(self.step)})
+        except OutputError as error:
+            raise OutputError(f"{error}; the state before is kept, so go on with --resume") from error
 
     def _restore(self) -> None:
         tensors, metadata = load_tensors(self.state_file)
@@ -182,4 +191,5 @@ class OuterLoop:
         if "cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["cuda"])
         self.losses = tensors["losses"].tolist()
+        self._recent = float(tensors.get("recent", 0.0))  # older states were kept where it is zero
         self.step = int(metadata["step"])
