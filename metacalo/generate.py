@@ -16,7 +16,7 @@ from pydantic import Field, field_validator
 import metacalo
 from metacalo.checkpoint import load_json, require_free, tensor_hash
 from metacalo.config import Device, Seed, Settings
-from metacalo.durable import discard
+from metacalo.durable import clear_leftovers, discard
 from metacalo.errors import ConfigError, ShowerFileError
 from metacalo.generators.autoregressive import Autoregressive
 from metacalo.generators.diffusion import Diffusion
@@ -213,6 +213,7 @@ class _Run:
 def _write_in_parts(run: _Run, writer: ShowerWriter, *, force: bool, resume: bool) -> None:
     out = writer.path
     work, made_from = out.with_name(out.name + ".work"), run.made_from()
+    clear_leftovers(work)
     record = work / "settings.json"
     if resume and not force and out.exists() and record.exists() and load_json(record) == made_from:
         discard(work)  # it was killed when only this was left to do
