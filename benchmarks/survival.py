@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
@@ -211,17 +212,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--kills", type=int, default=100, help="of all commands together")
     parser.add_argument("--out", type=Path, default=Path("out/survival"))
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=2, help="commands that are killed side by side")
     parser.add_argument("--command", action="append", help="only this one; may be repeated")
     told = parser.parse_args(arguments)
     shutil.rmtree(told.out, ignore_errors=True)
     told.out.mkdir(parents=True)
     commands = [each for each in metacalo_commands(told.out) if not told.command or each.name in told.command]
-    tallies = []
-    for index, command in enumerate(commands):
-        kills = told.kills // len(commands) + (index < told.kills % len(commands))
-        tallies.append(kill_and_resume(command, told.out / command.name, kills, told.seed))
-        for fault in tallies[-1].faults:
-            Console(stderr=True).print(f"{command.name}: {fault}", markup=False)
+    each, more = divmod(told.kills, len(commands))
+
+    def killed(index: int) -> Tally:
+        command = commands[index]
+        return kill_and_resume(command, told.out / command.name, each + (index < more), told.seed)
+
+    with ThreadPoolExecutor(told.jobs) as pool:
+        tallies = list(pool.map(killed, range(len(commands))))
+    for tally in tallies:
+        for fault in tally.faults:
+            Console(stderr=True).print(f"{tally.command}: {fault}", markup=False)
     (told.out / "survival.json").write_text(json.dumps([asdict(tally) for tally in tallies], indent=2) + "\n")
     Console(width=140).print(survival_table(tallies))
     if any(tally.faults for tally in tallies):

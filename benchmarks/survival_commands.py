@@ -43,13 +43,13 @@ heads = 2
 rank = 1
 embedding = 2
 [train_tokenizer]
-steps = 110
+steps = 55
 batch = 6
 [train_ar]
-steps = 110
+steps = 55
 batch = 6
 [train_diffusion]
-steps = 110
+steps = 55
 batch = 6
 [meta]
 start = 0.95
@@ -111,8 +111,8 @@ def metacalo_commands(folder: Path) -> list[Command]:
     pretrain = (*metacalo, "pretrain", "--config", str(recipe))
     settings = folder / "adapt.toml"
     settings.write_text("steps = 10\ncompared_showers = 20\nshots = 40\n", encoding="utf-8")
-    adapt = (*metacalo, "adapt", "--quiet", "--config", str(settings), "--base", str(base))
-    adapt = (*adapt, "--detector", str(tasks / "pbwo4" / "showers.h5"))
+    showers = tasks / "pbwo4" / "showers.h5"
+    adapt = (*metacalo, "adapt", "--quiet", "--config", str(settings), "--base", str(base), "--detector", str(showers))
     parts = folder / "generate.toml"
     parts.write_text("part_size = 100\nshowers = 450\n", encoding="utf-8")
     generate = (*metacalo, "generate", "--quiet", "--config", str(parts), "--model", str(model), "--base", str(base))
