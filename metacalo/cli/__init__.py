@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from signal import SIGINT
@@ -25,7 +26,9 @@ def main() -> None:
                 kept = getattr(error, "__notes__", ["nothing was written"])
                 how = "interrupted" if signals.received == SIGINT else "told to end"
                 tell(f"metacalo: {how}; {'; '.join(kept)}")
-                sys.exit(128 + signals.received)
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(128 + signals.received)  # all is in order, and Python would take a second to put itself away
             if isinstance(error, MetacaloError):
                 tell(f"metacalo: {error}")
                 sys.exit(2)
