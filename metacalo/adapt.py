@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any, Literal
 
 import numpy as np
@@ -14,10 +15,12 @@ from pydantic import Field
 
 import metacalo
 from metacalo.base import GENERATORS, resolve_base
-from metacalo.checkpoint import atomic_folder, require_free, save_json
+from metacalo.checkpoint import atomic_folder, save_json
 from metacalo.comparison import compare_models
 from metacalo.errors import ShowerFileError, UnknownNameError
 from metacalo.generators.frozen import FrozenLibrary
+from metacalo.interruption import told_if_interrupted
+from metacalo.locking import sole_writer
 from metacalo.meta.pool import ShowerPool
 from metacalo.methods import MethodSettings, adapt_generator
 from metacalo.model import ShowerModel, save_model, zero_shot
@@ -90,12 +93,24 @@ def adapt(
         OutputError: `out` exists and not `force`, or cannot be written.
         MetacaloError: a frozen tensor changed, which would be a defect of metacalo.
     """
-    started = time.perf_counter()
-    settings = settings or AdaptSettings()
-    clock = Clock(settings.watts_per_core, settings.device)
     if log_dir is not None:
         require_tensorboard()
-    require_free(Path(out), force)
+    with sole_writer(out, force=force), told_if_interrupted(f"{out} was not written; give the same command again"):
+        return _adapt(detector, Path(out), settings or AdaptSettings(), described, force, quiet, command, log_dir)
+
+
+def _adapt(
+    detector: str | Path,
+    out: Path,
+    settings: AdaptSettings,
+    described: Detector | None,
+    force: bool,
+    quiet: bool,
+    command: str,
+    log_dir: str | Path | None,
+) -> AdaptResult:
+    started = time.perf_counter()
+    clock = Clock(settings.watts_per_core, settings.device)
     base = resolve_base(settings.base)
     for name in settings.generators:
         if name not in base.config.generators:
@@ -163,6 +178,7 @@ def adapted_model(
     generators = {name: before.base.generator(name) for name in settings.generators}
     cells = any(generator.sees_cells for generator in generators.values())
     pool = ShowerPool(shots, normaliser, before.detector, cells=cells)
+    stop = Event()
     with bars(quiet=quiet) as add:
         records = side_by_side(
             [
@@ -174,10 +190,12 @@ def adapted_model(
                     bar=add(f"adapt {name}", settings.steps),
                     rates=before.base.rates(name),
                     log=RunLog(None if log_dir is None else Path(log_dir) / name, every=1),
+                    stop=stop,
                 )
                 for name, generator in generators.items()
             ],
             settings.device,
+            stop=stop,
         )
     runs = dict(zip(generators, records, strict=True))
     model = ShowerModel(before.base, before.detector, normaliser, generators, shots.hashes(), method=settings.method)

@@ -1,18 +1,15 @@
 """Results on disk: safetensors for tensors, JSON for the rest, every write atomic, never a pickle.
 
 A file is written beside its target under a temporary name, flushed to the disk, and renamed over the target;
-a folder likewise. Whoever reads therefore sees the old or the new result, never half of one.
+a folder likewise (`metacalo.durable`). Whoever reads therefore sees the old or the new result, never half of one.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from metacalo.durable import clear_leftovers, put_in_place, remove, temporary_beside
 from metacalo.errors import ModelFolderError, OutputError
 
 __all__ = [
@@ -34,12 +32,6 @@ __all__ = [
 ]
 
 
-def _cannot_write(path: Path, error: OSError) -> OutputError:
-    if error.errno == errno.ENOSPC:
-        return OutputError(f"{path}: no space left on the device; free some and run again (nothing was changed)")
-    return OutputError(f"{path}: cannot be written ({error.strerror}); choose a place with --out that you may write to")
-
-
 def require_free(path: Path, force: bool) -> None:
     """Raises `OutputError` where `path` may not be made or replaced: asked before long work, not after it."""
     try:
@@ -47,7 +39,7 @@ def require_free(path: Path, force: bool) -> None:
             raise OutputError(f"{path}: exists already; give --force to replace it or another --out")
         parent = next(place for place in path.absolute().parents if place.exists())
     except OSError as error:  # a name that the file system refuses
-        raise _cannot_write(path, error) from error
+        raise OutputError.refused(path, error) from error
     if not parent.is_dir():
         raise OutputError(f"{path}: cannot be written ({parent} is no folder); choose another --out")
 
@@ -60,19 +52,9 @@ def atomic_file(path: str | Path, *, force: bool = True) -> Iterator[Path]:
         OutputError: `path` exists and not `force`, its folder cannot be written, or the disk is full.
     """
     path = Path(path)
-    require_free(path, force)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    try:
+    with _placed(path, force) as temporary:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -83,34 +65,24 @@ def atomic_folder(path: str | Path, *, force: bool = False) -> Iterator[Path]:
         OutputError: `path` exists and not `force`, cannot be written, or the disk is full.
     """
     path = Path(path)
-    require_free(path, force)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    retired = path.with_name(f".{path.name}.old-{os.getpid()}")
-    try:
+    with _placed(path, force) as temporary:
         temporary.mkdir(parents=True)
         yield temporary
-        if path.exists():
-            path.rename(retired)
-        try:
-            temporary.rename(path)
-        except OSError:
-            if retired.exists():
-                retired.rename(path)
-            raise
+
+
+@contextmanager
+def _placed(path: Path, force: bool) -> Iterator[Path]:
+    """Yields a name beside `path`; what has it on a clean exit takes the place of `path`, and else is removed."""
+    clear_leftovers(path)
+    require_free(path, force)
+    temporary = temporary_beside(path)
+    try:
+        yield temporary
+        put_in_place(temporary, path)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise OutputError.refused(path, error) from error
     finally:
-        _remove(temporary)
-        if path.exists():
-            _remove(retired)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
+        remove(temporary)
 
 
 def save_json(path: str | Path, value: Mapping[str, Any]) -> None:

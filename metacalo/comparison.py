@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -50,12 +52,14 @@ def compare_models(
     models = {"before": before, "after": after}
     wanted = {f"{when} ({name})": (m, name) for when, m in models.items() for name in after.generators}
     wanted |= {f"{name} library": (after, name) for name in after.libraries}
+    stop = Event()
     made = side_by_side(
         [
-            partial(_generate_like, m, name, conditions, seed=seed, device=device, autocast=autocast)
+            partial(_generate_like, m, name, conditions, stop, seed=seed, device=device, autocast=autocast)
             for m, name in wanted.values()
         ],
         device,
+        stop=stop,
     )
     drawn = {"Geant4": reference} | dict(zip(wanted, made, strict=True))
     seen = {label: observables(s.showers, s.energy) for label, s in drawn.items()}
@@ -65,7 +69,7 @@ def compare_models(
 
 
 def _generate_like(
-    model: ShowerModel, name: str, conditions: Showers, *, seed: int, device: str, autocast: bool
+    model: ShowerModel, name: str, conditions: Showers, stop: Event, *, seed: int, device: str, autocast: bool
 ) -> Showers:
     parts = model.generate(
         name,
@@ -76,7 +80,7 @@ def _generate_like(
         device=device,
         autocast=autocast,
     )
-    showers = np.concatenate([part.showers for part in parts])
+    showers = np.concatenate([part.showers for part in takewhile(lambda _: not stop.is_set(), parts)])
     return Showers(showers, conditions.energy, conditions.theta, conditions.phi, model.detector)
 
 

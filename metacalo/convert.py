@@ -13,9 +13,10 @@ from typing import Any, Final
 import numpy as np
 from pydantic import Field
 
-from metacalo.checkpoint import require_free
 from metacalo.config import Settings
 from metacalo.errors import ConfigError, OutputError, ShowerFileError
+from metacalo.interruption import told_if_interrupted
+from metacalo.locking import sole_writer
 from metacalo.progress import track
 from metacalo.showers.conventions import Convention
 from metacalo.showers.detector import Detector
@@ -135,11 +136,14 @@ def convert(
         ConversionWarning: the new file will be taken for another detector's.
     """
     source, out = Path(source), Path(out)
-    require_free(out, force)
     if source.exists() and out.exists() and source.samefile(out):
         raise OutputError(f"{out}: is the file to convert; choose another --out")
     mesh = parse_mesh(settings.grid) if settings.grid else None
-    with _opened(source, settings, group) as file:
+    with (
+        sole_writer(out, force=force),
+        told_if_interrupted(f"{out} was not written; give the same command again"),
+        _opened(source, settings, group) as file,
+    ):
         rows = settings.chosen(len(file), source)
         detector = file.detector if described is None else _on_its_mesh(described, file)
         grid = detector.grid if detector else file.grid

@@ -6,8 +6,11 @@ A message says what is wrong, the value received, what is allowed and how to men
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
+from typing import Final, Self
 
 __all__ = [
     "BaseMismatchError",
@@ -21,6 +24,12 @@ __all__ = [
     "ShowerFileError",
     "UnknownNameError",
 ]
+
+_FULL: Final = {
+    errno.ENOSPC: "no space left on the device; free some",
+    errno.EDQUOT: "your quota on the disk is used up; free some",
+    errno.EFBIG: "the file would be larger than files may be here; raise the limit (ulimit -f)",
+}
 
 
 class MetacaloError(Exception):
@@ -53,6 +62,15 @@ class MissingExtraError(MetacaloError):
 
 class OutputError(MetacaloError):
     """A result cannot be written where it was asked for."""
+
+    @classmethod
+    def refused(cls, path: Path, error: OSError) -> Self:
+        """The sentence for a result that the system did not let be written."""
+        found = next((number for number in _FULL if number == error.errno or f"errno = {number}," in str(error)), None)
+        if found is not None:  # HDF5 tells the number in its text alone
+            return cls(f"{path}: {_FULL[found]} and run again (nothing was changed)")
+        reason = error.strerror or error
+        return cls(f"{path}: cannot be written ({reason}); choose a place with --out that you may write to")
 
 
 class RankError(MetacaloError):

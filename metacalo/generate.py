@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
 
+import metacalo
+from metacalo.checkpoint import load_json, require_free, tensor_hash
 from metacalo.config import Device, Seed, Settings
+from metacalo.durable import clear_leftovers, discard
 from metacalo.errors import ConfigError, ShowerFileError
 from metacalo.generators.autoregressive import Autoregressive
 from metacalo.generators.diffusion import Diffusion
 from metacalo.generators.samplers import SamplerName
+from metacalo.interruption import told_if_interrupted
+from metacalo.locking import sole_writer
 from metacalo.model import ShowerModel, load_model, seen_hashes
 from metacalo.models.prior import Sampling
-from metacalo.progress import track
+from metacalo.parts import joined, open_parts, part_file, part_seed, write_part
+from metacalo.progress import Track, track
 from metacalo.showers.detector import Detector
-from metacalo.showers.hdf5 import open_showers
+from metacalo.showers.hdf5 import Showers, open_showers
 from metacalo.showers.writer import ShowerWriter
 
 _HIGHEST_GEV = 1e6  # far beyond any use of an electromagnetic shower
@@ -46,6 +55,11 @@ class GenerateSettings(Settings):
     format: Literal["par04", "calochallenge"] = "par04"
     seed: Seed = 1
     batch_size: int = Field(default=100, ge=1)
+    part_size: int = Field(
+        default=10_000,
+        ge=1,
+        description="showers that a longer run keeps at a time; one that was killed can go on there",
+    )
     temperature: float = Field(default=1.0, ge=0, description="of the ar prior; 1 = the model itself")
     top_k: int | None = Field(default=None, ge=1, description="ar: draw among the likeliest indices only")
     top_p: float = Field(default=1.0, gt=0, le=1, description="ar: draw among the likeliest indices of this share only")
@@ -91,6 +105,7 @@ def generate(
     base: str | Path | None = None,
     detector: Detector | None = None,
     force: bool = False,
+    resume: bool = False,
 ) -> Path:
     """Generates showers with the model of a folder and writes them to the HDF5 file `out`.
 
@@ -101,9 +116,14 @@ def generate(
         base: where the model's base lies, if not in `pretrained/`.
         detector: of a base at zero shots.
         force: replace an existing `out`.
+        resume: go on with a run that was interrupted; more showers than `part_size` are kept in `<out>.work`, part by
+            part, until all are there (`metacalo.parts`).
 
     Raises:
-        ConfigError: an energy is not above zero, or the generator cannot be sampled as wanted.
+        OutputError: `out` exists and not `force`, cannot be written, another process is writing it, or an unfinished
+            run is there and not `resume`.
+        ConfigError: an energy is not above zero, the generator cannot be sampled as wanted, or the run to be resumed
+            was another one.
         ShowerFileError: the conditions file cannot be read or has too few rows.
         MetacaloError: see `load_model` and `ShowerModel.generate`.
 
@@ -114,38 +134,104 @@ def generate(
     loaded = load_model(model, base=base, detector=detector)
     loaded.require(settings.generator)
     _set_sampling(loaded, settings)
-    energy, theta, phi = _conditions(settings, base)
-    _warn_outside(loaded, settings.generator, energy)
-    with (
-        ShowerWriter(
-            out,
-            loaded.detector.grid,
-            convention=settings.format,
-            detector=loaded.detector,
-            attributes={
-                "generator": settings.generator,
-                "model": Path(model).name,
-                "base": loaded.base.config.name,
-                "base_hash": loaded.base.hash,
-                "seed": settings.seed,
-            },
-            force=force,
-        ) as writer,
-        track(f"generate ({settings.generator})", len(energy)) as bar,
-    ):
-        for part in loaded.generate(
+    run = _Run(loaded, settings, *_conditions(settings, base))
+    _warn_outside(loaded, settings.generator, run.energy)
+    writer = ShowerWriter(
+        out,
+        loaded.detector.grid,
+        convention=settings.format,
+        detector=loaded.detector,
+        attributes={
+            "generator": settings.generator,
+            "model": Path(model).name,
+            "base": loaded.base.config.name,
+            "base_hash": loaded.base.hash,
+            "seed": settings.seed,
+        },
+        force=force,
+    )
+    with sole_writer(out, force=force or resume):
+        if len(run.energy) > settings.part_size:
+            _write_in_parts(run, writer, force=force, resume=resume)
+            return Path(out)
+        require_free(Path(out), force)
+        kept = f"{out} was not written; give the same command again"
+        with told_if_interrupted(kept), writer, track(f"generate ({settings.generator})", len(run.energy)) as bar:
+            for batch in run.batches(0, bar):
+                writer.append(batch)
+    return Path(out)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What is generated: energies in MeV, angles in rad."""
+
+    model: ShowerModel
+    settings: GenerateSettings
+    energy: np.ndarray
+    theta: np.ndarray
+    phi: np.ndarray
+
+    @property
+    def parts(self) -> int:
+        return math.ceil(len(self.energy) / self.settings.part_size)
+
+    def batches(self, part: int, bar: Track) -> Iterator[Showers]:
+        """The showers of a part."""
+        settings = self.settings
+        rows = slice(part * settings.part_size, (part + 1) * settings.part_size)
+        for batch in self.model.generate(
             settings.generator,
-            energy,
-            theta,
-            phi,
-            seed=settings.seed,
+            self.energy[rows],
+            self.theta[rows],
+            self.phi[rows],
+            seed=part_seed(settings.seed, part),
             batch_size=settings.batch_size,
             device=settings.device,
             autocast=settings.autocast,
         ):
-            writer.append(part)
-            bar.advance(len(part))
-    return Path(out)
+            yield batch
+            bar.advance(len(batch))
+
+    def made_from(self) -> dict[str, Any]:
+        """All that decides the showers."""
+        name = self.settings.generator
+        conditions = hashlib.sha256(np.stack([self.energy, self.theta, self.phi]).astype("<f8").tobytes())
+        if name in self.model.libraries:
+            tensors = dict(self.model.libraries[name].tensors())
+        else:
+            tensors = {f"generator/{key}": value for key, value in self.model.generator(name).state_dict().items()}
+            tensors |= {f"normaliser/{key}": value for key, value in self.model.normaliser.tensors().items()}
+        return {
+            "settings": self.settings.model_dump(mode="json"),
+            "model": tensor_hash(tensors),
+            "conditions": conditions.hexdigest(),
+            "version": metacalo.__version__,
+        }
+
+
+def _write_in_parts(run: _Run, writer: ShowerWriter, *, force: bool, resume: bool) -> None:
+    out = writer.path
+    work, made_from = out.with_name(out.name + ".work"), run.made_from()
+    clear_leftovers(work)
+    record = work / "settings.json"
+    if resume and not force and out.exists() and record.exists() and load_json(record) == made_from:
+        discard(work)  # it was killed when only this was left to do
+        return
+    require_free(out, force)
+    with told_if_interrupted(f"complete parts are kept in {work}; go on with the same command and --resume"):
+        open_parts(work, made_from, resume=resume)
+        with track(f"generate ({run.settings.generator})", len(run.energy)) as bar:
+            for part in range(run.parts):
+                if part_file(work, part).exists():
+                    bar.advance(run.settings.part_size)
+                else:
+                    write_part(work, part, run.batches(part, bar), run.model.detector)
+        with writer, track("join the parts", len(run.energy)) as bar:
+            for batch in joined(work, run.parts):
+                writer.append(batch)
+                bar.advance(len(batch))
+        discard(work)
 
 
 def _set_sampling(model: ShowerModel, settings: GenerateSettings) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from threading import Event
 from typing import Any, Literal
 
 import torch
@@ -72,6 +73,7 @@ def adapt_generator(
     *,
     rates: Mapping[str, Tensor] | None = None,
     log: RunLog | None = None,
+    stop: Event | None = None,
 ) -> dict[str, Any]:
     """Moves the parameters of the method to the showers of `pool`, in place, and returns the record of the run.
 
@@ -85,6 +87,7 @@ def adapt_generator(
         bar: shows the losses.
         rates: step sizes that the base learned (`Base.rates`); each element then moves in their ratios.
         log: of losses and cost.
+        stop: ends the run where it is, once set (`parallel.side_by_side`).
 
     Raises:
         ConfigError: the generator has no parameters that the method moves.
@@ -107,7 +110,7 @@ def adapt_generator(
     checks = [[0, first_loss]]
     log, clock = log or RunLog(), Clock(settings.watts_per_core, settings.device)
     log.begin(0)
-    while step < settings.steps and worse < settings.patience:
+    while step < settings.steps and worse < settings.patience and not (stop is not None and stop.is_set()):
         generator.train()
         rows = kept[torch.randint(len(kept), (settings.batch,), generator=draw)]
         batch = pool.batch(rows, draw).to(settings.device)

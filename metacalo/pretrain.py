@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from torch import Tensor
 
 from metacalo.base import BaseConfig, load_half, resolve_base, save_base, sees_cells
 from metacalo.checkpoint import atomic_folder, load_json, save_json
+from metacalo.durable import clear_leftovers, discard
 from metacalo.errors import ConfigError, OutputError
 from metacalo.generators.distillation import distilled
+from metacalo.interruption import told_if_interrupted
+from metacalo.locking import sole_writer, writer_of
 from metacalo.meta.engines import resolve_engine
-from metacalo.meta.training_data import TrainingData, pretraining_tasks, training_data
+from metacalo.meta.training_data import pretraining_tasks, training_data
 from metacalo.plan import base_config
 from metacalo.ranks import Ranks, joined_ranks
 from metacalo.recipe import MetaSettings, PretrainSettings, Stage
@@ -37,7 +41,9 @@ def pretrain(
 
     States and finished stages are kept in `<out>.work` until the base is written. Stages may be run one by one (by
     several processes, once those that they need are there); the base is written by the call that finds all of them
-    finished.
+    finished. A stage is trained by one process at a time.
+
+    Ctrl-C or SIGTERM ends the run after the step that it is at, and its state is kept.
 
     Args:
         settings: the recipe; `presets.resolve_recipe` makes it.
@@ -55,34 +61,49 @@ def pretrain(
         UnknownNameError: a stage, holdout task or initial base is not known.
         MissingExtraError: the recipe's engine is not installed, or TensorBoard for `log_dir`.
         RankError: one of several processes has failed.
-        OutputError: `out` exists and not `force`, or an unfinished run is there and not `resume`.
+        OutputError: `out` exists and not `force`, an unfinished run is there and not `resume`, or another process
+            trains a stage of it.
         ConfigError: the settings differ from those of the run to be resumed.
     """
-    with joined_ranks() as ranks:
-        return _pretrain(settings, Path(out), ranks, stages, force, resume, command, log_dir)
+    out = Path(out)
+    work = out.with_name(out.name + ".work")
+    chosen = settings.chosen_stages(stages)
+    resolve_engine(settings.meta.engine)  # asked before long work
+    if log_dir is not None:
+        require_tensorboard()
+    kept = f"what was trained is kept in {work}; go on with the same command and --resume"
+    with joined_ranks() as ranks, told_if_interrupted(kept), ExitStack() as held:
+        if ranks.first:  # the only one that writes
+            clear_leftovers(work)
+            clear_leftovers(out)
+        ranks.wait()
+        complete, exists = _is_complete(work, settings), out.exists()
+        ranks.wait()  # all have seen it
+        if exists and not force:
+            if not (resume and complete):
+                raise OutputError(f"{out}: exists already; give --force to replace it or another --out")
+            if ranks.first:  # killed when only this was left to do
+                discard(work)
+            return out
+        if ranks.first:
+            held.enter_context(_sole_trainer(work, chosen))
+            _open_work(work, settings, resume=resume, stages=chosen)
+        ranks.wait()
+        return _pretrain(settings, out, ranks, chosen, force, resume, command, log_dir)
 
 
 def _pretrain(
     settings: PretrainSettings,
     out: Path,
     ranks: Ranks,
-    stages: Sequence[Stage] | None,
+    chosen: Sequence[Stage],
     force: bool,
     resume: bool,
     command: str,
     log_dir: str | Path | None,
 ) -> Path | None:
-    """What each process does; the first one alone writes."""
-    chosen = settings.chosen_stages(stages)
-    resolve_engine(settings.meta.engine)  # asked before long work
-    if log_dir is not None:
-        require_tensorboard()
-    if out.exists() and not force:
-        raise OutputError(f"{out}: exists already; give --force to replace it or another --out")
+    """What each process does."""
     work = out.with_name(out.name + ".work")
-    if ranks.first:
-        _open_work(work, settings, resume=resume, stages=chosen)
-    ranks.wait()
     initial = resolve_base(settings.initial) if settings.initial else None
     sizes = settings if initial is None else initial.config
     data = training_data(
@@ -101,18 +122,18 @@ def _pretrain(
     for stage in settings.stages:
         if stage in chosen and not is_finished(work, stage):
             run_stage(stage, run, resume=resume)
-    finished = all(is_finished(work, stage) for stage in settings.stages)
     ranks.wait()  # all have seen it
-    if finished and ranks.first:
-        _write_base(settings, config, data, work, out, force=force)
+    if ranks.first:
+        with sole_writer(out, wait=True):
+            # else another process was at the last stage when this one was, and has written the base
+            if _is_complete(work, settings):
+                _write_base(run, config, out, force=force)
     ranks.wait()
-    return out if finished else None
+    return out if out.exists() and not work.exists() else None
 
 
-def _write_base(
-    settings: PretrainSettings, config: BaseConfig, data: TrainingData, work: Path, out: Path, *, force: bool
-) -> None:
-    """The base of finished stages, in the place of their folder."""
+def _write_base(run: Run, config: BaseConfig, out: Path, *, force: bool) -> None:
+    settings, work, data = run.settings, run.work, run.data
     stems = [*settings.stages, *(f"{name}-rates" for name in config.learned_rates)]
     weights: dict[str, dict[str, Tensor]] = {stem: load_half(work / f"{stem}.safetensors") for stem in stems}
     if "distil" in weights:  # takes the place of what it was made from
@@ -120,16 +141,28 @@ def _write_base(
     with atomic_folder(out, force=force) as folder:
         save_base(folder, config, data.hyperprior, data.seen, weights)
         save_json(folder / "training.json", {stage: load_json(work / f"{stage}.json") for stage in settings.stages})
-    for file in work.iterdir():
-        file.unlink()
-    work.rmdir()
+    discard(work)
+
+
+def _is_complete(work: Path, settings: PretrainSettings) -> bool:
+    return all(is_finished(work, stage) for stage in settings.stages)
+
+
+@contextmanager
+def _sole_trainer(work: Path, stages: Sequence[Stage]) -> Iterator[None]:
+    """Keeps other processes from training these stages."""
+    work.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        for stage in stages:
+            stack.enter_context(sole_writer(work / stage))
+        yield
 
 
 def _open_work(work: Path, settings: PretrainSettings, *, resume: bool, stages: Sequence[Stage]) -> None:
     record = work / "settings.json"
     begun = any((work / f"{stage}{end}").exists() for stage in settings.stages for end in (".state", ".json"))
+    begun = begun or any(writer_of(work / stage) for stage in settings.stages if stage not in stages)
     if not record.exists() or not begun:  # a run that failed before its first state is not in the way
-        work.mkdir(parents=True, exist_ok=True)
         save_json(record, settings.model_dump(mode="json"))
         return
     started = [stage for stage in stages if is_finished(work, stage) or (work / f"{stage}.state").exists()]

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
@@ -18,10 +17,13 @@ from metacalo.checkpoint import atomic_file, require_free, save_json
 from metacalo.errors import OutputError, ShowerFileError
 from metacalo.evaluate.classifier import auc_error
 from metacalo.evaluate.outliers import FEWEST, EnergyTrend
+from metacalo.interruption import told_if_interrupted
+from metacalo.locking import sole_writer
 from metacalo.model import ShowerModel, load_model
 from metacalo.score import Scores, ScoreSettings, fitted_to, require_mesh, score, scored_generators
 from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import ShowerFile, open_showers
+from metacalo.showers.sink import new_hdf5
 from metacalo.typing import PathLike
 
 __all__ = ["Judged", "judge", "score_files", "summary"]
@@ -106,8 +108,35 @@ def score_files(
     beside = Path(out).with_suffix(".json")
     if beside == Path(out):
         raise OutputError(f"{out}: is where the summary goes; give --out the name of an HDF5 file, such as scores.h5")
-    for path in (Path(out), beside):
-        require_free(path, force)
+    require_free(beside, force)
+    with sole_writer(out, force=force), told_if_interrupted(f"{out} was not written; give the same command again"):
+        return _scored(
+            model,
+            showers,
+            out,
+            settings,
+            against=against,
+            base=base,
+            detector=detector,
+            force=force,
+            quiet=quiet,
+            command=command,
+        )
+
+
+def _scored(
+    model: PathLike,
+    showers: PathLike,
+    out: PathLike,
+    settings: ScoreSettings,
+    *,
+    against: PathLike | None,
+    base: PathLike | None,
+    detector: Detector | None,
+    force: bool,
+    quiet: bool,
+    command: str,
+) -> dict[str, Any]:
     loaded = load_model(model, base=base, detector=detector)
     names = scored_generators(loaded, settings)
     with ExitStack() as stack:
@@ -141,7 +170,7 @@ def score_files(
     found = {**told, **summary(judged, outliers=settings.outliers)}
     with atomic_file(out, force=force) as temporary:
         _write(temporary, judged, told)
-        save_json(beside, found)
+        save_json(Path(out).with_suffix(".json"), found)
     return found
 
 
@@ -221,7 +250,7 @@ def _separation(first: Judged, second: Judged, name: str) -> dict[str, float]:
 
 
 def _write(path: Path, judged: list[Judged], told: Mapping[str, Any]) -> None:
-    with h5py.File(path, "w") as file:
+    with new_hdf5(path) as (file, _):
         for name, value in told.items():
             file.attrs[name] = str(value) if isinstance(value, dict | list) or value is None else value
         for place, each in zip((file, "against"), judged, strict=False):

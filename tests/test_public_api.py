@@ -17,7 +17,20 @@ from metacalo.pretrain import PretrainSettings
 from metacalo.showers import Detector, data_folder, open_showers
 
 LAYERS = (
-    {"metacalo", "errors", "typing", "config", "progress", "checkpoint", "parallel", "ranks", "tracking"},
+    {
+        "metacalo",
+        "errors",
+        "typing",
+        "config",
+        "progress",
+        "durable",
+        "checkpoint",
+        "locking",
+        "interruption",
+        "parallel",
+        "ranks",
+        "tracking",
+    },
     {"showers"},
     {"models"},
     {"generators"},
@@ -109,7 +122,7 @@ def test_the_command_line_imports_nothing_heavy_at_its_top():
     top = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     top |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
     own = {name for name in top if name.startswith("metacalo.cli")}
-    assert {name for name in top if name.startswith("metacalo")} - own == {"metacalo.errors"}
+    assert {name for name in top if name.startswith("metacalo")} - own == {"metacalo.errors", "metacalo.interruption"}
     assert not {name.split(".")[0] for name in top if name} & {"torch", "numpy", "h5py", "matplotlib"}
 
 

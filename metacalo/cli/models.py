@@ -158,6 +158,7 @@ def generate(
     config: Config = None,
     seed: Seed = None,
     device: Device = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -184,6 +185,6 @@ def generate(
         seed=seed,
         device=device,
     )
-    written = run(model, out, settings, base=base, detector=named_detector(detector), force=force)
+    written = run(model, out, settings, base=base, detector=named_detector(detector), force=force, resume=resume)
     if not quiet:
         say(f"showers written to {written}")

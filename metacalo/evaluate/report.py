@@ -15,6 +15,8 @@ from metacalo.evaluate.comparison import PARTS, compare
 from metacalo.evaluate.pages import write_pages
 from metacalo.evaluate.plots import profile_figure
 from metacalo.evaluate.reference import EvaluateSettings, Reference
+from metacalo.interruption import told_if_interrupted
+from metacalo.locking import sole_writer
 from metacalo.progress import bars
 from metacalo.showers.hdf5 import Showers, open_showers
 from metacalo.typing import PathLike
@@ -65,7 +67,12 @@ def evaluate_files(
     files = [generated] if isinstance(generated, str | Path) else list(generated)
     named = dict(zip(labels_of(files, labels), files, strict=True))
     settings = settings or EvaluateSettings()
-    with atomic_folder(out, force=force) as folder, bars() as add:
+    with (
+        sole_writer(out, force=force),
+        told_if_interrupted(f"{out} was not written; give the same command again"),
+        atomic_folder(out, force=force) as folder,
+        bars() as add,
+    ):
         if settings.calochallenge is None:
             asked = any(_keeps_challenge_layout(path) for path in (reference, *files))
             settings = settings.model_copy(update={"calochallenge": asked})

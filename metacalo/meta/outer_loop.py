@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from metacalo.checkpoint import load_tensors, save_tensors
 from metacalo.config import Settings
-from metacalo.errors import ModelFolderError
+from metacalo.errors import ModelFolderError, OutputError
+from metacalo.interruption import signals_held
 from metacalo.meta.sampler import EpisodeSampler
 from metacalo.progress import track
 from metacalo.ranks import Ranks
@@ -81,7 +82,8 @@ class OuterLoop:
         clock: counts the cost.
 
     A run that is interrupted and resumed on the same device draws the same showers and noise, and ends with the same
-    weights bit for bit as one that was not.
+    weights bit for bit as one that was not. A signal that asks the process to end is taken between two steps, once the
+    state is kept.
     """
 
     name: str
@@ -108,6 +110,7 @@ class OuterLoop:
         self._average = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
         self.step = 0
         self.losses: list[float] = []
+        self._recent = 0.0  # sum of the losses since the last mean
         self.cost: dict[str, float] = {}
 
     def run(self, *, resume: bool) -> list[float]:
@@ -116,15 +119,19 @@ class OuterLoop:
             self._restore()
         self.ranks.align([*self.model.state_dict().values(), *self._beside().values()])
         self.log.begin(self.step)
-        steps, recent = self.settings.steps, 0.0
+        steps = self.settings.steps
         saved = time.monotonic()
         self.model.train()
-        with track(self.name, steps, completed=self.step, quiet=not self.ranks.first) as bar, closing(self.log):
+        with (
+            track(self.name, steps, completed=self.step, quiet=not self.ranks.first) as bar,
+            closing(self.log),
+            signals_held() as signals,
+        ):
             line = _Line(self.sampler.showers)
             while self.step < steps:
                 rate = self._learning_rate()
                 loss = float(self._advance())
-                recent += loss
+                self._recent += loss
                 line.losses.append(loss)
                 bar.advance()
                 if self.log.due(self.step, steps):
@@ -132,14 +139,17 @@ class OuterLoop:
                     self.log.write(self.step, stage=self.name, learning_rate=rate, **self._figures(line), **self.cost)
                     line = _Line(self.sampler.showers)
                 if self.step % 50 == 0:
-                    self.losses.append(recent / 50)
-                    recent = 0.0
+                    self.losses.append(self._recent / 50)
+                    self._recent = 0.0
                     bar.advance(0, loss=self.losses[-1])
-                # states are kept between two means of the loss, so that a resumed run reports the same ones
-                if self.step % 50 == 0 and time.monotonic() - saved > self.save_every:
+                asked = self.ranks.total([signals.asked])[0] > 0  # all of them end after the same step
+                due = self.step % 50 == 0 and time.monotonic() - saved > self.save_every
+                if due or asked:
                     if self.ranks.first:
                         self._save()
                     saved = time.monotonic()
+                if asked:
+                    break
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(self._average[name])
@@ -191,9 +201,12 @@ class OuterLoop:
         if torch.cuda.is_available():
             tensors["cuda"] = torch.cuda.get_rng_state()
         tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
-        save_tensors(
-            self.state_file, tensors, {"stage": self.name, "step": str(self.step), "cost": json.dumps(self.cost)}
-        )
+        tensors["recent"] = torch.tensor(self._recent, dtype=torch.float64)
+        told = {"stage": self.name, "step": str(self.step), "cost": json.dumps(self.cost)}
+        try:
+            save_tensors(self.state_file, tensors, told)
+        except OutputError as error:
+            raise OutputError(f"{error}; the state before is kept, so go on with --resume") from error
 
     def _restore(self) -> None:
         tensors, metadata = load_tensors(self.state_file)
@@ -220,6 +233,7 @@ class OuterLoop:
         if "cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["cuda"])
         self.losses = tensors["losses"].tolist()
+        self._recent = float(tensors.get("recent", 0.0))  # older states were kept where it is zero
         self.step = int(metadata["step"])
         self.cost = json.loads(metadata.get("cost", "{}"))
         self.clock.go_on(self.cost)

@@ -8,7 +8,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import h5py
 import numpy as np
 
 from metacalo.checkpoint import atomic_file
@@ -18,6 +17,7 @@ from metacalo.showers.detector import Detector
 from metacalo.showers.grid import Grid
 from metacalo.showers.hdf5 import Showers
 from metacalo.showers.layouts import LAYOUTS, layout_attributes
+from metacalo.showers.sink import new_hdf5
 from metacalo.typing import PathLike
 
 __all__ = ["ShowerWriter", "write_showers"]
@@ -63,7 +63,7 @@ class ShowerWriter:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             temporary = stack.enter_context(atomic_file(self.path, force=self._force))
-            self._file = stack.enter_context(h5py.File(temporary, "w"))
+            self._file, self._check = stack.enter_context(new_hdf5(temporary))
             self._file.attrs.update(self._attributes)
             self._stack = stack.pop_all()
         return self
@@ -76,6 +76,7 @@ class ShowerWriter:
         if not (np.isfinite(voxels).all() and (voxels >= 0).all()):
             raise ShowerFileError(f"{self.path}: showers to write hold negative or non-finite voxels; mend them first")
         LAYOUTS[self.convention](self._file, Showers(voxels, batch.energy, batch.theta, batch.phi), self.path)
+        self._check()
         self._count += len(batch)
 
     def __exit__(

@@ -35,6 +35,8 @@ class Ran:
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
     """Runs `metacalo` with those arguments in this process, through its entry point."""
 
+    monkeypatch.setattr(os, "_exit", sys.exit)  # of a command that was interrupted
+
     def run(*arguments: object) -> Ran:
         monkeypatch.setattr(sys, "argv", ["metacalo", *map(str, arguments)])
         capsys.readouterr()

@@ -1,0 +1,139 @@
+"""The commands that `benchmarks.survival` kills, on so little that they take seconds."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from metacalo.base import Base
+from metacalo.checkpoint import load_tensors, tensor_hash
+from metacalo.model import load_model
+from metacalo.showers import data_folder, open_showers, write_showers
+
+__all__ = ["Command", "metacalo_commands"]
+
+SHOWERS = 60  # of a task
+
+RECIPE = """
+name = "tiny"
+tasks = ["{tasks}"]
+minutes_between_states = 0.0
+[tokenizer]
+patch = [9, 16, 15]
+width = 12
+blocks = 1
+quantizer = {{ size = 8, code_width = 4 }}
+[prior]
+width = 12
+blocks = 1
+heads = 2
+rank = 1
+embedding = 2
+bins = 8
+[diffusion.dit]
+patch = [9, 16, 15]
+width = 12
+blocks = 1
+heads = 2
+rank = 1
+embedding = 2
+[train_tokenizer]
+steps = 55
+batch = 6
+[train_ar]
+steps = 55
+batch = 6
+[train_diffusion]
+steps = 55
+batch = 6
+[meta]
+start = 0.95
+tasks = 2
+inner_steps = 1
+support = 2
+query = 2
+"""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line that writes one file or folder.
+
+    Attributes:
+        name: of the command.
+        line: what is run, without the name of the result.
+        fingerprint: hash of a result, equal for equal ones; raises what it likes where the result is not complete.
+        result: name of what it writes.
+        resume: what is added when it is given again.
+        changed: what is added to make another result, which is there before.
+        force: what is added so that another result is replaced.
+    """
+
+    name: str
+    line: tuple[str, ...]
+    fingerprint: Callable[[Path], str]
+    result: str = "result"
+    resume: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ("--seed", "2")
+    force: tuple[str, ...] = ("--force",)
+
+    def first(self, folder: Path) -> list[str]:
+        """The command that is killed."""
+        return [*self.line, *self.force, "--out", str(folder / self.result)]
+
+    def other(self, folder: Path) -> list[str]:
+        """The command that makes the old result."""
+        return [*self.first(folder), *self.changed]
+
+    def again(self, folder: Path) -> list[str]:
+        """The command that goes on."""
+        return [*self.first(folder), *self.resume]
+
+
+def metacalo_commands(folder: Path) -> list[Command]:
+    """The commands, and in `folder` what they need: two tasks of a few showers, a tiny base, and a model made from it.
+
+    A command more is a `Command` more in the list.
+    """
+    metacalo = (sys.executable, "-m", "metacalo.cli")
+    tasks, recipe, base, model = (folder / name for name in ("tasks", "tiny.toml", "base", "model"))
+    for name in ("siw", "pbwo4"):
+        shipped = data_folder("tasks") / name
+        with open_showers(shipped / "showers.h5") as file:
+            write_showers(tasks / name / "showers.h5", file.load(slice(0, SHOWERS)))
+        shutil.copy(shipped / "detector.toml", tasks / name)
+    recipe.write_text(RECIPE.format(tasks=tasks), encoding="utf-8")
+    pretrain = (*metacalo, "pretrain", "--config", str(recipe))
+    settings = folder / "adapt.toml"
+    settings.write_text("steps = 10\ncompared_showers = 20\nshots = 40\n", encoding="utf-8")
+    showers = tasks / "pbwo4" / "showers.h5"
+    adapt = (*metacalo, "adapt", "--quiet", "--config", str(settings), "--base", str(base), "--detector", str(showers))
+    parts = folder / "generate.toml"
+    parts.write_text("part_size = 100\nshowers = 450\n", encoding="utf-8")
+    generate = (*metacalo, "generate", "--quiet", "--config", str(parts), "--model", str(model), "--base", str(base))
+    subprocess.run([*pretrain, "--out", str(base)], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*adapt, "--out", str(model)], check=True)
+    return [
+        Command("pretrain", pretrain, lambda path: Base.load(path).hash, resume=("--resume",)),
+        Command("adapt", adapt, lambda path: _of_model(path, base)),
+        Command("generate", generate, _of_showers, result="showers.h5", resume=("--resume",)),
+    ]
+
+
+def _of_model(path: Path, base: Path) -> str:
+    load_model(path, base=base)  # whether it is complete
+    files = sorted(path.glob("*.safetensors"))
+    return tensor_hash(
+        {f"{file.stem}/{name}": tensor for file in files for name, tensor in load_tensors(file)[0].items()}
+    )
+
+
+def _of_showers(path: Path) -> str:
+    with open_showers(path) as file:
+        file.load()
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,166 @@
+"""What a result goes through on its way to its name, so that neither a kill nor a power cut leaves half of one.
+
+A result is made under a temporary name beside its own, `.<name>.tmp-<PID>-<host>`, flushed to the disk, and put in
+place in one step; then its folder is flushed, for a rename is not on the disk before. What a killed process leaves
+under such a name is removed by the next one that writes the same result. The name tells the host, because disks are
+shared and a PID means nothing elsewhere: what another host left stays, for its writer may be alive.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+__all__ = ["clear_leftovers", "discard", "put_in_place", "remove", "temporary_beside"]
+
+_AT_FDCWD: Final = -100  # of fcntl.h: paths are relative to the working directory
+_RENAME_EXCHANGE: Final = 2  # of linux/fs.h
+
+
+def temporary_beside(path: Path, kind: str = "tmp") -> Path:
+    """A name beside `path` for this process alone; what an earlier one of the same PID left there is removed."""
+    place = path.with_name(f".{path.name}.{kind}-{os.getpid()}-{_host()}")
+    remove(place)
+    return place
+
+
+def clear_leftovers(path: Path) -> None:
+    """Removes what killed processes of this host left beside `path` while they wrote it.
+
+    An old folder that one of them had moved away, to put a new one in its place, is put back where none is there.
+    """
+    for place, kind in _left_beside(path):
+        if kind == "old" and not os.path.lexists(path):
+            with suppress(OSError):  # another process was first
+                place.rename(path)
+        else:
+            remove(place)
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Gives a finished file or folder its name, in the place of what has it; at no time is there less than one of both.
+
+    The old folder is left under the temporary name or removed.
+
+    Folders change places in one step (Linux's renameat2) where the file system can. Where not, as on NFS, the old one
+    is moved away first; `clear_leftovers` puts it back if the process is killed between the two steps.
+
+    Raises:
+        OSError: the system refused; `path` is as it was.
+    """
+    _flush_all(temporary)
+    if not temporary.is_dir():
+        temporary.replace(path)
+    elif not os.path.lexists(path):
+        temporary.rename(path)
+    elif not _exchanged(temporary, path):
+        _exchange_in_two_steps(temporary, path)
+    _flush(path.parent)
+
+
+def discard(path: Path) -> None:
+    """Removes a folder whose content is no longer needed: it is gone at once, or not at all.
+
+    Raises:
+        OSError: the system refused.
+    """
+    doomed = temporary_beside(path)
+    path.rename(doomed)
+    remove(doomed)
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a folder with all in it, as far as the system lets it."""
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _exchange_in_two_steps(temporary: Path, path: Path) -> None:
+    retired = temporary_beside(path, "old")
+    path.rename(retired)
+    try:
+        temporary.rename(path)
+    except BaseException:
+        retired.rename(path)
+        raise
+    remove(retired)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Swaps two names in one step; False where the system or the file system has no such step."""
+    if sys.platform != "linux":
+        return False
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # glibc 2.28 and later
+    if renameat2 is None:
+        return False
+    if renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(number, os.strerror(number), str(other))
+
+
+def _left_beside(path: Path) -> Iterator[tuple[Path, str]]:
+    """What dead processes of this host left, and of which kind it is."""
+    left = re.compile(rf"\.{re.escape(path.name)}\.(tmp|old)-(\d+)-{re.escape(_host())}")
+    try:
+        names = os.listdir(path.parent)  # noqa: PTH208 names are enough, and there may be many
+    except OSError:
+        return
+    for name in names:
+        found = left.fullmatch(name)
+        if found and not _is_alive(int(found[2])):
+            yield path.with_name(name), found[1]
+
+
+def _is_alive(pid: int) -> bool:
+    if os.name != "posix":
+        return True  # there is no harmless question
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+def _host() -> str:
+    return platform.node().replace(os.sep, "_") or "localhost"
+
+
+def _flush_all(path: Path) -> None:
+    """Flushes a file, or all in a folder and the folder, to the disk."""
+    for place in path.iterdir() if path.is_dir() else ():
+        _flush_all(place)
+    _flush(path)
+
+
+def _flush(path: Path) -> None:
+    is_folder = path.is_dir()
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        if is_folder:  # one that may be written but not read, or a system that opens none
+            return
+        raise
+    try:
+        os.fsync(handle)
+    except OSError:
+        if not is_folder:  # some file systems have no flush of folders
+            raise
+    finally:
+        os.close(handle)

@@ -1,0 +1,147 @@
+"""Signals that end a process: when they are taken, and what is told."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from metacalo.checkpoint import tensor_hash
+from metacalo.interruption import Interrupted, Signals, signals_held, told_if_interrupted
+from metacalo.meta.outer_loop import OuterLoop, StageSettings
+from metacalo.parallel import side_by_side
+from tests.small import seeded
+
+
+def send(number: int) -> None:
+    os.kill(os.getpid(), number)
+    time.sleep(0)  # handlers run between two steps of the interpreter
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_becomes_the_exit_code_of_shells(number: int, code: int) -> None:
+    before = signal.getsignal(number)
+    with Signals() as signals:
+        assert signals.received is None
+        with pytest.raises(Interrupted) as caught, told_if_interrupted("all is kept"):
+            send(number)
+        send(number)  # the same wish once more
+    assert (caught.value.code, caught.value.__notes__, signals.received) == (code, ["all is kept"], number)
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    """As for commands under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Signals() as signals:
+            send(signal.SIGHUP)
+        assert signals.received is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_held_signal_comes_at_the_end_of_the_block() -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt):
+        with signals_held(grace=60) as held:
+            send(signal.SIGINT)
+            done.append(held.asked)
+        done.append("after")
+    assert done == [True]
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_held_signal_does_not_wait_for_ever(again: bool) -> None:
+    with pytest.raises(Interrupted), Signals(), signals_held(grace=60 if again else 0.05):
+        send(signal.SIGTERM)
+        if again:
+            send(signal.SIGTERM)
+        Event().wait(60)
+        pytest.fail("the step was waited for")
+
+
+def test_threads_hold_nothing() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    found: list[object] = []
+
+    def work() -> None:
+        with signals_held() as held:
+            found.extend([signal.getsignal(signal.SIGINT), held.asked])
+
+    thread = Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [before, False]
+
+
+class NoSampler:
+    """A source of showers of which none are drawn."""
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        assert state == {}
+
+
+def walk(folder: Path, before_step: Callable[[int], object] = lambda _: None, resume: bool = False) -> tuple[str, list]:
+    """A linear layer pulled by a random force for 120 steps: hash of its weights, and its losses."""
+    torch.manual_seed(0)
+    model, noise = nn.Linear(3, 2), seeded(3)
+
+    def step(number: int) -> Tensor:
+        before_step(number)
+        loss = (model(torch.randn(4, 3, generator=noise)) - 1).square().mean()
+        loss.backward()
+        return loss
+
+    settings = StageSettings(steps=120, warmup=0, learning_rate=0.01)
+    parameters = dict(model.named_parameters())
+    losses = OuterLoop("x", model, parameters, NoSampler(), noise, step, settings, folder / "x", 1e9).run(resume=resume)
+    return tensor_hash(model.state_dict()), losses
+
+
+@pytest.mark.parametrize("at", [0, 49, 73, 119])
+def test_training_keeps_its_state_between_two_steps(tmp_path: Path, at: int) -> None:
+    """At a step that is no multiple of those after which losses are told, and at the last one too."""
+    expected = walk(tmp_path / "whole")
+    with pytest.raises(Interrupted), Signals():
+        walk(tmp_path, lambda step: step == at and send(signal.SIGTERM))
+    steps: list[int] = []
+    assert walk(tmp_path, steps.append, resume=True) == expected
+    assert steps == list(range(at + 1, 120))
+    assert [place.name for place in tmp_path.iterdir()] == ["x"]
+
+
+def test_threads_end_when_the_main_one_is_interrupted() -> None:
+    """Only that one hears of Ctrl-C."""
+    stop, begun, ended = Event(), Event(), []
+
+    def work() -> None:
+        begun.set()
+        assert stop.wait(60)
+        ended.append(True)
+
+    def press() -> None:
+        begun.wait(60)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    cores = torch.get_num_threads()
+    torch.set_num_threads(2)
+    presser = Thread(target=press)
+    presser.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            side_by_side([work, work, work], "cpu", stop=stop)
+    finally:
+        torch.set_num_threads(cores)
+        presser.join()
+    assert ended == [True, True]  # the third was not begun
