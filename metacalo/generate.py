@@ -35,7 +35,7 @@ class GenerateSettings(Settings):
     """What to generate. Energies in GeV, angles in rad; `low:high` draws from a range."""
 
     generator: Literal["ar", "diffusion", "frozen"] = "diffusion"
-    showers: int | None = Field(default=None, ge=1, description="how many; by default 1000, or all of `conditions`")
+    showers: int | None = Field(default=None, ge=1, le=50_000_000, description="how many; by default 1000, or all of `conditions`")
     energy: str = "1:100"
     theta: str = f"{math.pi / 2:.6f}"
     phi: str = "0"
@@ -45,11 +45,11 @@ class GenerateSettings(Settings):
     )
     format: Literal["par04", "calochallenge"] = "par04"
     seed: Seed = 1
-    batch_size: int = Field(default=100, ge=1)
+    batch_size: int = Field(default=100, ge=1, le=100_000)
     temperature: float = Field(default=1.0, ge=0, description="of the ar prior; 1 = the model itself")
     top_k: int | None = Field(default=None, ge=1, description="ar: draw among the likeliest indices only")
     top_p: float = Field(default=1.0, gt=0, le=1, description="ar: draw among the likeliest indices of this share only")
-    steps: int | None = Field(default=None, ge=1, description="diffusion: sampler steps; by default the base's")
+    steps: int | None = Field(default=None, ge=1, le=100_000, description="diffusion: sampler steps; by default the base's")
     sampler: SamplerName | None = Field(default=None, description="diffusion: by default the base's")
     device: Device = "cpu"
     autocast: bool = True

@@ -17,7 +17,7 @@ from metacalo.pretrain import PretrainSettings
 from metacalo.showers import Detector, data_folder, open_showers
 
 LAYERS = (
-    {"metacalo", "errors", "typing", "config", "progress", "checkpoint", "parallel"},
+    {"metacalo", "errors", "typing", "documents", "config", "progress", "checkpoint", "parallel", "provenance"},
     {"showers"},
     {"models"},
     {"generators"},

@@ -158,7 +158,7 @@ class OuterLoop:
         save_tensors(self.state_file, tensors, {"stage": self.name, "step": str(self.step)})
 
     def _restore(self) -> None:
-        tensors, metadata = load_tensors(self.state_file)
+        tensors, metadata = load_tensors(self.state_file, largest=None)
         if metadata.get("stage") != self.name:
             raise ModelFolderError(f"{self.state_file}: holds stage '{metadata.get('stage')}', not '{self.name}'")
 

@@ -19,6 +19,7 @@ from metacalo.errors import ShowerFileError
 from metacalo.showers.conventions import Convention, Refuse, Source, recognise, refuse_at_once
 from metacalo.showers.detector import Detector
 from metacalo.showers.grid import Grid
+from metacalo.showers.storage import check_chunks, damage_told
 from metacalo.typing import PathLike, ShowerArray
 
 __all__ = ["ShowerFile", "Showers", "open_showers", "shower_hashes"]
@@ -160,13 +161,9 @@ class ShowerFile:
         return showers
 
     def _block(self, dataset: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
-        try:
+        check_chunks(dataset, int(rows[0]), int(rows[-1]) + 1, self._where(dataset))
+        with damage_told(f"{self._where(dataset)} rows {rows[0]} to {rows[-1]}"):
             stored = dataset[rows[0] : rows[-1] + 1]
-        except OSError as error:
-            raise ShowerFileError(
-                f"{self._where(dataset)} rows {rows[0]} to {rows[-1]} cannot be read ({error}); "
-                "the file is damaged, copy it again"
-            ) from None
         return self._source.in_order(stored[rows - rows[0]])
 
     def _where(self, dataset: h5py.Dataset) -> str:
@@ -208,7 +205,8 @@ class ShowerFile:
     def hashes(self, rows: Rows | None = None) -> NDArray[np.int64]:
         """A hash of the content of each shower, int64 (n,); see `shower_hashes`."""
         wanted = np.arange(len(self)) if rows is None else np.arange(len(self))[rows]
-        parts = [wanted[start : start + 512] for start in range(0, len(wanted), 512)]
+        step = max(1, min(512, LARGEST_BLOCK // (4 * self.grid.n_voxels)))
+        parts = [wanted[start : start + step] for start in range(0, len(wanted), step)]
         found = [shower_hashes(self.read(part), self.energy[part]) for part in parts]
         return np.concatenate(found) if found else np.empty(0, np.int64)
 
@@ -249,8 +247,9 @@ def open_showers(
     path = Path(path)
     file = _open(path)
     try:
-        source = recognise(_group(file, path, group), path, refuse)
-        return ShowerFile(file, source, path, group, detector)
+        with damage_told(str(path)):
+            source = recognise(_group(file, path, group), path, refuse)
+            return ShowerFile(file, source, path, group, detector)
     except BaseException:
         file.close()
         raise
@@ -259,6 +258,8 @@ def open_showers(
 def _open(path: Path) -> h5py.File:
     if path.is_dir():
         raise ShowerFileError(f"{path}: is a folder, a shower file (HDF5) was expected")
+    if path.exists() and not path.is_file():
+        raise ShowerFileError(f"{path}: is no regular file, a shower file (HDF5) was expected")
     if not path.is_file():
         siblings = [other.name for other in path.parent.glob("*")] if path.parent.is_dir() else []
         near = get_close_matches(path.name, siblings, n=1)
