@@ -1,4 +1,4 @@
-"""Files of strangers: does metacalo refuse in one sentence what it cannot read?
+"""Files of strangers: whether metacalo refuses in one sentence what it cannot read.
 
     python -m benchmarks.fuzz --cases 2000 --seed 1 --out out/fuzz
 
@@ -36,8 +36,9 @@ from metacalo.progress import Track, track
 __all__ = ["main", "run_cases"]
 
 
-def run_cases(seeds: Seeds, numbers: Sequence[int], seed: int, jobs: int, scratch: Path, keep: Path | None, bar: Track
-) -> list[tuple[int, str, Ended]]:  # fmt: skip
+def run_cases(
+    seeds: Seeds, numbers: Sequence[int], seed: int, jobs: int, scratch: Path, keep: Path | None, bar: Track
+) -> list[tuple[int, str, Ended]]:
     """Runs the cases of those numbers, `jobs` at a time: number, kind and how it ended.
 
     Args:
@@ -78,11 +79,10 @@ def run_cases(seeds: Seeds, numbers: Sequence[int], seed: int, jobs: int, scratc
 
 def _no_files(folder: str, names: list[str]) -> list[str]:
     """Pipes, and files that only seem to be large, are not worth keeping."""
+    places = [Path(folder, name) for name in names]
     return [
-        name
-        for name in names
-        if not Path(folder, name).is_symlink() and (Path(folder, name).is_fifo() or Path(folder, name).stat().st_size > 2**26)
-    ]  # fmt: skip
+        place.name for place in places if not place.is_symlink() and (place.is_fifo() or place.stat().st_size > 2**26)
+    ]
 
 
 def _table(ended: Sequence[tuple[int, str, Ended]]) -> str:

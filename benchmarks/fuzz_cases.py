@@ -21,12 +21,12 @@ from metacalo.base import resolve_base
 from metacalo.checkpoint import load_json
 from metacalo.cli import main
 from metacalo.errors import MetacaloError
-from metacalo.model import load_model
 from metacalo.showers import data_folder, open_showers, write_showers
 
 __all__ = ["KINDS", "Case", "Seeds"]
 
 BASE: Final = "base-no-pblar"
+_QUICK: Final = ("--no-classifiers", "--no-pages", "--out", "out/x")
 _DETECTOR: Final = ("--absorber", "Pb:2.0", "--active", "lAr:4.0")
 
 Rng = np.random.Generator
@@ -123,7 +123,7 @@ def _on_showers(path: Path, seeds: Seeds, rng: Rng) -> Callable[[Path], int]:
         ("convert", path, "--to", "par04", "--out", "out/x.h5", "--showers", 10),
         ("convert", path, "--to", "calochallenge", "--out", "out/x.h5", "--rows", "0:5", *_DETECTOR),
         ("adapt", "--detector", path, "--base", BASE, "--shots", 10, "--generator", "frozen", "--out", "out/x"),
-        ("evaluate", "--generated", path, "--reference", seeds.real, "--no-classifiers", "--no-pages", "--out", "out/x"),
+        ("evaluate", *_QUICK, "--generated", path, "--reference", seeds.real),
         ("generate", "--model", seeds.library, "--generator", "frozen", "--conditions", path, "--out", "out/x.h5"),
         ("tasks", path),
         ("tasks", "--folder", "in"),
@@ -202,7 +202,7 @@ def _model_folder(seeds: Seeds, rng: Rng) -> Case:
         ("generate", "--model", folder, "--generator", "ar", "--showers", 2, "--out", "out/x.h5"),
         ("generate", "--model", folder, "--detector", "pblar", "--showers", 2, "--out", "out/x.h5"),
         ("generate", "--model", folder, "--generator", "diffusion", "--showers", 2, "--out", "out/x.h5"),
-        ("evaluate", "--generated", seeds.real, "--reference", seeds.real, "--unseen-by", folder, "--out", "out/x"),
+        ("evaluate", *_QUICK, "--generated", seeds.real, "--reference", seeds.real, "--unseen-by", folder),
         ("adapt", "--detector", seeds.real, "--base", folder, "--shots", 10, "--steps", 0, "--out", "out/x"),
         ("reproduce", folder),
     ]
@@ -241,7 +241,16 @@ def _spoilt_tensors(content: bytes, rng: Rng) -> bytes:
         names = [name for name in entries if name != "__metadata__"]
         entry = entries[names[int(rng.integers(len(names)))]]
         count = int(np.prod(entry["shape"])) if entry["shape"] else 1
-        shapes: list[list[int]] = [[count], [1, count], [count, 1], [], [0], [count, 0], [2**40, 2**40], entry["shape"][::-1]]
+        shapes: list[list[int]] = [
+            [count],
+            [1, count],
+            [count, 1],
+            [],
+            [0],
+            [count, 0],
+            [2**40, 2**40],
+            entry["shape"][::-1],
+        ]
         if rng.random() < 0.6:
             entry["shape"] = shapes[int(rng.integers(len(shapes)))]
         else:
@@ -299,7 +308,7 @@ def _names(seeds: Seeds, rng: Rng) -> Case:
         ("convert", seeds.real, "--to", "par04", "--rows", name, "--out", "out/x.h5"),
         ("pretrain", "--holdout", name, "--dry-run", "--out", "out/x"),
         ("pretrain", "--initial", name, "--dry-run", "--out", "out/x"),
-        ("evaluate", "--generated", name, "--reference", seeds.real, "--out", "out/x"),
+        ("evaluate", *_QUICK, "--generated", name, "--reference", seeds.real),
         ("reproduce", name),
     ]
     chosen = commands[int(rng.integers(len(commands)))]

@@ -30,7 +30,22 @@ HOSTILE_NAMES: Final = (
 )
 """Texts where a name is expected: of a task, a base, a generator, a group, a material."""
 
-_NUMBERS: Final = (0, -1, 1, 2**31, 2**63, 2**64, 10**30, -(10**12), 1e308, -1e308, float("nan"), float("inf"), 1e-320, 0.5)
+_NUMBERS: Final = (
+    0,
+    -1,
+    1,
+    2**31,
+    2**63,
+    2**64,
+    10**30,
+    -(10**12),
+    1e308,
+    -1e308,
+    float("nan"),
+    float("inf"),
+    1e-320,
+    0.5,
+)
 _OTHERS: Final[tuple[Any, ...]] = (None, True, False, [], {}, "", [[]], {"a": 1}, ["x"] * 50, "64", "NaN", [1, "a"])
 
 HOSTILE_TEXTS: Final[tuple[Callable[[str], bytes], ...]] = (

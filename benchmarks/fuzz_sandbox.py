@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import resource
 import signal
@@ -20,7 +21,10 @@ MEMORY: Final = 2 * 2**30
 """Bytes of address space that a case may take beyond those of the program that has done nothing yet."""
 
 SECONDS: Final = 30
-"""Of the processor that a case may take; it is stopped after three times as many of the wall clock."""
+"""Of the processor that a case may take."""
+
+WAIT: Final = 240
+"""Seconds of the wall clock after which a case hangs; on a busy machine they are many more than those it took."""
 
 _TRACEBACK: Final = 70  # exit code of a case that raised what no case may raise
 _ODD_SENTENCE: Final = 71
@@ -80,6 +84,7 @@ class Sandbox:
         printed = os.open(self.place / "printed", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(printed, 1)
         os.dup2(printed, 2)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", errors="backslashreplace") for number in (1, 2))
         try:
             prepare(self.case)
         except BaseException:
@@ -87,6 +92,7 @@ class Sandbox:
             raise
         (self.place / "before").write_text("\n".join(self._everything()), encoding="utf-8", errors="surrogateescape")
         _limit()
+        faulthandler.dump_traceback_later(WAIT, exit=True)  # tells where it hangs
         try:
             code = call(self.case)
         except BaseException:
@@ -109,7 +115,7 @@ class Sandbox:
         pid, status = os.waitpid(self.child, os.WNOHANG)
         took = time.monotonic() - self._began
         if pid == 0:
-            if took < 3 * SECONDS:
+            if took < 2 * WAIT:
                 return None
             os.kill(self.child, signal.SIGKILL)
             os.waitpid(self.child, 0)
@@ -118,8 +124,10 @@ class Sandbox:
 
     def _verdict(self, status: int) -> str:
         if os.WIFSIGNALED(status):
-            return "hang" if os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGALRM) else "crash"
+            return "hang" if os.WTERMSIG(status) == signal.SIGXCPU else "crash"
         code, told = os.WEXITSTATUS(status), self._told()
+        if "Timeout (" in told:
+            return "hang"
         if "MemoryError" in told or "not enough memory" in told or "allocate memory" in told:
             return "memory"
         if code == _ODD_SENTENCE:

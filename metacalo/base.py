@@ -43,13 +43,13 @@ __all__ = [
 ]
 
 FORMAT = 3
-GENERATORS = ("ar", "diffusion")
+GeneratorName = Literal["ar", "diffusion"]
+GENERATORS: tuple[GeneratorName, ...] = ("ar", "diffusion")
 
 
 PlainName = Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f\x7f]+$", max_length=200)]
 """Name of a folder in `pretrained/`, and no path that would lead out of it."""
 
-GeneratorName = Literal["ar", "diffusion"]
 Cells = Annotated[int, Field(ge=1, le=1024)]
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -18,6 +19,7 @@ from metacalo.generators.samplers import SamplerName
 from metacalo.model import ShowerModel, load_model, seen_hashes
 from metacalo.models.prior import Sampling
 from metacalo.progress import track
+from metacalo.provenance import FILE, file_record, provenance, shown_path
 from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import open_showers
 from metacalo.showers.writer import ShowerWriter
@@ -35,7 +37,9 @@ class GenerateSettings(Settings):
     """What to generate. Energies in GeV, angles in rad; `low:high` draws from a range."""
 
     generator: Literal["ar", "diffusion", "frozen"] = "diffusion"
-    showers: int | None = Field(default=None, ge=1, le=50_000_000, description="how many; by default 1000, or all of `conditions`")
+    showers: int | None = Field(
+        default=None, ge=1, le=50_000_000, description="how many; by default 1000, or all of `conditions`"
+    )
     energy: str = "1:100"
     theta: str = f"{math.pi / 2:.6f}"
     phi: str = "0"
@@ -49,7 +53,9 @@ class GenerateSettings(Settings):
     temperature: float = Field(default=1.0, ge=0, description="of the ar prior; 1 = the model itself")
     top_k: int | None = Field(default=None, ge=1, description="ar: draw among the likeliest indices only")
     top_p: float = Field(default=1.0, gt=0, le=1, description="ar: draw among the likeliest indices of this share only")
-    steps: int | None = Field(default=None, ge=1, le=100_000, description="diffusion: sampler steps; by default the base's")
+    steps: int | None = Field(
+        default=None, ge=1, le=100_000, description="diffusion: sampler steps; by default the base's"
+    )
     sampler: SamplerName | None = Field(default=None, description="diffusion: by default the base's")
     device: Device = "cpu"
     autocast: bool = True
@@ -91,6 +97,7 @@ def generate(
     base: str | Path | None = None,
     detector: Detector | None = None,
     force: bool = False,
+    command: str = "",
 ) -> Path:
     """Generates showers with the model of a folder and writes them to the HDF5 file `out`.
 
@@ -101,6 +108,7 @@ def generate(
         base: where the model's base lies, if not in `pretrained/`.
         detector: of a base at zero shots.
         force: replace an existing `out`.
+        command: recorded with the showers.
 
     Raises:
         ConfigError: an energy is not above zero, or the generator cannot be sampled as wanted.
@@ -128,6 +136,7 @@ def generate(
                 "base": loaded.base.config.name,
                 "base_hash": loaded.base.hash,
                 "seed": settings.seed,
+                Path(FILE).stem: json.dumps(_provenance(model, base, detector, loaded, settings, command)),
             },
             force=force,
         ) as writer,
@@ -146,6 +155,29 @@ def generate(
             writer.append(part)
             bar.advance(len(part))
     return Path(out)
+
+
+def _provenance(
+    path: str | Path,
+    base: str | Path | None,
+    detector: Detector | None,
+    model: ShowerModel,
+    settings: GenerateSettings,
+    command: str,
+) -> dict[str, Any]:
+    told = settings.model_dump(mode="json")
+    inputs: dict[str, dict[str, Any]] = {"base": {"name": model.base.config.name, "hash": model.base.hash}}
+    config = Path(path, "config.json")
+    if config.is_file():
+        inputs["model"] = file_record(config)
+    for key in ("conditions", "unseen_by"):
+        if told[key] is not None:
+            told[key] = shown_path(told[key])
+    if settings.conditions is not None:
+        inputs["conditions"] = file_record(settings.conditions)
+    described = None if detector is None else detector.to_record()
+    given = {"model": shown_path(path), "base": None if base is None else shown_path(base), "detector": described}
+    return provenance("generate", command, settings=told, arguments=given, inputs=inputs, device=settings.device)
 
 
 def _set_sampling(model: ShowerModel, settings: GenerateSettings) -> None:

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from metacalo.base import Base, Cells, GeneratorName, PlainName, checked_kind, load_hashes, resolve_base
+from metacalo.base import GENERATORS, Base, Cells, GeneratorName, PlainName, checked_kind, load_hashes, resolve_base
 from metacalo.checkpoint import load_tensors, save_json, save_tensors
 from metacalo.config import Settings
 from metacalo.errors import (
@@ -207,7 +207,7 @@ def save_model(folder: Path, model: ShowerModel, adapt: Mapping[str, Any], versi
         base_hash=model.base.hash,
         detector=model.detector.to_attributes(),
         grid=model.detector.grid.shape,
-        generators=tuple(model.generators),
+        generators=tuple(name for name in GENERATORS if name in model.generators),
         libraries=tuple(model.libraries),
         method=model.method,
         adapt=dict(adapt),
@@ -248,7 +248,7 @@ def load_model(path: PathLike, *, base: PathLike | None = None, detector: Detect
     described = Detector.from_attributes(config.detector, Grid(*config.grid), "detector")
     if described is None:
         raise ModelFolderError(f"{folder}/config.json: describes no detector; adapt again")
-    generators = {}
+    generators: dict[str, ShowerGenerator] = {}
     for name in config.generators:
         generators[name] = of.generator(name)
         _adopt(generators[name], config.method, folder / f"adapters-{name}.safetensors")

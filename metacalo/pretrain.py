@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from metacalo.base import BaseConfig, load_half, resolve_base, save_base, sees_cells
+from metacalo.base import Base, BaseConfig, load_half, resolve_base, save_base, sees_cells
 from metacalo.checkpoint import atomic_folder, load_json, save_json
 from metacalo.errors import ConfigError, OutputError
 from metacalo.generators.distillation import distilled
 from metacalo.meta.engines import resolve_engine
 from metacalo.meta.training_data import pretraining_tasks, training_data
 from metacalo.plan import base_config
+from metacalo.provenance import FILE, file_record, provenance, shown_path
 from metacalo.recipe import MetaSettings, PretrainSettings, Stage
 from metacalo.showers.preprocessing import PREPROCESSING
+from metacalo.showers.tasks import Task
 from metacalo.stages import Run, is_finished, run_stage
 
 __all__ = ["MetaSettings", "PretrainSettings", "Stage", "pretrain"]
@@ -83,11 +86,24 @@ def pretrain(
         weights["diffusion"] = weights.pop("distil")
     with atomic_folder(out, force=force) as folder:
         save_base(folder, config, data.hyperprior, data.seen, weights)
+        save_json(folder / FILE, _provenance(settings, [stream.task for stream in data.streams], initial, command))
         save_json(folder / "training.json", {stage: load_json(work / f"{stage}.json") for stage in settings.stages})
     for file in work.iterdir():
         file.unlink()
     work.rmdir()
     return out
+
+
+def _provenance(
+    settings: PretrainSettings, tasks: Sequence[Task], initial: Base | None, command: str
+) -> dict[str, Any]:
+    files = sorted({task.path for task in tasks})
+    inputs: dict[str, dict[str, Any]] = {f"tasks {path.parent.name}": file_record(path) for path in files}
+    if initial is not None:
+        inputs["initial"] = {"name": initial.config.name, "hash": initial.hash}
+    told = settings.model_dump(mode="json")
+    told["tasks"] = [shown_path(folder) for folder in settings.tasks]
+    return provenance("pretrain", command, settings=told, arguments={}, inputs=inputs, device=settings.device)
 
 
 def _open_work(work: Path, settings: PretrainSettings, *, resume: bool, stages: Sequence[Stage]) -> None:

@@ -36,7 +36,9 @@ class ScoreSettings(Settings):
     """What is scored, and how finely."""
 
     generator: Literal["ar", "diffusion", "both"] = Field(default="both", description="both = those the model has")
-    times: int = Field(default=32, ge=2, le=4096, multiple_of=2, description="diffusion: where on the path, for each shower")
+    times: int = Field(
+        default=32, ge=2, le=4096, multiple_of=2, description="diffusion: where on the path, for each shower"
+    )
     cells: bool = Field(
         default=False, description="count the latents of cells that a generator does not see, as normal"
     )

@@ -167,6 +167,8 @@ def generate(
         seed=seed,
         device=device,
     )
-    written = run(model, out, settings, base=base, detector=named_detector(detector), force=force)
+    written = run(
+        model, out, settings, base=base, detector=named_detector(detector), force=force, command=command_line()
+    )
     if not quiet:
         say(f"showers written to {written}")

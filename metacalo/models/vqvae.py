@@ -27,7 +27,9 @@ class VQVAESettings(Settings):
 
     patch: tuple[int, int, int] = (9, 16, 1)
     width: int = Field(default=80, ge=12, le=4096)
-    blocks: int = Field(default=2, ge=1, le=256, description="transformer blocks in the encoder, and as many in the decoder")
+    blocks: int = Field(
+        default=2, ge=1, le=256, description="transformer blocks in the encoder, and as many in the decoder"
+    )
     heads: int = Field(default=2, ge=1, le=256)
     quantizer: QuantizerSettings = QuantizerSettings()
     hits_weight: float = Field(

@@ -69,10 +69,12 @@ def _check_filters(dataset: h5py.Dataset, what: str) -> None:
     numbers = [kind.get_filter(place)[0] for place in range(kind.get_nfilters())]
     for number in numbers:
         if number < _FIRST_PLUGIN and number not in _KNOWN:
-            raise ShowerFileError(f"{what} is packed by filter {number}, which is not read; repack it (h5repack -f GZIP=4)")
+            raise ShowerFileError(
+                f"{what} is packed by filter {number}, which is not read; repack it (h5repack -f GZIP=4)"
+            )
         if not h5py.h5z.filter_avail(number):
             raise ShowerFileError(
-                f"{what} is packed by filter {number}, which is not installed; repack it where it is (h5repack -f GZIP=4)"
+                f"{what} is packed by filter {number}, which is not installed; repack it elsewhere (h5repack -f GZIP=4)"
             )
     if len(set(numbers)) < len(numbers):
         raise ShowerFileError(f"{what} is packed by the same filter twice; repack it (h5repack -f GZIP=4)")
@@ -85,7 +87,8 @@ def check_chunks(dataset: h5py.Dataset, first: int, stop: int, where: str) -> No
 
     Args:
         dataset: one that `check_storage` let pass.
-        first, stop: rows that will be read.
+        first: first row that will be read.
+        stop: the one after the last.
         where: names the file and the dataset.
     """
     suspicious = INFLATED // LARGEST_RATIO
@@ -99,7 +102,9 @@ def check_chunks(dataset: h5py.Dataset, first: int, stop: int, where: str) -> No
         found = dataset.id.get_chunk_info_by_coord(place)
         deflated = found.byte_offset is not None and not found.filter_mask & 1
         if deflated and found.size > suspicious and _inflates_beyond(dataset, place, size):
-            raise ShowerFileError(f"{where} row {place[0]} is in a chunk that inflates to more than it may; do not use it")
+            raise ShowerFileError(
+                f"{where} row {place[0]} is in a chunk that inflates to more than it may; do not use it"
+            )
 
 
 def _inflates_beyond(dataset: h5py.Dataset, place: tuple[int, ...], size: int) -> bool:
@@ -149,5 +154,4 @@ def _attribute(place: h5py.Group, name: str, where: str) -> Any:
     size = math.prod(stored.shape or ()) * stored.dtype.itemsize
     if size > LARGEST_ATTRIBUTE:
         raise ShowerFileError(f"{where}: attribute '{name}' has {size:,} bytes, at most {LARGEST_ATTRIBUTE:,} are read")
-    value = place.attrs[name]
-    return value
+    return place.attrs[name]
