@@ -1,7 +1,7 @@
 """Where a result comes from: program, machine, command, settings and inputs, so that it can be made again.
 
-A folder keeps it as `provenance.json`, an HDF5 file as JSON in the attribute `provenance`. It holds no date, so that the
-same run leaves the same bytes, and no home folder, so that models can be given away.
+A folder keeps it as `provenance.json`, an HDF5 file as JSON in the attribute `provenance`. It holds no date, so that
+the same run leaves the same bytes, and no home folder, so that models can be given away.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def ended(place: Path, call, prepare=lambda _: None) -> Ended:
 
 
 def refused(_: Path) -> int:
-    print("metacalo: no", file=sys.stderr)
+    sys.stderr.write("metacalo: no\n")
     return 2
 
 

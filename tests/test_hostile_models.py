@@ -128,7 +128,7 @@ def test_files_of_a_model_are_regular_and_bounded(tmp_path):
     with pytest.raises(ModelFolderError, match=r"at most 1,073,741,824 are read"):
         load_tensors(tmp_path / "large.safetensors")
     save_tensors(tmp_path / "odd.safetensors", {"x": torch.zeros(3, dtype=torch.float8_e4m3fn)})
-    with pytest.raises(ModelFolderError, match="has type torch.float8_e4m3fn"):
+    with pytest.raises(ModelFolderError, match=r"has type torch\.float8_e4m3fn"):
         load_tensors(tmp_path / "odd.safetensors")
 
 
