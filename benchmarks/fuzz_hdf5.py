@@ -229,7 +229,8 @@ def hostile_file(path: Path, names: tuple[str, ...], rng: Rng) -> None:
     with h5py.File(path, "w", libver=str(rng.choice(["earliest", "latest"]))) as file:
         place: h5py.Group = file
         if rng.random() < 0.15:
-            member = names[int(rng.integers(len(names)))].replace("\0", "").strip("./")
+            told = names[int(rng.integers(len(names)))].encode("utf-8", "ignore").decode()  # others h5py does not write
+            member = told.replace("\0", "").strip("./")
             place = file.require_group(member or "g")
         if rng.random() < 0.5:
             place.attrs.update(_DETECTOR)

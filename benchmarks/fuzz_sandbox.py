@@ -89,6 +89,7 @@ class Sandbox:
             prepare(self.case)
         except BaseException:
             traceback.print_exc()
+            sys.stderr.flush()
             raise
         (self.place / "before").write_text("\n".join(self._everything()), encoding="utf-8", errors="surrogateescape")
         _limit()
