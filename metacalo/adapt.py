@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 import metacalo
-from metacalo.base import GENERATORS, resolve_base
+from metacalo.base import GENERATORS, Base, resolve_base
 from metacalo.checkpoint import atomic_folder, save_json
 from metacalo.comparison import compare_models
 from metacalo.errors import ShowerFileError, UnknownNameError
@@ -26,6 +26,7 @@ from metacalo.methods import MethodSettings, adapt_generator
 from metacalo.model import ShowerModel, save_model, zero_shot
 from metacalo.parallel import side_by_side
 from metacalo.progress import bars
+from metacalo.provenance import FILE, file_record, provenance, shown_path
 from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import ShowerFile, Showers
 from metacalo.showers.response import convention_scale
@@ -77,7 +78,8 @@ def adapt(
 
     Args:
         detector: a shower file, a task folder or the name of a task.
-        out: folder to write: what moved or the library, normaliser, config.json, metrics.json, profiles.png.
+        out: folder to write: what moved or the library, normaliser, config.json, metrics.json, provenance.json,
+            profiles.png.
         settings: see `AdaptSettings`.
         described: takes the place of what the file says about its detector.
         force: replace an existing `out`.
@@ -153,6 +155,7 @@ def _adapt(
         metrics["command"] = command
         save_model(folder, model, metrics["settings"], metacalo.__version__, command)
         save_json(folder / "metrics.json", metrics)
+        save_json(folder / FILE, _provenance(detector, task.path, base, settings, described, command))
     return AdaptResult(model, metrics, Path(out))
 
 
@@ -208,6 +211,20 @@ def _with_library(before: ShowerModel, shots: Showers) -> tuple[ShowerModel, dic
     model = replace(before, generators={}, shots=shots.hashes(), libraries={"frozen": library})
     record = {"showers": len(library), "threshold_MeV": library.threshold}
     return model, {"frozen": {"seconds": time.perf_counter() - started, **record}}
+
+
+def _provenance(
+    detector: str | Path, file: Path, base: Base, settings: AdaptSettings, described: Detector | None, command: str
+) -> dict[str, Any]:
+    told = None if described is None else described.to_record()
+    return provenance(
+        "adapt",
+        command,
+        settings={**settings.model_dump(mode="json"), "base": shown_path(settings.base)},
+        arguments={"detector": shown_path(detector), "described": told},
+        inputs={"detector": file_record(file), "base": {"name": base.config.name, "hash": base.hash}},
+        device=settings.device,
+    )
 
 
 def _draw_shots(file: ShowerFile, settings: AdaptSettings) -> np.ndarray:

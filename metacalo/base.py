@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -28,9 +28,13 @@ __all__ = [
     "GENERATORS",
     "Base",
     "BaseConfig",
+    "Cells",
+    "GeneratorName",
+    "PlainName",
     "build_generator",
     "checked_kind",
     "load_half",
+    "load_hashes",
     "load_into",
     "resolve_base",
     "save_base",
@@ -39,7 +43,14 @@ __all__ = [
 ]
 
 FORMAT = 3
-GENERATORS = ("ar", "diffusion")
+GeneratorName = Literal["ar", "diffusion"]
+GENERATORS: tuple[GeneratorName, ...] = ("ar", "diffusion")
+
+
+PlainName = Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f\x7f]+$", max_length=200)]
+"""Name of a folder in `pretrained/`, and no path that would lead out of it."""
+
+Cells = Annotated[int, Field(ge=1, le=1024)]
 
 
 class BaseConfig(Settings):
@@ -47,18 +58,18 @@ class BaseConfig(Settings):
 
     format: Literal[3] = 3
     kind: Literal["base"] = "base"
-    name: str
+    name: PlainName
     version: str = Field(description="metacalo that made it")
-    grid: tuple[int, int, int]
-    condition_size: int
+    grid: tuple[Cells, Cells, Cells]
+    condition_size: int = Field(ge=1, le=4096)
     descriptors: tuple[str, ...]
     energy_range_MeV: tuple[float, float]  # noqa: N815
     preprocessing: PreprocessingName = "tables"
     tokenizer: VQVAESettings
     prior: PriorSettings
     diffusion: DiffusionSettings
-    generators: tuple[str, ...]
-    learned_rates: tuple[str, ...] = Field(
+    generators: tuple[GeneratorName, ...]
+    learned_rates: tuple[GeneratorName, ...] = Field(
         default=(), description="generators that come with step sizes for their adaptation"
     )
     trained_on: dict[str, int] = Field(description="task to the number of its showers that were trained on")
@@ -103,10 +114,10 @@ class Base:
             stems.append("tokenizer")
         weights = {stem: load_half(path / f"{stem}.safetensors") for stem in stems}
         digest = tensor_hash({f"{s}/{n}": t for s in stems if s != "seen" for n, t in weights[s].items()})
-        seen = weights.pop("seen")["hashes"].numpy()
+        seen = load_hashes(weights.pop("seen"), path / "seen.safetensors")
         try:
             hyperprior = PREPROCESSING[config.preprocessing].load_prior(weights.pop("hyperprior"))
-        except KeyError as error:
+        except (KeyError, ValueError, IndexError, RuntimeError) as error:
             raise ModelFolderError(f"{path}/hyperprior.safetensors: no tensor {error}; make the base again") from None
         return cls(path, config, digest, hyperprior, seen, weights)
 
@@ -124,11 +135,13 @@ class Base:
         """
         if name not in self.config.generators:
             raise UnknownNameError("generator", name, self.config.generators)
-        model = build_generator(name, self.config)
         tensors = dict(self.weights[name])
         if name == "ar":
             tensors |= {f"tokenizer.{key}": value for key, value in self.weights["tokenizer"].items()}
-        load_into(model, tensors, self.path / f"{name}.safetensors")
+        source = self.path / f"{name}.safetensors"
+        _require_sizes(name, self.config, tensors, source)
+        model = build_generator(name, self.config)
+        load_into(model, tensors, source)
         return model.eval()
 
     def fresh(self, name: str) -> ShowerGenerator:
@@ -149,6 +162,35 @@ def build_generator(name: str, config: BaseConfig) -> ShowerGenerator:
     if name == "ar":
         return Autoregressive(VQVAE(config.tokenizer, config.grid), config.prior, config.condition_size)
     return Diffusion(config.diffusion, config.grid, config.condition_size)
+
+
+def _require_sizes(name: str, config: BaseConfig, tensors: Mapping[str, Tensor], source: Path) -> None:
+    """Refuses weights that are not those of the config, before a network of its sizes takes any memory."""
+    try:
+        with torch.device("meta"):
+            sketch = build_generator(name, config)
+    except (RuntimeError, ValueError, TypeError, IndexError, ZeroDivisionError, OverflowError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelFolderError(f"{source.parent}/config.json: no network has those sizes ({reason})") from None
+    for key, tensor in sketch.state_dict().items():
+        found = tuple(tensors[key].shape) if key in tensors else None
+        if found != tuple(tensor.shape):
+            raise ModelFolderError(
+                f"{source}: does not fit its config.json (tensor '{key}' is {found or 'missing'}, "
+                f"{tuple(tensor.shape)} is needed); make the model again"
+            )
+
+
+def load_hashes(tensors: Mapping[str, Tensor], source: Path) -> np.ndarray:
+    """The content hashes of showers, int64, of a file that holds them and nothing else.
+
+    Raises:
+        ModelFolderError: it does not.
+    """
+    hashes = tensors.get("hashes")
+    if hashes is None or hashes.dtype != torch.int64 or hashes.ndim != 1:
+        raise ModelFolderError(f"{source}: no tensor 'hashes' of whole numbers; make the model again")
+    return np.asarray(hashes.numpy())
 
 
 def sees_cells(tokenizer: VQVAESettings, diffusion: DiffusionSettings) -> bool:

@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from metacalo.documents import DocumentError, read_json
 from metacalo.durable import clear_leftovers, put_in_place, remove, temporary_beside
 from metacalo.errors import ModelFolderError, OutputError
 
@@ -30,6 +31,13 @@ __all__ = [
     "save_tensors",
     "tensor_hash",
 ]
+
+
+LARGEST_TENSORS = 2**30  # bytes of a model's file; the largest that ships has 3 MB
+_DTYPES = {
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+    *(torch.bool, torch.uint8, torch.int8, torch.int32, torch.int64),
+}
 
 
 def require_free(path: Path, force: bool) -> None:
@@ -99,10 +107,10 @@ def load_json(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = read_json(path)
     except FileNotFoundError:
         raise ModelFolderError(f"{path}: missing; is {path.parent} a metacalo model folder?") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except DocumentError as error:
         raise ModelFolderError(f"{path}: not readable as JSON ({error}); make the model again") from None
     if not isinstance(value, dict):
         raise ModelFolderError(f"{path}: holds {type(value).__name__}, an object was expected; make the model again")
@@ -118,22 +126,29 @@ def save_tensors(
         temporary.write_bytes(save(plain, metadata=dict(metadata) if metadata else None))
 
 
-def load_tensors(path: str | Path, device: str = "cpu") -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file.
+def load_tensors(
+    path: str | Path, device: str = "cpu", *, largest: int | None = LARGEST_TENSORS
+) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file, of at most `largest` bytes (None = any number).
 
     Raises:
-        ModelFolderError: the file is missing, truncated, of another format, or holds values that are not finite.
+        ModelFolderError: the file is missing, truncated, too large, of another format, or holds types that metacalo
+            does not write, or values that are not finite.
     """
     path = Path(path)
     if not path.is_file():
         raise ModelFolderError(f"{path}: missing; is {path.parent} a metacalo model folder?")
+    if largest is not None and path.stat().st_size > largest:
+        raise ModelFolderError(f"{path}: has {path.stat().st_size:,} bytes, at most {largest:,} are read")
     try:
         with safe_open(str(path), framework="pt", device=device) as handle:
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
             metadata = dict(handle.metadata() or {})
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelFolderError(f"{path}: not a readable safetensors file ({error}); make the model again") from None
     for name, tensor in tensors.items():
+        if tensor.dtype not in _DTYPES:
+            raise ModelFolderError(f"{path}: tensor '{name}' has type {tensor.dtype}; make the model again")
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise ModelFolderError(f"{path}: tensor '{name}' holds values that are not finite; make the model again")
     return tensors, metadata

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Annotated, Any, Self
 import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from metacalo.documents import DocumentError, read_toml
 from metacalo.errors import ConfigError
 
 __all__ = ["Device", "Seed", "Settings"]
@@ -49,7 +49,7 @@ class Settings(BaseModel):
         metacalo.errors.ConfigError: settings: unknown key 'stepz'; did you mean 'steps'?
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     @classmethod
     def build(cls, values: dict[str, Any], source: str = "settings") -> Self:
@@ -74,10 +74,10 @@ class Settings(BaseModel):
         """
         path = Path(path)
         try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
+            values = read_toml(path)
         except FileNotFoundError:
             raise ConfigError(f"{path}: there is no such settings file") from None
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except DocumentError as error:
             raise ConfigError(f"{path}: not a readable TOML file ({error})") from None
         values = _laid_over(_laid_over(onto or {}, values), _given(overrides))
         return cls.build(values, source=str(path))

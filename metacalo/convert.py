@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -18,6 +19,7 @@ from metacalo.errors import ConfigError, OutputError, ShowerFileError
 from metacalo.interruption import told_if_interrupted
 from metacalo.locking import sole_writer
 from metacalo.progress import track
+from metacalo.provenance import FILE, file_record, provenance, shown_path
 from metacalo.showers.conventions import Convention
 from metacalo.showers.detector import Detector
 from metacalo.showers.grid import Grid
@@ -158,6 +160,7 @@ def convert(
                 stacklevel=2,
             )
         attributes = _kept(file.attributes, settings, bool(detector)) | _history(file, settings, group, command)
+        attributes[Path(FILE).stem] = json.dumps(_provenance(source, settings, group, described, command))
         step = max(1, BATCH_BYTES // (4 * file.grid.n_voxels))
         with (
             ShowerWriter(
@@ -173,6 +176,19 @@ def convert(
                 writer.append(Showers(showers, batch.energy, batch.theta, batch.phi))
                 bar.advance(len(batch))
     return Converted(out, len(rows), grid, settings.to)
+
+
+def _provenance(
+    source: Path, settings: ConvertSettings, group: str | None, described: Detector | None, command: str | None
+) -> dict[str, Any]:
+    told = None if described is None else described.to_record()
+    return provenance(
+        "convert",
+        command,
+        settings=settings.model_dump(mode="json"),
+        arguments={"source": shown_path(source), "group": group, "described": told},
+        inputs={"source": file_record(source)},
+    )
 
 
 def _opened(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import warnings
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from metacalo.model import ShowerModel, load_model, seen_hashes
 from metacalo.models.prior import Sampling
 from metacalo.parts import joined, open_parts, part_file, part_seed, write_part
 from metacalo.progress import Track, track
+from metacalo.provenance import FILE, file_record, provenance, shown_path
 from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import Showers, open_showers
 from metacalo.showers.writer import ShowerWriter
@@ -44,7 +46,9 @@ class GenerateSettings(Settings):
     """What to generate. Energies in GeV, angles in rad; `low:high` draws from a range."""
 
     generator: Literal["ar", "diffusion", "frozen"] = "diffusion"
-    showers: int | None = Field(default=None, ge=1, description="how many; by default 1000, or all of `conditions`")
+    showers: int | None = Field(
+        default=None, ge=1, le=50_000_000, description="how many; by default 1000, or all of `conditions`"
+    )
     energy: str = "1:100"
     theta: str = f"{math.pi / 2:.6f}"
     phi: str = "0"
@@ -54,7 +58,7 @@ class GenerateSettings(Settings):
     )
     format: Literal["par04", "calochallenge"] = "par04"
     seed: Seed = 1
-    batch_size: int = Field(default=100, ge=1)
+    batch_size: int = Field(default=100, ge=1, le=100_000)
     part_size: int = Field(
         default=10_000,
         ge=1,
@@ -63,7 +67,9 @@ class GenerateSettings(Settings):
     temperature: float = Field(default=1.0, ge=0, description="of the ar prior; 1 = the model itself")
     top_k: int | None = Field(default=None, ge=1, description="ar: draw among the likeliest indices only")
     top_p: float = Field(default=1.0, gt=0, le=1, description="ar: draw among the likeliest indices of this share only")
-    steps: int | None = Field(default=None, ge=1, description="diffusion: sampler steps; by default the base's")
+    steps: int | None = Field(
+        default=None, ge=1, le=100_000, description="diffusion: sampler steps; by default the base's"
+    )
     sampler: SamplerName | None = Field(default=None, description="diffusion: by default the base's")
     device: Device = "cpu"
     autocast: bool = True
@@ -106,6 +112,7 @@ def generate(
     detector: Detector | None = None,
     force: bool = False,
     resume: bool = False,
+    command: str = "",
 ) -> Path:
     """Generates showers with the model of a folder and writes them to the HDF5 file `out`.
 
@@ -118,6 +125,7 @@ def generate(
         force: replace an existing `out`.
         resume: go on with a run that was interrupted; more showers than `part_size` are kept in `<out>.work`, part by
             part, until all are there (`metacalo.parts`).
+        command: recorded with the showers.
 
     Raises:
         OutputError: `out` exists and not `force`, cannot be written, another process is writing it, or an unfinished
@@ -147,6 +155,7 @@ def generate(
             "base": loaded.base.config.name,
             "base_hash": loaded.base.hash,
             "seed": settings.seed,
+            Path(FILE).stem: json.dumps(_provenance(model, base, detector, loaded, settings, command)),
         },
         force=force,
     )
@@ -232,6 +241,29 @@ def _write_in_parts(run: _Run, writer: ShowerWriter, *, force: bool, resume: boo
                 writer.append(batch)
                 bar.advance(len(batch))
         discard(work)
+
+
+def _provenance(
+    path: str | Path,
+    base: str | Path | None,
+    detector: Detector | None,
+    model: ShowerModel,
+    settings: GenerateSettings,
+    command: str,
+) -> dict[str, Any]:
+    told = settings.model_dump(mode="json")
+    inputs: dict[str, dict[str, Any]] = {"base": {"name": model.base.config.name, "hash": model.base.hash}}
+    config = Path(path, "config.json")
+    if config.is_file():
+        inputs["model"] = file_record(config)
+    for key in ("conditions", "unseen_by"):
+        if told[key] is not None:
+            told[key] = shown_path(told[key])
+    if settings.conditions is not None:
+        inputs["conditions"] = file_record(settings.conditions)
+    described = None if detector is None else detector.to_record()
+    given = {"model": shown_path(path), "base": None if base is None else shown_path(base), "detector": described}
+    return provenance("generate", command, settings=told, arguments=given, inputs=inputs, device=settings.device)
 
 
 def _set_sampling(model: ShowerModel, settings: GenerateSettings) -> None:

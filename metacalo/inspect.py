@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from metacalo.errors import ConfigError, DetectorError, MetacaloError, ShowerFileError
 from metacalo.progress import track
 from metacalo.showers.census import Census
+from metacalo.showers.chunks import LARGEST_BLOCK
 from metacalo.showers.conventions import Convention
 from metacalo.showers.detector import Detector
 from metacalo.showers.grid import Grid
@@ -187,7 +188,7 @@ def inspect(path: PathLike, *, group: str | None = None, showers: int | None = N
 def _count(file: ShowerFile, census: Census, most: int, refused: list[MetacaloError], *, quiet: bool) -> None:
     damaged: list[ShowerFileError] = []
     with track("inspect", min(most, len(file)), quiet=quiet) as bar:
-        for rows in _runs(len(file), most):
+        for rows in _runs(len(file), most, max(1, min(RUN, LARGEST_BLOCK // (4 * file.grid.n_voxels)))):
             try:
                 census.add(rows, file.read_as_stored(rows), file.energy[rows])
             except ShowerFileError as error:
@@ -198,13 +199,13 @@ def _count(file: ShowerFile, census: Census, most: int, refused: list[MetacaloEr
         refused.append(ShowerFileError(f"{damaged[0]}{more}"))
 
 
-def _runs(count: int, most: int) -> Iterator[NDArray[np.int64]]:
+def _runs(count: int, most: int, run: int = RUN) -> Iterator[NDArray[np.int64]]:
     """Rows of `most` of `count` showers, in runs spread evenly: a chunk that is decompressed should be used."""
     most = min(most, count)
-    firsts = range(0, most, RUN)
+    firsts = range(0, most, run)
     gaps = np.linspace(0, count - most, len(firsts)).round().astype(np.int64)
     for first, gap in zip(firsts, gaps, strict=True):
-        yield gap + np.arange(first, min(first + RUN, most), dtype=np.int64)
+        yield gap + np.arange(first, min(first + run, most), dtype=np.int64)
 
 
 def _range(values: np.ndarray) -> Range:

@@ -45,8 +45,8 @@ class MethodSettings(Settings):
     """How a generator moves to the shots."""
 
     method: Method = Field(default="adapters", description="which parameters move; the tokenizer is frozen in all")
-    steps: int = Field(default=20, ge=0, description="optimiser steps per generator, at most")
-    batch: int = Field(default=32, ge=1)
+    steps: int = Field(default=20, ge=0, le=10_000_000, description="optimiser steps per generator, at most")
+    batch: int = Field(default=32, ge=1, le=65536)
     learning_rate: float | None = Field(default=None, gt=0, description="the highest; by default the method's own")
     average: float = Field(
         default=0.8, ge=0, lt=1, description="decay of the average of the parameters over the steps; 0 = none"

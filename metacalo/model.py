@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +12,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from pydantic import Field
+from torch import Tensor
 
-from metacalo.base import Base, checked_kind, resolve_base
+from metacalo.base import GENERATORS, Base, Cells, GeneratorName, PlainName, checked_kind, load_hashes, resolve_base
 from metacalo.checkpoint import load_tensors, save_json, save_tensors
 from metacalo.config import Settings
 from metacalo.errors import (
@@ -30,6 +32,7 @@ from metacalo.showers.conditions import encode_conditions
 from metacalo.showers.detector import Detector
 from metacalo.showers.grid import Grid
 from metacalo.showers.hdf5 import Showers
+from metacalo.showers.latents import Latents
 from metacalo.showers.preprocessing import AnyNormaliser
 from metacalo.typing import PathLike, ShowerArray
 
@@ -45,11 +48,11 @@ class AdaptedConfig(Settings):
     format: Literal[3] = 3
     kind: Literal["adapted"] = "adapted"
     version: str
-    base: str = Field(description="name of the base")
+    base: PlainName = Field(description="name of the base")
     base_hash: str = Field(description="SHA-256 over the base's weights")
     detector: dict[str, Any] = Field(description="attributes from which the detector is made again")
-    grid: tuple[int, int, int]
-    generators: tuple[str, ...]
+    grid: tuple[Cells, Cells, Cells]
+    generators: tuple[GeneratorName, ...]
     libraries: tuple[Annotated[str, Field(pattern="^frozen$")], ...] = ()
     method: SubspaceName = Field(default="adapters", description="what moved; older folders do not tell")
     adapt: dict[str, Any] = Field(description="resolved settings of the run")
@@ -163,8 +166,37 @@ def zero_shot(base: Base, detector: Detector, *, scale: float = 1.0) -> ShowerMo
             f"detector '{detector.name}' has a mesh of {detector.grid} cells, base '{base.config.name}' was trained on "
             f"{told}; simulate on that mesh or pretrain a base on yours"
         )
-    normaliser = base.hyperprior.predict(torch.from_numpy(detector.descriptors()), scale=scale)
+    normaliser = _predicted(base, detector, scale)
     return ShowerModel(base, detector, normaliser, {name: base.generator(name) for name in base.config.generators})
+
+
+def _predicted(base: Base, detector: Detector, scale: float) -> AnyNormaliser:
+    """What the base says about the detector's normaliser, tried on one shower of noise.
+
+    Raises:
+        ModelFolderError: the hyperprior does not fit the base's config.
+    """
+    try:
+        normaliser: AnyNormaliser = base.hyperprior.predict(torch.from_numpy(detector.descriptors()), scale=scale)
+        noise = Latents.noise(1, base.config.grid, torch.Generator().manual_seed(0))
+        shower = normaliser.inverse(noise, torch.tensor([1e4]), torch.tensor([math.pi / 2]))
+        if tuple(shower.shape[1:]) == base.config.grid and bool(shower.isfinite().all()):
+            return normaliser
+        reason = f"it makes showers of {tuple(shower.shape[1:])} cells, or no finite ones"
+    except (RuntimeError, ValueError, IndexError, TypeError, KeyError, AssertionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    raise ModelFolderError(
+        f"{base.path}/hyperprior.safetensors: does not fit its config.json ({reason}); make the base again"
+    )
+
+
+def _require_alike(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Raises `ValueError` unless names and shapes are the same."""
+    for name in sorted({*found, *wanted}):
+        shapes = [tuple(each[name].shape) if name in each else None for each in (found, wanted)]
+        if shapes[0] != shapes[1]:
+            message = f"tensor '{name}' is {shapes[0] or 'missing'}, {shapes[1] or 'none'} was expected"
+            raise ValueError(message)
 
 
 def save_model(folder: Path, model: ShowerModel, adapt: Mapping[str, Any], version: str, command: str) -> None:
@@ -175,7 +207,7 @@ def save_model(folder: Path, model: ShowerModel, adapt: Mapping[str, Any], versi
         base_hash=model.base.hash,
         detector=model.detector.to_attributes(),
         grid=model.detector.grid.shape,
-        generators=tuple(model.generators),
+        generators=tuple(name for name in GENERATORS if name in model.generators),
         libraries=tuple(model.libraries),
         method=model.method,
         adapt=dict(adapt),
@@ -216,12 +248,13 @@ def load_model(path: PathLike, *, base: PathLike | None = None, detector: Detect
     described = Detector.from_attributes(config.detector, Grid(*config.grid), "detector")
     if described is None:
         raise ModelFolderError(f"{folder}/config.json: describes no detector; adapt again")
-    generators = {}
+    generators: dict[str, ShowerGenerator] = {}
     for name in config.generators:
         generators[name] = of.generator(name)
         _adopt(generators[name], config.method, folder / f"adapters-{name}.safetensors")
     tensors, _ = load_tensors(folder / "normaliser.safetensors")
     try:
+        _require_alike(tensors, _predicted(of, described, 1.0).tensors())
         normaliser = of.preprocessing.load(tensors, of.hyperprior)
     except (KeyError, ValueError) as error:
         raise ModelFolderError(f"{folder}/normaliser.safetensors: not complete ({error}); adapt again") from None
@@ -269,10 +302,7 @@ def _library(path: Path, grid: tuple[int, int, int]) -> FrozenLibrary:
 
 
 def _shots(folder: Path) -> np.ndarray:
-    tensors, _ = load_tensors(folder / "shots.safetensors")
-    if "hashes" not in tensors:
-        raise ModelFolderError(f"{folder}/shots.safetensors: no tensor 'hashes'; adapt again")
-    return np.asarray(tensors["hashes"].numpy())
+    return load_hashes(load_tensors(folder / "shots.safetensors")[0], folder / "shots.safetensors")
 
 
 def seen_hashes(path: PathLike, *, base: PathLike | None = None) -> np.ndarray:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from metacalo.base import BaseConfig, load_half, resolve_base, save_base, sees_cells
+from metacalo.base import Base, BaseConfig, load_half, resolve_base, save_base, sees_cells
 from metacalo.checkpoint import atomic_folder, load_json, save_json
 from metacalo.durable import clear_leftovers, discard
 from metacalo.errors import ConfigError, OutputError
@@ -18,9 +19,11 @@ from metacalo.locking import sole_writer, writer_of
 from metacalo.meta.engines import resolve_engine
 from metacalo.meta.training_data import pretraining_tasks, training_data
 from metacalo.plan import base_config
+from metacalo.provenance import FILE, file_record, provenance, shown_path
 from metacalo.ranks import Ranks, joined_ranks
 from metacalo.recipe import MetaSettings, PretrainSettings, Stage
 from metacalo.showers.preprocessing import PREPROCESSING
+from metacalo.showers.tasks import Task
 from metacalo.stages import Run, is_finished, run_stage
 from metacalo.tracking import require_tensorboard
 
@@ -127,12 +130,12 @@ def _pretrain(
         with sole_writer(out, wait=True):
             # else another process was at the last stage when this one was, and has written the base
             if _is_complete(work, settings):
-                _write_base(run, config, out, force=force)
+                _write_base(run, config, out, command, force=force)
     ranks.wait()
     return out if out.exists() and not work.exists() else None
 
 
-def _write_base(run: Run, config: BaseConfig, out: Path, *, force: bool) -> None:
+def _write_base(run: Run, config: BaseConfig, out: Path, command: str, *, force: bool) -> None:
     settings, work, data = run.settings, run.work, run.data
     stems = [*settings.stages, *(f"{name}-rates" for name in config.learned_rates)]
     weights: dict[str, dict[str, Tensor]] = {stem: load_half(work / f"{stem}.safetensors") for stem in stems}
@@ -140,6 +143,7 @@ def _write_base(run: Run, config: BaseConfig, out: Path, *, force: bool) -> None
         weights["diffusion"] = weights.pop("distil")
     with atomic_folder(out, force=force) as folder:
         save_base(folder, config, data.hyperprior, data.seen, weights)
+        save_json(folder / FILE, _provenance(settings, [stream.task for stream in data.streams], run.initial, command))
         save_json(folder / "training.json", {stage: load_json(work / f"{stage}.json") for stage in settings.stages})
     discard(work)
 
@@ -156,6 +160,18 @@ def _sole_trainer(work: Path, stages: Sequence[Stage]) -> Iterator[None]:
         for stage in stages:
             stack.enter_context(sole_writer(work / stage))
         yield
+
+
+def _provenance(
+    settings: PretrainSettings, tasks: Sequence[Task], initial: Base | None, command: str
+) -> dict[str, Any]:
+    files = sorted({task.path for task in tasks})
+    inputs: dict[str, dict[str, Any]] = {f"tasks {path.parent.name}": file_record(path) for path in files}
+    if initial is not None:
+        inputs["initial"] = {"name": initial.config.name, "hash": initial.hash}
+    told = settings.model_dump(mode="json")
+    told["tasks"] = [shown_path(folder) for folder in settings.tasks]
+    return provenance("pretrain", command, settings=told, arguments={}, inputs=inputs, device=settings.device)
 
 
 def _open_work(work: Path, settings: PretrainSettings, *, resume: bool, stages: Sequence[Stage]) -> None:

@@ -36,14 +36,16 @@ class ScoreSettings(Settings):
     """What is scored, and how finely."""
 
     generator: Literal["ar", "diffusion", "both"] = Field(default="both", description="both = those the model has")
-    times: int = Field(default=32, ge=2, multiple_of=2, description="diffusion: where on the path, for each shower")
+    times: int = Field(
+        default=32, ge=2, le=4096, multiple_of=2, description="diffusion: where on the path, for each shower"
+    )
     cells: bool = Field(
         default=False, description="count the latents of cells that a generator does not see, as normal"
     )
     at_most: int | None = Field(default=None, ge=1, description="showers of a file, drawn at random; all by default")
     unseen: bool = Field(default=False, description="leave out shots and the base's training showers")
     outliers: int = Field(default=10, ge=0, description="how many of the least likely showers are told")
-    batch_size: int = Field(default=100, ge=1)
+    batch_size: int = Field(default=100, ge=1, le=100_000)
     seed: Seed = 1
     device: Device = "cpu"
     autocast: bool = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from metacalo.evaluate.outliers import FEWEST, EnergyTrend
 from metacalo.interruption import told_if_interrupted
 from metacalo.locking import sole_writer
 from metacalo.model import ShowerModel, load_model
+from metacalo.provenance import FILE, file_record, provenance, shown_path
 from metacalo.score import Scores, ScoreSettings, fitted_to, require_mesh, score, scored_generators
 from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import ShowerFile, open_showers
@@ -154,7 +156,7 @@ def _scored(
             score(loaded, file, settings, rows=chosen, quiet=quiet) for file, chosen in zip(files, rows, strict=True)
         ]
     judged = judge(*scores)
-    told = {
+    told: dict[str, Any] = {
         "model": str(model),
         "base": loaded.base.config.name,
         "base_hash": loaded.base.hash,
@@ -167,7 +169,19 @@ def _scored(
         "command": command,
         "version": metacalo.__version__,
     }
-    found = {**told, **summary(judged, outliers=settings.outliers)}
+    given: dict[str, Any] = {"model": shown_path(model), "showers": shown_path(showers), "out": Path(out).name}
+    given |= {name: shown_path(path) for name, path in (("against", against), ("base", base)) if path is not None}
+    inputs: dict[str, dict[str, Any]] = {"base": {"name": loaded.base.config.name, "hash": loaded.base.hash}}
+    inputs |= {
+        name: file_record(path) for name, path in (("showers", showers), ("against", against)) if path is not None
+    }
+    if detector is not None:
+        given["detector"] = detector.to_record()
+    where_from = provenance(
+        "score", command, settings=told["settings"], arguments=given, inputs=inputs, device=settings.device
+    )
+    told[Path(FILE).stem] = json.dumps(where_from)
+    found = {**told, Path(FILE).stem: where_from, **summary(judged, outliers=settings.outliers)}
     with atomic_file(out, force=force) as temporary:
         _write(temporary, judged, told)
         save_json(Path(out).with_suffix(".json"), found)

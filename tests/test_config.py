@@ -44,7 +44,7 @@ class Pair(Settings):
         ({"qqqq": 3}, "settings: unknown key 'qqqq' (known: inner, patch, rate, steps)"),
         ({"inner": {"zzzz": 3}}, "settings: unknown key 'inner.zzzz' (known: depth, flavour)"),
         ({"rate": 0}, "settings: 'rate' = 0 is not valid: Input should be greater than 0"),
-        ({"rate": float("nan")}, "settings: 'rate' = nan is not valid: Input should be greater than 0"),
+        ({"rate": float("nan")}, "settings: 'rate' = nan is not valid: Input should be a finite number"),
         (
             {"inner": {"depth": 0}},
             "settings: 'inner.depth' = 0 is not valid: Input should be greater than or equal to 1",

@@ -7,16 +7,19 @@ import sys
 import warnings
 from signal import SIGINT
 
-from metacalo.cli import models, showers
+from metacalo.cli import models, results, showers
 from metacalo.cli.app import app, is_first_process, tell, warn
 from metacalo.errors import MetacaloError, RankError
 from metacalo.interruption import Signals
 
-__all__ = ["app", "main", "models", "showers"]
+__all__ = ["app", "main", "models", "results", "showers"]
 
 
 def main() -> None:
-    """Entry point: an error that a user can cause is one sentence and exit code 2, Ctrl-C one and 130, SIGTERM 143."""
+    """Entry point: an error that a user can cause is one sentence and exit code 2, Ctrl-C one and 130, SIGTERM 143.
+
+    So are errors of the machine: a place that cannot be read, or too little memory.
+    """
     warnings.showwarning = _show_warning
     with Signals() as signals:
         try:
@@ -27,12 +30,25 @@ def main() -> None:
                 sys.stdout.flush()
                 sys.stderr.flush()
                 os._exit(128 + signals.received)  # all is in order, and Python would take a second to put itself away
-            if isinstance(error, MetacaloError):
-                told_by_another = error.told if isinstance(error, RankError) else not is_first_process()
-                if not told_by_another:
-                    tell(f"metacalo: {error}")
-                sys.exit(2)
-            raise
+            sentence = _sentence(error)
+            if sentence is None:
+                raise
+            told_by_another = error.told if isinstance(error, RankError) else not is_first_process()
+            if not told_by_another:
+                tell(f"metacalo: {sentence}")
+            sys.exit(2)
+
+
+def _sentence(error: BaseException) -> str | None:
+    """What is told of an error; None of one that is a defect."""
+    if isinstance(error, MetacaloError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        reason = str(error).splitlines()[0] if str(error) else "MemoryError"
+        return f"not enough memory ({reason}); ask for fewer showers at a time, or use a larger machine"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}; give another path"
+    return None
 
 
 def _tell_interruption(error: BaseException, number: int) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from dataclasses import dataclass
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.segment import Segment
 
 __all__ = ["app", "command_line", "is_first_process", "say", "show", "tell", "warn"]
 
@@ -29,24 +31,45 @@ def is_first_process() -> bool:
     return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0"
 
 
-def show(what: object) -> None:
+_HIDDEN = (*range(32), *range(127, 160), *range(0x200B, 0x2010), *range(0x2028, 0x202F), *range(0x2060, 0x2070), 0xFEFF)
+_ESCAPES = {code: repr(chr(code))[1:-1] for code in _HIDDEN if chr(code) != "\n"}
+"""Letters that a terminal obeys or hides instead of showing them; files of strangers may have them in names."""
+
+
+def _visible(text: str) -> str:
+    return text.translate(_ESCAPES).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+@dataclass(frozen=True)
+class _Visible:
+    """What is drawn, with no letter that a terminal would obey."""
+
+    what: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self.what, options):
+            yield segment if segment.control else Segment(_visible(segment.text), segment.style)
+
+
+def show(what: RenderableType) -> None:
     """Prints a table, in the first process."""
     if not is_first_process():
         return
     console = Console()
     # a file or a pipe has no width of its own; tables must not be cut there
-    (console if console.is_terminal else Console(width=140)).print(what)
+    (console if console.is_terminal else Console(width=140)).print(_Visible(what))
 
 
 def say(text: str) -> None:
-    """Prints a line, as it is and however long, in the first process."""
+    """Prints a text, as it is and however long, in the first process."""
     if is_first_process():
-        Console(highlight=False, soft_wrap=True).print(text, markup=False, emoji=False)
+        Console(highlight=False, soft_wrap=True).print(_visible(text), markup=False, emoji=False)
 
 
 def tell(text: str) -> None:
-    """Prints a line to standard error."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False, emoji=False)
+    """Prints one line to standard error."""
+    line = _visible(text).replace("\n", "\\n")
+    Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False, emoji=False)
 
 
 def warn(text: object) -> None:

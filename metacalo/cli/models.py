@@ -185,6 +185,15 @@ def generate(
         seed=seed,
         device=device,
     )
-    written = run(model, out, settings, base=base, detector=named_detector(detector), force=force, resume=resume)
+    written = run(
+        model,
+        out,
+        settings,
+        base=base,
+        detector=named_detector(detector),
+        force=force,
+        resume=resume,
+        command=command_line(),
+    )
     if not quiet:
         say(f"showers written to {written}")

@@ -65,6 +65,7 @@ def evaluate(
         labels=named,
         cards=dict(zip(named, map(card_of, generated), strict=True)),
         seen_hashes=seen_hashes(unseen_by, base=base) if unseen_by else None,
+        seen_by={"unseen_by": str(unseen_by), "base": str(base) if base else None} if unseen_by else None,
         settings=settings,
         command=command_line(),
         force=force,

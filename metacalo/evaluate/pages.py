@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from io import BytesIO, StringIO
@@ -57,7 +58,7 @@ def write_pages(
         bar.advance()
     (folder / "figures").mkdir()
     drawings = []
-    date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    date = _now().strftime("%Y-%m-%d %H:%M UTC")
     about = {"Title": title, "Creator": f"metacalo {__version__}"}
     with house_style(), PdfPages(folder / "report.pdf", metadata=about) as pdf:
         for page in table_pages(title, metrics, _told(samples, metrics, date)):
@@ -79,6 +80,12 @@ def write_pages(
         date=date,
     )
     (folder / "report.html").write_text(text, encoding="utf-8")
+
+
+def _now() -> datetime:
+    """The time, or that of SOURCE_DATE_EPOCH (reproducible-builds.org), which gives equal reports equal bytes."""
+    told = os.environ.get("SOURCE_DATE_EPOCH", "")
+    return datetime.fromtimestamp(int(told), UTC) if told.isdecimal() else datetime.now(UTC)
 
 
 def _told(samples: Mapping[str, Showers], metrics: Mapping[str, Mapping[str, Any]], date: str) -> list[str]:

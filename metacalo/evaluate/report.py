@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from metacalo.evaluate.reference import EvaluateSettings, Reference
 from metacalo.interruption import told_if_interrupted
 from metacalo.locking import sole_writer
 from metacalo.progress import bars
+from metacalo.provenance import FILE, file_record, provenance, shown_path
 from metacalo.showers.hdf5 import Showers, open_showers
 from metacalo.typing import PathLike
 
@@ -35,6 +37,7 @@ def evaluate_files(
     labels: Sequence[str] | None = None,
     cards: Mapping[str, str] | None = None,
     seen_hashes: NDArray[np.int64] | None = None,
+    seen_by: Mapping[str, str | None] | None = None,
     settings: EvaluateSettings | None = None,
     command: str | None = None,
     force: bool = False,
@@ -51,6 +54,7 @@ def evaluate_files(
         cards: label to the Markdown of the model card, for the report; files of no known model have none.
         seen_hashes: hashes (as of `ShowerFile.hashes`) of showers that the generators were adapted with; they
             are left out of the reference, which must be of unseen showers; the no-copy test is against them.
+        seen_by: whose hashes they are (`unseen_by`, `base`), recorded with the result.
         settings: seed, sizes, whether to train classifiers and to write pages.
         command: the command line, kept with the result.
         force: replace `out` if it exists.
@@ -95,11 +99,33 @@ def evaluate_files(
             "command": command,
         }
         save_json(folder / "metrics.json", result)
+        save_json(folder / FILE, _provenance(named, reference, settings, seen_by, seen_hashes, command))
         title = f"{', '.join(named)} against {REFERENCE}"
         profile_figure(samples, folder / "profiles.png", title=", ".join(named))
         if settings.pages:
             write_pages(folder, samples, metrics, title=title, command=command, cards=cards, progress=add)
     return result
+
+
+def _provenance(
+    named: Mapping[str, PathLike],
+    reference: PathLike,
+    settings: EvaluateSettings,
+    seen_by: Mapping[str, str | None] | None,
+    seen_hashes: NDArray[np.int64] | None,
+    command: str | None,
+) -> dict[str, Any]:
+    inputs = {f"generated {label}": file_record(path) for label, path in named.items()}
+    inputs["reference"] = file_record(reference)
+    if seen_hashes is not None:
+        digest = hashlib.sha256(np.sort(seen_hashes).tobytes()).hexdigest()
+        inputs["seen showers"] = {"number": len(seen_hashes), "hash": digest}
+    given = {
+        "generated": {label: shown_path(path) for label, path in named.items()},
+        "reference": shown_path(reference),
+        **{name: None if path is None else shown_path(path) for name, path in (seen_by or {}).items()},
+    }
+    return provenance("evaluate", command, settings=settings.model_dump(mode="json"), arguments=given, inputs=inputs)
 
 
 def labels_of(files: Sequence[PathLike], labels: Sequence[str] | None = None) -> list[str]:

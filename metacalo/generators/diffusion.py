@@ -55,7 +55,9 @@ class DiffusionSettings(Settings):
     schedule: ScheduleName = "linear"
     prediction: Literal["v", "data", "noise"] = "v"
     sampler: SamplerName = "heun"
-    steps: int = Field(default=2, ge=1, description="more buy nothing: paths of whitened latents are nearly straight")
+    steps: int = Field(
+        default=2, ge=1, le=100_000, description="more buy nothing: paths of whitened latents are nearly straight"
+    )
     weights: LossWeights = LossWeights()
     clip: float | None = Field(
         default=None,

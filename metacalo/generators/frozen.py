@@ -158,7 +158,10 @@ class FrozenLibrary:
             ValueError: their sizes do not fit together.
             ShowerFileError: they make no library.
         """
-        shape = tuple(tensors["shape"].tolist())
+        shape = tuple(int(size) for size in tensors["shape"].tolist())
+        if len(shape) != 4 or min(shape) < 1 or not 0 <= 8 * len(tensors["hits"]) - math.prod(shape) < 8:
+            message = f"shape {shape} and {8 * len(tensors['hits'])} bits of hit cells do not fit together"
+            raise ValueError(message)
         hit = np.unpackbits(tensors["hits"].numpy(), count=math.prod(shape)).astype(bool).reshape(shape)
         showers = np.zeros(shape, np.float32)
         showers[hit] = tensors["cells"].float().numpy()

@@ -209,7 +209,7 @@ class OuterLoop:
             raise OutputError(f"{error}; the state before is kept, so go on with --resume") from error
 
     def _restore(self) -> None:
-        tensors, metadata = load_tensors(self.state_file)
+        tensors, metadata = load_tensors(self.state_file, largest=None)
         if metadata.get("stage") != self.name:
             raise ModelFolderError(f"{self.state_file}: holds stage '{metadata.get('stage')}', not '{self.name}'")
 

@@ -26,11 +26,11 @@ class DiTSettings(Settings):
     """Size of the denoiser."""
 
     patch: tuple[int, int, int] = (9, 16, 1)
-    width: int = Field(default=128, ge=12)
-    blocks: int = Field(default=4, ge=1)
-    heads: int = Field(default=2, ge=1)
-    rank: int = Field(default=4, ge=0, description="rank of the low-rank adapters")
-    embedding: int = Field(default=16, ge=0, description="length of the detector embedding")
+    width: int = Field(default=128, ge=12, le=4096)
+    blocks: int = Field(default=4, ge=1, le=256)
+    heads: int = Field(default=2, ge=1, le=256)
+    rank: int = Field(default=4, ge=0, le=4096, description="rank of the low-rank adapters")
+    embedding: int = Field(default=16, ge=0, le=4096, description="length of the detector embedding")
     modulation: Literal["shared", "per-block"] = Field(
         default="shared", description="one adaLN for all blocks, or one each"
     )

@@ -23,12 +23,12 @@ __all__ = ["Prior", "PriorSettings", "Sampling"]
 class PriorSettings(Settings):
     """Size of the prior."""
 
-    width: int = Field(default=128, ge=12)
-    blocks: int = Field(default=3, ge=1)
-    heads: int = Field(default=2, ge=1)
-    rank: int = Field(default=4, ge=0, description="rank of the low-rank adapters")
-    embedding: int = Field(default=16, ge=0, description="length of the detector embedding")
-    bins: int = Field(default=128, ge=2, description="bins of an energy latent")
+    width: int = Field(default=128, ge=12, le=4096)
+    blocks: int = Field(default=3, ge=1, le=256)
+    heads: int = Field(default=2, ge=1, le=256)
+    rank: int = Field(default=4, ge=0, le=4096, description="rank of the low-rank adapters")
+    embedding: int = Field(default=16, ge=0, le=4096, description="length of the detector embedding")
+    bins: int = Field(default=128, ge=2, le=65536, description="bins of an energy latent")
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ __all__ = ["Gather", "QuantizerSettings", "ResidualQuantizer", "perplexity"]
 class QuantizerSettings(Settings):
     """Size and upkeep of the codebooks."""
 
-    size: int = Field(default=256, ge=2, description="codes per codebook")
-    depth: int = Field(default=4, ge=1, description="codebooks, each quantizing what the ones before left over")
-    code_width: int = Field(default=24, ge=1, description="length of a code vector")
+    size: int = Field(default=256, ge=2, le=65536, description="codes per codebook")
+    depth: int = Field(default=4, ge=1, le=64, description="codebooks, each quantizing what the ones before left over")
+    code_width: int = Field(default=24, ge=1, le=4096, description="length of a code vector")
     decay: float = Field(default=0.98, gt=0, lt=1, description="decay of the moving averages that make the codebook")
     dead_below: float = Field(
         default=1.0, ge=0, description="a code used less than this per batch is replaced by an input"

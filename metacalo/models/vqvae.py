@@ -26,9 +26,11 @@ class VQVAESettings(Settings):
     """Size of the tokenizer."""
 
     patch: tuple[int, int, int] = (9, 16, 1)
-    width: int = Field(default=80, ge=12)
-    blocks: int = Field(default=2, ge=1, description="transformer blocks in the encoder, and as many in the decoder")
-    heads: int = Field(default=2, ge=1)
+    width: int = Field(default=80, ge=12, le=4096)
+    blocks: int = Field(
+        default=2, ge=1, le=256, description="transformer blocks in the encoder, and as many in the decoder"
+    )
+    heads: int = Field(default=2, ge=1, le=256)
     quantizer: QuantizerSettings = QuantizerSettings()
     hits_weight: float = Field(
         default=0.3, ge=0, description="loss weight of a ring's hits, its energy counts 1; 0 = hits are not coded"

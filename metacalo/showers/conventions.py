@@ -24,6 +24,8 @@ import numpy as np
 from metacalo.errors import DetectorError, MetacaloError, ShowerFileError
 from metacalo.showers.detector import Detector
 from metacalo.showers.grid import Grid
+from metacalo.showers.stack import number
+from metacalo.showers.storage import MOST_ROWS, check_chunks, check_storage, damage_told, read_attributes
 
 __all__ = [
     "Convention",
@@ -44,6 +46,7 @@ Convention = Literal["par04", "calochallenge", "hgcal"]
 Refuse = Callable[[MetacaloError], None]
 """What is done about content that cannot be right: raise it, or note it and go on with the values as they are."""
 
+_LEAST_GEV, _MOST_GEV = 1e-6, 1e9  # that the name of a dataset may tell
 CALOCHALLENGE_GRIDS = {6480: (9, 16, 45), 40500: (18, 50, 45)}
 CALOCHALLENGE_CELLS = {6480: (4.65, 3.4), 40500: (2.325, 3.4)}  # dr, dz in mm
 EXPECTED = (
@@ -132,7 +135,11 @@ def recognise(place: h5py.Group, path: Path, refuse: Refuse = refuse_at_once) ->
 
 def is_own_group(place: h5py.Group, name: str) -> bool:
     """True where `name` is a group inside this very file."""
-    return isinstance(place.get(name, getlink=True), h5py.HardLink) and place.get(name, getclass=True) is h5py.Group
+    try:
+        own = isinstance(place.get(name, getlink=True), h5py.HardLink)
+        return own and place.get(name, getclass=True) is h5py.Group
+    except (KeyError, RuntimeError, OSError, TypeError):  # damaged, and so no group that could be read
+        return False
 
 
 def _dataset(place: h5py.Group, name: str, where: str) -> h5py.Dataset:
@@ -148,6 +155,9 @@ def _dataset(place: h5py.Group, name: str, where: str) -> h5py.Dataset:
         raise ShowerFileError(f"{where}: '{name}' keeps its data in other files; copy it into this one (h5repack)")
     if dataset.dtype.kind not in "fiu":
         raise ShowerFileError(f"{where}: '{name}' has type {dataset.dtype}, numbers (float32) were expected")
+    if dataset.shape is None:
+        raise ShowerFileError(f"{where}: '{name}' is empty, numbers (float32) were expected")
+    check_storage(dataset, where)
     return dataset
 
 
@@ -157,10 +167,9 @@ def _column(place: h5py.Group, name: str, count: int, where: str, refuse: Refuse
         dataset = _dataset(place, name, where)
         if dataset.shape not in {(count,), (count, 1)}:
             raise ShowerFileError(f"{where}: '{name}' has shape {dataset.shape}, but 'showers' has {count} rows")
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore"), damage_told(f"{where}: '{name}'"):
+            check_chunks(dataset, 0, count, f"{where}: '{name}'")
             return np.asarray(dataset[()]).reshape(-1).astype(np.float32)
-    except OSError as error:
-        refuse(ShowerFileError(f"{where}: '{name}' is damaged ({error}); copy the file again"))
     except ShowerFileError as error:
         refuse(error)
     return np.full(count, nan, np.float32)
@@ -208,13 +217,18 @@ def _count(showers: h5py.Dataset, where: str) -> int:
 def _grid(shape: Sequence[int], attributes: Mapping[str, Any], where: str) -> Grid:
     if min(shape) < 1:
         raise ShowerFileError(f"{where}: showers of shape {tuple(shape)} have no voxels; (R, PHI, Z) was expected")
-    sizes = [float(attributes[key]) if key in attributes else nan for key in ("dr_mm", "dz_mm")]
+    try:
+        sizes = [number(attributes, key) if key in attributes else nan for key in ("dr_mm", "dz_mm")]
+    except DetectorError as error:
+        raise ShowerFileError(f"{where}: {error}; correct it") from None
     return Grid(*(int(cells) for cells in shape), *sizes)
 
 
-def _described(place: h5py.Group, grid: Grid, path: Path, where: str, refuse: Refuse) -> Detector | None:
+def _described(
+    attributes: Mapping[str, Any], grid: Grid, place: h5py.Group, path: Path, where: str, refuse: Refuse
+) -> Detector | None:
     try:
-        return Detector.from_attributes(dict(place.attrs), grid, place.name.strip("/") or path.stem)
+        return Detector.from_attributes(attributes, grid, place.name.strip("/") or path.stem)
     except DetectorError as error:
         refuse(DetectorError(f"{where}: {error}"))
         return None
@@ -224,16 +238,20 @@ def _par04(place: h5py.Group, showers: h5py.Dataset, path: Path, where: str, ref
     count = _count(showers, where)
     energy = _energies(place, "incident_energy", count, where, refuse)
     theta, phi = (_angles(place, axis, count, where, refuse) for axis in ("theta", "phi"))
-    grid = _grid(showers.shape[1:], place.attrs, where)
-    detector = _described(place, grid, path, where, refuse)
-    return Source("par04", (showers,), grid, energy, theta, phi, detector, dict(place.attrs))
+    attributes = read_attributes(place, where)
+    grid = _grid(showers.shape[1:], attributes, where)
+    detector = _described(attributes, grid, place, path, where, refuse)
+    return Source("par04", (showers,), grid, energy, theta, phi, detector, attributes)
 
 
 def _calochallenge(place: h5py.Group, showers: h5py.Dataset, path: Path, where: str, refuse: Refuse) -> Source:
-    voxels, attributes = showers.shape[1], place.attrs
-    told = tuple(int(attributes[key]) for key in ("n_r", "n_phi", "n_z") if key in attributes)
+    voxels, attributes = showers.shape[1], read_attributes(place, where)
+    try:
+        told = tuple(round(number(attributes, key)) for key in ("n_r", "n_phi", "n_z") if key in attributes)
+    except (DetectorError, ValueError, OverflowError) as error:
+        raise ShowerFileError(f"{where}: n_r, n_phi and n_z are no numbers of cells ({error}); correct them") from None
     shape = told if len(told) == 3 else CALOCHALLENGE_GRIDS.get(voxels, (0, 0, 0))
-    if math.prod(shape) != voxels:
+    if math.prod(shape) != voxels or min(shape) < 0:
         raise ShowerFileError(
             f"{where}: 'showers' has {voxels} voxels per row; 6480 (45 z x 16 phi x 9 r) or "
             "40500 (45 z x 50 phi x 18 r) was expected, or attributes n_r, n_phi, n_z that multiply to it"
@@ -244,11 +262,11 @@ def _calochallenge(place: h5py.Group, showers: h5py.Dataset, path: Path, where: 
     if "incident_theta" in place and "incident_phi" in place:
         theta, phi = (_angles(place, axis, count, where, refuse) for axis in ("theta", "phi"))
     grid = _grid(shape, attributes, where)
-    detector = _described(place, grid, path, where, refuse)
+    detector = _described(attributes, grid, place, path, where, refuse)
     if detector is None and voxels in CALOCHALLENGE_CELLS:
         grid = replace(grid, dr_mm=CALOCHALLENGE_CELLS[voxels][0], dz_mm=CALOCHALLENGE_CELLS[voxels][1])
         detector = known_detector("SiW", grid)
-    return Source("calochallenge", (showers,), grid, energy, theta, phi, detector, dict(attributes))
+    return Source("calochallenge", (showers,), grid, energy, theta, phi, detector, attributes)
 
 
 def hgcal_angle(path: Path) -> float:
@@ -263,15 +281,18 @@ def _hgcal(place: h5py.Group, path: Path, where: str, refuse: Refuse) -> Source:
     if len(shapes) > 1 or len(next(iter(shapes))) != 3:
         raise ShowerFileError(f"{where}: shapes {sorted(shapes)} of the datasets differ or are not (R, PHI, Z)")
     counts = [_count(dataset, where) for dataset in datasets]
+    if sum(counts) > MOST_ROWS:
+        raise ShowerFileError(f"{where}: holds {sum(counts):,} showers, at most {MOST_ROWS:,} are read; split the file")
     energies = [1000 * float(dataset.name.rpartition("/")[2]) for dataset in datasets]
     energy = np.repeat(np.array(energies, np.float32), counts)
     degrees = hgcal_angle(path)
     if not 0 < degrees < 180:
         raise ShowerFileError(f"{where}: angle {degrees:g} in the file name is no theta between 0 and 180 degrees")
     theta, phi = np.full(len(energy), np.radians(degrees), np.float32), np.zeros(len(energy), np.float32)
-    grid = _grid(next(iter(shapes)), place.attrs, where)
-    detector = _described(place, grid, path, where, refuse) or known_detector(path.stem, grid)
-    return Source("hgcal", tuple(datasets), grid, energy, theta, phi, detector, dict(place.attrs))
+    attributes = read_attributes(place, where)
+    grid = _grid(next(iter(shapes)), attributes, where)
+    detector = _described(attributes, grid, place, path, where, refuse) or known_detector(path.stem, grid)
+    return Source("hgcal", tuple(datasets), grid, energy, theta, phi, detector, attributes)
 
 
 def _as_number(name: str) -> float | None:
@@ -279,7 +300,7 @@ def _as_number(name: str) -> float | None:
         value = float(name)
     except ValueError:
         return None
-    return value if math.isfinite(value) and value > 0 else None
+    return value if _LEAST_GEV <= value <= _MOST_GEV else None
 
 
 def known_detector(stem: str, grid: Grid) -> Detector | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from math import ceil, isfinite, isnan
+from math import ceil, isnan
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from metacalo.showers.stack import (
     DetectorSettings,
     Layer,
     is_known,
+    is_length,
     layers_from_attributes,
     layers_to_attributes,
     number,
@@ -25,6 +26,8 @@ from metacalo.showers.stack import (
 )
 
 __all__ = ["DESCRIPTORS", "Detector", "Layer"]
+
+MOST_PERIODS = 100_000
 
 DESCRIPTORS: tuple[str, ...] = (
     "ln X0 / 10 mm",
@@ -81,7 +84,7 @@ class Detector:
                 f"detector '{self.name}': sampling_fraction = {self.sampling_fraction} is not in (0, 1]"
             )
         for axis, size in (("dr_mm", self.grid.dr_mm), ("dz_mm", self.grid.dz_mm)):
-            if not (isnan(size) or (isfinite(size) and size > 0)):
+            if not (isnan(size) or is_length(size)):
                 raise DetectorError(f"detector '{self.name}': {axis} = {size}, a length above 0 mm is needed")
         dr_mm = 4.5 * self.R_M_mm / self.grid.n_r if isnan(self.grid.dr_mm) else self.grid.dr_mm
         dz_mm = self._default_dz_mm() if isnan(self.grid.dz_mm) else self.grid.dz_mm
@@ -240,7 +243,7 @@ class Detector:
             grid = replace(grid, dr_mm=number(attributes, "dr_mm"))
         if "dz_mm" in attributes and isnan(grid.dz_mm):
             grid = replace(grid, dz_mm=number(attributes, "dz_mm"))
-        periods = round(number(attributes, "n_layers")) if "n_layers" in attributes else None
+        periods = _periods(number(attributes, "n_layers")) if "n_layers" in attributes else None
         fraction = number(attributes, "sampling_fraction") if "sampling_fraction" in attributes else None
         told = attributes.get("detector", name)
         name = told.decode("utf-8", "replace") if isinstance(told, bytes) else str(told)
@@ -267,6 +270,28 @@ class Detector:
             attributes["sampling_fraction"] = self.sampling_fraction
         return attributes
 
+    def to_record(self) -> dict[str, Any]:
+        """Attributes and mesh, as JSON can hold them."""
+        return {**self.to_attributes(), "grid": list(self.grid.shape)}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Detector:
+        """Inverse of `to_record`.
+
+        Raises:
+            DetectorError: it describes no detector.
+        """
+        try:
+            n_r, n_phi, n_z = (int(cells) for cells in record["grid"])
+        except (KeyError, TypeError, ValueError, OverflowError):
+            message = "a detector's record has no 'grid' of three numbers of cells"
+            raise DetectorError(message) from None
+        found = cls.from_attributes(record, Grid(n_r, n_phi, n_z), "detector")
+        if found is None:
+            message = "a detector's record names no active material"
+            raise DetectorError(message)
+        return found
+
     def to_toml(self) -> str:
         """The text of a `detector.toml`, from which `from_toml` makes the same detector again."""
         lines = [f"name = {json.dumps(self.name)}", f"n_layers = {self.n_layers}"]
@@ -285,3 +310,9 @@ class Detector:
             lines += ["", f"[materials.{json.dumps(material.name)}]", f"density_g_cm3 = {material.density_g_cm3!r}"]
             lines += [f"composition = {{ {entries} }}"]
         return "\n".join(lines) + "\n"
+
+
+def _periods(told: float) -> int:
+    if not abs(told) <= MOST_PERIODS:
+        raise DetectorError(f"attribute n_layers = {told:g} is no number of periods up to {MOST_PERIODS:,}")
+    return round(told)

@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metacalo.errors import ShowerFileError
-from metacalo.showers.chunks import runs
+from metacalo.showers.chunks import LARGEST_BLOCK, runs
 from metacalo.showers.conventions import Convention, Refuse, Source, recognise, refuse_at_once
 from metacalo.showers.detector import Detector
 from metacalo.showers.grid import Grid
 from metacalo.showers.shards import OpenFiles, ShowerDataset, join_shards, shard_paths
+from metacalo.showers.storage import damage_told
 from metacalo.typing import PathLike, ShowerArray
 
 __all__ = ["ShowerFile", "Showers", "open_showers", "shower_hashes"]
@@ -159,13 +160,8 @@ class ShowerFile:
         return showers
 
     def _block(self, dataset: ShowerDataset, rows: np.ndarray) -> np.ndarray:
-        try:
+        with damage_told(f"{self._where(dataset)} rows {rows[0]} to {rows[-1]}"):
             stored = dataset[rows[0] : rows[-1] + 1]
-        except OSError as error:
-            raise ShowerFileError(
-                f"{self._where(dataset)} rows {rows[0]} to {rows[-1]} cannot be read ({error}); "
-                "the file is damaged, copy it again"
-            ) from None
         return self._source.in_order(stored[rows - rows[0]])
 
     def _where(self, dataset: ShowerDataset) -> str:
@@ -207,7 +203,8 @@ class ShowerFile:
     def hashes(self, rows: Rows | None = None) -> NDArray[np.int64]:
         """A hash of the content of each shower, int64 (n,); see `shower_hashes`."""
         wanted = np.arange(len(self)) if rows is None else np.arange(len(self))[rows]
-        parts = [wanted[start : start + 512] for start in range(0, len(wanted), 512)]
+        step = max(1, min(512, LARGEST_BLOCK // (4 * self.grid.n_voxels)))
+        parts = [wanted[start : start + step] for start in range(0, len(wanted), step)]
         found = [shower_hashes(self.read(part), self.energy[part]) for part in parts]
         return np.concatenate(found) if found else np.empty(0, np.int64)
 
@@ -245,9 +242,10 @@ def open_showers(
         return recognise(_group(files.file(file), file, group), file, refuse)
 
     try:
-        paths = shard_paths(path)
-        source = join_shards(paths, files, recognised)
-        return ShowerFile(files, source, path if len(paths) > 1 else paths[0], group, detector)
+        with damage_told(str(path)):
+            paths = shard_paths(path)
+            source = join_shards(paths, files, recognised)
+            return ShowerFile(files, source, path if len(paths) > 1 else paths[0], group, detector)
     except BaseException:
         files.close()
         raise
@@ -256,6 +254,8 @@ def open_showers(
 def _open(path: Path) -> h5py.File:
     if path.is_dir():
         raise ShowerFileError(f"{path}: is a folder, a shower file (HDF5) was expected")
+    if path.exists() and not path.is_file():
+        raise ShowerFileError(f"{path}: is no regular file, a shower file (HDF5) was expected")
     if not path.is_file():
         siblings = [other.name for other in path.parent.glob("*")] if path.parent.is_dir() else []
         near = get_close_matches(path.name, siblings, n=1)

@@ -57,7 +57,7 @@ class Material:
         total = sum(self.composition.values())
         if abs(total - 1) > 0.01:
             raise DetectorError(f"material '{self.name}': mass fractions sum to {total:.4g}, they must sum to 1")
-        if not 0 < self.density_g_cm3 < 30:
+        if not 1e-6 < self.density_g_cm3 < 30:
             raise DetectorError(f"material '{self.name}': density {self.density_g_cm3} g/cm3 must lie between 0 and 30")
         object.__setattr__(self, "composition", {key: value / total for key, value in self.composition.items()})
         object.__setattr__(self, "kind", self.kind or self.name)

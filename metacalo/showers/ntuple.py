@@ -17,11 +17,12 @@ from typing import Any, Final, Self
 
 import numpy as np
 
-from metacalo.errors import MissingExtraError, ShowerFileError
+from metacalo.errors import MetacaloError, MissingExtraError, ShowerFileError
 from metacalo.showers.conventions import check_angles, check_energies
 from metacalo.showers.detector import Detector
 from metacalo.showers.grid import Grid
 from metacalo.showers.hdf5 import Showers
+from metacalo.showers.storage import MOST_VOXELS
 from metacalo.typing import PathLike, ShowerArray
 
 __all__ = ["NtupleFile", "NtupleWarning", "is_root", "open_ntuple"]
@@ -44,6 +45,8 @@ class NtupleWarning(UserWarning):
 def is_root(path: PathLike) -> bool:
     """True where the file starts as ROOT files do."""
     try:
+        if not Path(path).is_file():  # reading a pipe would wait for its writer
+            return False
         with Path(path).open("rb") as handle:
             return handle.read(4) == b"root"
     except OSError:
@@ -173,7 +176,7 @@ class NtupleFile:
                 max(known, int(index.max(initial=0)) + 1) for known, index in ((n_r, r), (n_phi, phi), (n_z, z))
             )
         needed = (n_r, n_phi, n_z)
-        if max(needed) > MOST_CELLS:
+        if max(needed) > MOST_CELLS or math.prod(needed) > MOST_VOXELS:
             raise ShowerFileError(
                 f"{self.path}: cell indices reach {max(needed) - 1}, which no mesh has; give the mesh by --mesh, such "
                 "as 18x50x45, and cells beyond it are left out"
@@ -248,7 +251,7 @@ def _find(trees: list[_Tree], wanted: tuple[str, ...], path: Path) -> _Tree:
 def _damage_told(path: Path, tree: str) -> Iterator[None]:
     try:
         yield
-    except MemoryError:
+    except (MemoryError, MetacaloError, Warning):
         raise
     except Exception as error:  # uproot raises what the damaged bytes happen to cause
         reason = " ".join(str(error).split())[:200]
@@ -280,7 +283,8 @@ def open_ntuple(path: PathLike, *, mesh: tuple[int, int, int] | None = None) -> 
     with _damage_told(path, "/"):
         file = uproot.open(path)
     try:
-        return NtupleFile(file, path, mesh)
+        with _damage_told(path, "/"):
+            return NtupleFile(file, path, mesh)
     except BaseException:
         file.close()
         raise

@@ -15,6 +15,7 @@ import numpy as np
 
 from metacalo.errors import ShowerFileError
 from metacalo.showers.conventions import Source
+from metacalo.showers.storage import check_chunks
 
 __all__ = ["MOST_OPEN", "OpenFiles", "ShowerDataset", "join_shards", "shard_paths"]
 
@@ -125,6 +126,7 @@ class ShowerDataset:
         found = self.files.file(self.path).get(self.name)
         if not isinstance(found, h5py.Dataset) or (found.shape, found.dtype) != (self.shape, self.dtype):
             raise ShowerFileError(f"{self.path}: '{self.name.lstrip('/')}' was changed while it was read; start again")
+        check_chunks(found, rows.start, rows.stop, f"{self.path}: '{self.name.lstrip('/')}'")
         values: np.ndarray = found[rows]
         return values
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -14,11 +13,17 @@ import numpy as np
 from pydantic import Field
 
 from metacalo.config import Settings
+from metacalo.documents import DocumentError, parse_json, read_toml
 from metacalo.errors import ConfigError, DetectorError
 from metacalo.showers.grid import Grid
 from metacalo.showers.materials import Material, find_material, near_match
 
 __all__ = ["DetectorSettings", "Layer", "layers_from_attributes", "layers_to_attributes", "parse_layers"]
+
+
+def is_length(size_mm: float) -> bool:
+    """Whether that could be a length in a detector: from a nanometre to a kilometre."""
+    return 1e-6 <= size_mm <= 1e6
 
 
 @dataclass(frozen=True)
@@ -36,9 +41,9 @@ class Layer:
     active: bool = False
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.thickness_mm) and self.thickness_mm > 0):
+        if not is_length(self.thickness_mm):
             raise DetectorError(
-                f"a layer of {self.material.name} is {self.thickness_mm} mm thick; give a length above 0"
+                f"a layer of {self.material.name} is {self.thickness_mm} mm thick; give a length above 0, up to 1 km"
             )
 
     def __str__(self) -> str:
@@ -83,9 +88,9 @@ class LayerSettings(Settings):
 class GridSettings(Settings):
     """The `[grid]` table; cell sizes that are left out are derived from R_M and X0."""
 
-    n_r: int = Field(default=9, ge=1)
-    n_phi: int = Field(default=16, ge=1)
-    n_z: int = Field(default=45, ge=1)
+    n_r: int = Field(default=9, ge=1, le=1024)
+    n_phi: int = Field(default=16, ge=1, le=1024)
+    n_z: int = Field(default=45, ge=1, le=1024)
     dr_mm: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     dz_mm: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
@@ -113,10 +118,10 @@ class DetectorSettings(Settings):
             DetectorError: missing file, no TOML, unknown key, or a value that is not allowed.
         """
         try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
+            values = read_toml(path)
         except FileNotFoundError:
             raise DetectorError(f"{path}: there is no such detector file") from None
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except DocumentError as error:
             raise DetectorError(f"{path}: not a readable TOML file ({error})") from None
         for kind, table, source in _tables(cls, values, str(path)):
             if unknown := [key for key in table if key not in kind.model_fields]:
@@ -213,7 +218,7 @@ def layers_from_attributes(attributes: Mapping[str, Any]) -> tuple[Layer, ...] |
 
 def _layers_from_json(text: str) -> tuple[Layer, ...]:
     try:
-        entries = json.loads(text)
+        entries = parse_json(text)
         layers = []
         for entry in entries:
             name, composition = str(entry["material"]), entry.get("composition")

@@ -102,7 +102,7 @@ def _groups(path: Path) -> list[str]:
             if "showers" in file:
                 return []
             return [name for name in file if is_own_group(file, name)]
-    except OSError:
+    except (OSError, RuntimeError, ValueError, KeyError):  # damaged: who opens it will tell
         return []
 
 

@@ -1,0 +1,94 @@
+"""Small JSON and TOML files, read as if a stranger had written them.
+
+A document is a regular file of bounded size: a pipe that nobody writes to, a device without an end or a nesting without
+a bottom must not stop the program or fill its memory.
+"""
+
+from __future__ import annotations
+
+import json
+import stat
+import tomllib
+from pathlib import Path
+from typing import Any, Final
+
+__all__ = ["LARGEST", "DocumentError", "parse_json", "read_json", "read_toml"]
+
+LARGEST: Final = 16 * 2**20
+"""Bytes that a document may have."""
+
+
+class DocumentError(ValueError):
+    """A document cannot be read; the message is the reason, without the file's name."""
+
+
+def _text(path: Path) -> str:
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            message = "it is no regular file"
+            raise DocumentError(message)
+        if found.st_size > LARGEST:
+            message = f"it has {found.st_size:,} bytes, at most {LARGEST:,} are read"
+            raise DocumentError(message)
+        with path.open("rb") as file:
+            content = file.read(LARGEST)
+        return content.decode("utf-8")
+    except FileNotFoundError:
+        raise
+    except UnicodeDecodeError as error:
+        message = f"it is no UTF-8 text, from byte {error.start} on"
+        raise DocumentError(message) from None
+    except (OSError, ValueError) as error:
+        raise DocumentError(str(error)) from None
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        DocumentError: it is no JSON, nested too deeply, or an object has a key twice.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_once)
+    except RecursionError:
+        message = "it is nested too deeply"
+        raise DocumentError(message) from None
+    except ValueError as error:
+        raise DocumentError(str(error)) from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        message = f"key {next(key for key in keys if keys.count(key) > 1)!r} comes twice"
+        raise DocumentError(message)
+    return found
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DocumentError: it is no regular file, too large, no UTF-8, or see `parse_json`.
+    """
+    return parse_json(_text(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DocumentError: it is no regular file, too large, no UTF-8, no TOML, or nested too deeply.
+    """
+    text = _text(path)
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        message = "it is nested too deeply"
+        raise DocumentError(message) from None
+    except ValueError as error:
+        raise DocumentError(str(error)) from None
