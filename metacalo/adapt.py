@@ -28,7 +28,7 @@ from metacalo.showers.hdf5 import ShowerFile, Showers
 from metacalo.showers.response import convention_scale
 from metacalo.showers.tasks import resolve_task
 
-__all__ = ["AdaptResult", "AdaptSettings", "adapt", "adapted_model"]
+__all__ = ["AdaptResult", "AdaptSettings", "adapt", "adapted_model", "draw_shots"]
 
 
 class AdaptSettings(MethodSettings):
@@ -96,7 +96,7 @@ def adapt(
             raise UnknownNameError("generator", name, base.config.generators)
     task = resolve_task(detector, detector=described)
     with task.open() as file:
-        rows = _draw_shots(file, settings)
+        rows = draw_shots(file, settings.shots, settings.seed)
         shots = file.load(rows)
         reference = _reference(file, rows, settings)
     before = zero_shot(base, task.detector, scale=convention_scale(shots.showers, shots.energy))
@@ -178,13 +178,17 @@ def _with_library(before: ShowerModel, shots: Showers) -> tuple[ShowerModel, dic
     return model, {"frozen": {"seconds": time.perf_counter() - started, **record}}
 
 
-def _draw_shots(file: ShowerFile, settings: AdaptSettings) -> np.ndarray:
-    if len(file) < settings.shots:
+def draw_shots(file: ShowerFile, shots: int, seed: int) -> np.ndarray:
+    """Row numbers of as many showers of a file, drawn without replacement, in order.
+
+    Raises:
+        ShowerFileError: the file has fewer showers.
+    """
+    if len(file) < shots:
         raise ShowerFileError(
-            f"{file.path}: holds {len(file)} showers, --shots {settings.shots} wants more; ask for at most {len(file)}"
+            f"{file.path}: holds {len(file)} showers, --shots {shots} wants more; ask for at most {len(file)}"
         )
-    rng = np.random.default_rng(settings.seed)
-    return np.sort(rng.choice(len(file), settings.shots, replace=False))
+    return np.sort(np.random.default_rng(seed).choice(len(file), shots, replace=False))
 
 
 def _reference(file: ShowerFile, shots: np.ndarray, settings: AdaptSettings) -> Showers | None:
