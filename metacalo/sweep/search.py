@@ -10,6 +10,7 @@ from typing import Any
 
 import optuna
 from optuna import Trial, TrialPruned
+from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
@@ -26,7 +27,7 @@ from metacalo.showers.tasks import resolve_task
 from metacalo.sweep.objective import CrossValidation
 from metacalo.sweep.result import require_free_or_same, write_result
 from metacalo.sweep.settings import SweepSettings, identity_of, study_name
-from metacalo.sweep.storage import open_storage, storage_url, without_password
+from metacalo.sweep.storage import close_storage, open_storage, storage_url, without_password
 from metacalo.sweep.study import SeededTPE, join_study, pruner_of
 from metacalo.sweep.summary import findings
 from metacalo.sweep.worker import ENDED, Worker
@@ -100,8 +101,8 @@ def sweep(
     identity, name = identity_of(settings, before, shots), study_name(settings, before.detector.name)
     require_free_or_same(out, identity, name, force)
     url = storage_url(storage or default_storage(out))
-    with _quiet_optuna():
-        study = _joined(url, name, identity, settings, before)
+    with _quiet_optuna(), _opened(url) as trials:
+        study = _joined(trials, name, identity, settings, before)
         _run_trials(study, settings, before, shots, quiet=quiet)
         found = findings(study, settings.objectives, settings.seed)
         told, written = write_result(
@@ -133,9 +134,20 @@ def _starting_point(
     return zero_shot(base, task.detector, scale=convention_scale(shots.showers, shots.energy)), shots
 
 
-def _joined(url: str, name: str, identity: dict[str, Any], settings: SweepSettings, before: ShowerModel) -> Study:
+@contextmanager
+def _opened(url: str) -> Iterator[BaseStorage]:
+    storage = open_storage(url)
+    try:
+        yield storage
+    finally:
+        close_storage(storage)
+
+
+def _joined(
+    storage: BaseStorage, name: str, identity: dict[str, Any], settings: SweepSettings, before: ShowerModel
+) -> Study:
     return join_study(
-        open_storage(url),
+        storage,
         name,
         identity,
         settings.effective_space.defaults(before.base.generator(settings.generator)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 import warnings
@@ -17,7 +18,7 @@ from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, Ope
 
 from metacalo.errors import ConfigError, MissingExtraError, OutputError
 
-__all__ = ["open_storage", "storage_url", "without_password"]
+__all__ = ["close_storage", "open_storage", "storage_url", "without_password"]
 
 _PASSWORD: Final = re.compile(r"(://[^:/\s]*:)[^\s'\"]*@")
 _QUERY: Final = re.compile(r"([?&](?:password|sslpassword|passwd|pwd)=)[^&\s'\"]*", re.IGNORECASE)
@@ -75,6 +76,13 @@ def open_storage(url: str) -> BaseStorage:
     return _database(url)
 
 
+def close_storage(storage: BaseStorage) -> None:
+    """Ends the connections of a storage."""
+    storage.remove_session()
+    if isinstance(storage, RDBStorage):
+        storage.engine.dispose()
+
+
 def _made(path: Path, url: str) -> Path:
     """The path of a file, with the folders that it needs."""
     try:
@@ -88,8 +96,12 @@ def _made(path: Path, url: str) -> Path:
 
 def _journal(path: Path) -> BaseStorage:
     try:
+        with path.open("rb") as lines:  # Optuna skips a single bad line, as one that is being written
+            first = lines.readline()
+        if first.endswith(b"\n") and "op_code" not in json.loads(first):
+            raise KeyError(first)
         return JournalStorage(JournalFileBackend(str(path)))
-    except (ValueError, KeyError, UnicodeDecodeError):
+    except (ValueError, KeyError, TypeError):
         raise ConfigError(f"{path}: is no journal of trials; choose another --storage") from None
 
 
