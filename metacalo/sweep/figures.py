@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from metacalo.evaluate.figures.style import REFERENCE, colour, drawable, house_style, new_figure
 from metacalo.evaluate.html import Drawing, inline_svg
@@ -25,7 +26,7 @@ _AXES: Final = {
 }
 _COLUMNS: Final = 3
 _SPREAD: Final = 0.12  # of points of one choice
-_MAP: Final = "viridis_r"  # dark = little = good
+_MAP: Final = "viridis"  # dark = little = good
 
 Found = Mapping[str, Any]
 
@@ -126,15 +127,17 @@ def _slices(found: Found) -> Figure | None:
         places, ticks = _places([trial["params"].get(name) for trial in _complete(found)])
         # points of one choice would hide each other
         shift = np.linspace(-_SPREAD, _SPREAD, len(values)) if ticks else np.zeros(len(values))
-        points = axes.scatter(places + shift, values, c=numbers, cmap="viridis", s=22)
-        points.set_rasterized(False)
+        axes.scatter(places + shift, values, c=numbers, cmap="viridis", s=22)
         axes.scatter([places[best] + shift[best]], [values[best]], marker="+", s=150, color=colour(1))
         axes.set_xlabel(name)
         if ticks:
             axes.set_xticks(range(len(ticks)), ticks, rotation=20 if max(map(len, ticks)) > 6 else 0, fontsize=8)
             axes.set_xlim(-0.5, len(ticks) - 0.5)
-        elif _is_log(places):
+        elif _is_log(found, name):
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
         if index % _COLUMNS == 0:
             axes.set_ylabel(_AXES[found["objectives"][0]], fontsize=10)
     return figure
@@ -145,9 +148,9 @@ def _parallel(found: Found) -> Figure | None:
     if len(values) < 2 or len(names) < 2:
         return None
     figure = new_figure(11, 4.2)
-    axes = figure.add_axes((0.05, 0.14, 0.85, 0.76))
+    axes = figure.add_axes((0.05, 0.17, 0.85, 0.74))
     scale = Normalize(float(values.min()), float(np.quantile(values, 0.9)))
-    heights = np.array([_heights([trial["params"].get(name) for trial in _complete(found)]) for name in names])
+    heights = np.array([_heights(found, name) for name in names])
     colours = ScalarMappable(scale, _MAP)
     for row in np.argsort(-values):  # the best on top
         axes.plot(range(len(names)), heights[:, row], color=colours.to_rgba(values[row]), alpha=0.8, linewidth=1.3)
@@ -155,14 +158,14 @@ def _parallel(found: Found) -> Figure | None:
         axes.axvline(place, color="black", linewidth=0.6)
         low, high = _ends([trial["params"].get(name) for trial in _complete(found)])
         axes.text(place, 1.03, high, horizontalalignment="center", fontsize=8)
-        axes.text(place, -0.07, low, horizontalalignment="center", fontsize=8)
+        axes.text(place, -0.06, low, horizontalalignment="center", fontsize=8)
     axes.set_xticks(range(len(names)), names)
-    axes.tick_params(axis="x", pad=14, length=0)
+    axes.tick_params(axis="x", pad=20, length=0)
     axes.set_yticks([])
     axes.set_ylim(0, 1)
     for side in axes.spines.values():
         side.set_visible(False)
-    bar = figure.colorbar(colours, cax=figure.add_axes((0.92, 0.14, 0.012, 0.76)))
+    bar = figure.colorbar(colours, cax=figure.add_axes((0.92, 0.17, 0.012, 0.74)))
     bar.set_label(_AXES[found["objectives"][0]], fontsize=10)
     return figure
 
@@ -175,9 +178,9 @@ def _places(params: Sequence[Any]) -> tuple[np.ndarray, list[str]]:
     return np.array([known.index(param) for param in params], dtype=float), [drawable(_short(p)) for p in known]
 
 
-def _heights(params: Sequence[Any]) -> np.ndarray:
-    places, ticks = _places(params)
-    if not ticks and _is_log(places):
+def _heights(found: Found, name: str) -> np.ndarray:
+    places, ticks = _places([trial["params"].get(name) for trial in _complete(found)])
+    if not ticks and _is_log(found, name):
         places = np.log(places)
     width = float(np.ptp(places))
     return np.asarray((places - places.min()) / width if width else np.full(len(places), 0.5))
@@ -188,8 +191,8 @@ def _ends(params: Sequence[Any]) -> tuple[str, str]:
     return (ticks[0], ticks[-1]) if ticks else (_short(float(places.min())), _short(float(places.max())))
 
 
-def _is_log(values: np.ndarray) -> bool:
-    return bool(values.min() > 0 and values.max() / values.min() > 5)
+def _is_log(found: Found, name: str) -> bool:
+    return bool(found["settings"]["space"][name]["log"])
 
 
 def _short(value: object) -> str:

@@ -27,7 +27,7 @@ from metacalo.showers.tasks import resolve_task
 from metacalo.sweep.objective import CrossValidation
 from metacalo.sweep.result import require_free_or_same, write_result
 from metacalo.sweep.settings import SweepSettings, identity_of, study_name
-from metacalo.sweep.storage import close_storage, open_storage, storage_url, without_password
+from metacalo.sweep.storage import opened_storage, storage_url, without_password
 from metacalo.sweep.study import SeededTPE, join_study, pruner_of
 from metacalo.sweep.summary import findings
 from metacalo.sweep.worker import ENDED, Worker
@@ -101,7 +101,7 @@ def sweep(
     identity, name = identity_of(settings, before, shots), study_name(settings, before.detector.name)
     require_free_or_same(out, identity, name, force)
     url = storage_url(storage or default_storage(out))
-    with _quiet_optuna(), _opened(url) as trials:
+    with _quiet_optuna(), opened_storage(url) as trials:
         study = _joined(trials, name, identity, settings, before)
         _run_trials(study, settings, before, shots, quiet=quiet)
         found = findings(study, settings.objectives, settings.seed)
@@ -132,15 +132,6 @@ def _starting_point(
     with task.open() as file:
         shots = file.load(draw_shots(file, settings.shots, settings.seed))
     return zero_shot(base, task.detector, scale=convention_scale(shots.showers, shots.energy)), shots
-
-
-@contextmanager
-def _opened(url: str) -> Iterator[BaseStorage]:
-    storage = open_storage(url)
-    try:
-        yield storage
-    finally:
-        close_storage(storage)
 
 
 def _joined(

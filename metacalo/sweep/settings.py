@@ -118,6 +118,7 @@ def identity_of(settings: SweepSettings, model: ShowerModel, shots: Showers) -> 
         "showers per shot": settings.showers_per_shot,
         "pruning": settings.pruned,
         "startup": settings.startup,
+        "heartbeat": settings.heartbeat,  # or one worker would take another's trials for lost
         "seed": settings.seed,
     }
     return dict(json.loads(json.dumps(found)))  # as it comes back from a storage

@@ -6,6 +6,8 @@ import json
 import re
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -18,7 +20,7 @@ from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, Ope
 
 from metacalo.errors import ConfigError, MissingExtraError, OutputError
 
-__all__ = ["close_storage", "open_storage", "storage_url", "without_password"]
+__all__ = ["close_storage", "open_storage", "opened_storage", "storage_url", "without_password"]
 
 _PASSWORD: Final = re.compile(r"(://[^:/\s]*:)[^\s'\"]*@")
 _QUERY: Final = re.compile(r"([?&](?:password|sslpassword|passwd|pwd)=)[^&\s'\"]*", re.IGNORECASE)
@@ -76,6 +78,31 @@ def open_storage(url: str) -> BaseStorage:
     return _database(url)
 
 
+@contextmanager
+def opened_storage(url: str) -> Iterator[BaseStorage]:
+    """`open_storage` and `close_storage`.
+
+    Raises:
+        OutputError: the storage fails within: a full disk, a server that went away.
+    """
+    storage = open_storage(url)
+    try:
+        yield storage
+    except (SQLAlchemyError, StorageInternalError) as error:
+        raise OutputError(
+            f"{without_password(url)}: failed while the sweep ran ({_reason(error)}); mend it, and run the same "
+            "command again to go on"
+        ) from None
+    finally:
+        close_storage(storage)
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what a database said."""
+    said = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
+    return without_password(str(getattr(said, "orig", None) or said)).strip().splitlines()[0]
+
+
 def close_storage(storage: BaseStorage) -> None:
     """Ends the connections of a storage."""
     storage.remove_session()
@@ -127,8 +154,7 @@ def _database(url: str) -> BaseStorage:
     except (ArgumentError, NoSuchModuleError):
         raise ConfigError(f"--storage {told}: no such kind of storage; give for example {_EXAMPLES}") from None
     except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
-        reason = without_password(str(getattr(error, "orig", None) or error)).strip().splitlines()[0]
-        raise ConfigError(f"--storage {told}: cannot be used ({reason}); start it, or choose another") from None
+        raise ConfigError(f"--storage {told}: cannot be used ({_reason(error)}); start it, or choose another") from None
     raise AssertionError
 
 

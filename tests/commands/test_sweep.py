@@ -159,10 +159,13 @@ def test_two_objectives_give_a_front_and_the_model_of_the_best_fidelity(cheap, a
 
 
 def test_no_password_is_kept_or_told(cheap, arguments, command, tmp_path, monkeypatch):
-    storage = search.open_storage(f"sqlite:///{tmp_path / 's.db'}")
-    monkeypatch.setattr(search, "open_storage", lambda _: storage)
+    opened, given = search.opened_storage, []
+    monkeypatch.setattr(
+        search, "opened_storage", lambda url: given.append(url) or opened(f"sqlite:///{tmp_path / 's.db'}")
+    )
     ran = command(*arguments, "--storage", "postgresql://me:hush@host/x", "--out", tmp_path / "out")
     assert ran.code == 0, ran.err
+    assert given == ["postgresql+psycopg://me:hush@host/x"]
     kept = [ran.out, ran.err, *(path.read_text() for path in (tmp_path / "out").iterdir())]
     assert not any("hush" in text for text in kept)
     assert "postgresql+psycopg://me:***@host/x" in (tmp_path / "out" / "sweep.json").read_text()

@@ -97,7 +97,7 @@ def test_a_generator_that_is_right_has_no_distance(model, shots, copies):
 
 
 def test_a_generator_that_is_wrong_has_a_distance(model, shots):
-    model.made = 1.1 * shots.showers
+    model.made = 1.5 * shots.showers
     found = prepare(model, shots, "fpd").judge(Hyperparameters(), MethodSettings())
     assert found["w1"] > 0.02
     assert found["fpd"] > 0.1

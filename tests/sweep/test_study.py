@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sqlite3
 
 import optuna
 import pytest
@@ -11,7 +10,7 @@ from optuna.storages import BaseStorage
 
 from metacalo.errors import ConfigError, MissingExtraError, OutputError
 from metacalo.sweep import storage as storages
-from metacalo.sweep.storage import open_storage, storage_url, without_password
+from metacalo.sweep.storage import open_storage, opened_storage, storage_url, without_password
 from metacalo.sweep.study import pruner_of
 from tests.sweep.conftest import PASSWORD
 from tests.sweep.toy import OPEN, join
@@ -89,10 +88,6 @@ def test_a_storage_that_cannot_be_used(tmp_path, monkeypatch):
     (tmp_path / "text.log").write_text("no journal\n")
     with pytest.raises(ConfigError, match="is no journal of trials"):
         open_storage(storage_url(str(tmp_path / "text.log")))
-    with sqlite3.connect(tmp_path / "old.db") as other:
-        other.execute("create table studies (x int)")
-    with pytest.raises(ConfigError, match=r"old\.db: cannot be used"):
-        open_storage(storage_url(str(tmp_path / "old.db")))
     with pytest.raises(ConfigError, match="no such kind of storage"):
         open_storage("carrier-pigeon://host/x")
     monkeypatch.setattr(storages, "find_spec", lambda _: None)
@@ -100,6 +95,18 @@ def test_a_storage_that_cannot_be_used(tmp_path, monkeypatch):
         MissingExtraError, match=r"needs psycopg, which is not installed: pip install 'metacalo\[postgres\]'"
     ):
         open_storage(storage_url("postgresql://me:hush@host/x"))
+
+
+def test_a_storage_that_fails_while_trials_run_is_one_sentence(tmp_path):
+    path = tmp_path / "study.db"
+    with (
+        pytest.raises(
+            OutputError, match=r"study.db: failed while the sweep ran \(.*\); mend it, and run the same command"
+        ),
+        opened_storage(storage_url(str(path))) as storage,
+    ):
+        path.write_bytes(b"")
+        optuna.create_study(storage=storage)
 
 
 def test_a_server_that_refuses_is_told_without_the_password(postgres):

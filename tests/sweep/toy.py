@@ -15,8 +15,8 @@ from metacalo.sweep.storage import close_storage, open_storage, storage_url
 from metacalo.sweep.study import SeededTPE, join_study, pruner_of
 from metacalo.sweep.worker import Worker
 
-HEARTBEAT = 0.15
-"""Seconds: a worker is taken for lost after a second without a sign."""
+HEARTBEAT = 0.3
+"""Seconds: a worker is taken for lost after two seconds without a sign."""
 
 IDENTITY = {"detector": "toy", "shots": 400, "seed": 1}
 
