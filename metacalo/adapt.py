@@ -33,7 +33,7 @@ from metacalo.showers.response import convention_scale
 from metacalo.showers.tasks import resolve_task
 from metacalo.tracking import Clock, RunLog, require_tensorboard
 
-__all__ = ["AdaptResult", "AdaptSettings", "adapt", "adapted_model"]
+__all__ = ["AdaptResult", "AdaptSettings", "adapt", "adapted_model", "draw_shots"]
 
 
 class AdaptSettings(MethodSettings):
@@ -119,7 +119,7 @@ def _adapt(
             raise UnknownNameError("generator", name, base.config.generators)
     task = resolve_task(detector, detector=described)
     with task.open() as file:
-        rows = _draw_shots(file, settings)
+        rows = draw_shots(file, settings.shots, settings.seed)
         shots = file.load(rows)
         reference = _reference(file, rows, settings)
     before = zero_shot(base, task.detector, scale=convention_scale(shots.showers, shots.energy))
@@ -227,13 +227,17 @@ def _provenance(
     )
 
 
-def _draw_shots(file: ShowerFile, settings: AdaptSettings) -> np.ndarray:
-    if len(file) < settings.shots:
+def draw_shots(file: ShowerFile, shots: int, seed: int) -> np.ndarray:
+    """Row numbers of as many showers of a file, drawn without replacement, in order.
+
+    Raises:
+        ShowerFileError: the file has fewer showers.
+    """
+    if len(file) < shots:
         raise ShowerFileError(
-            f"{file.path}: holds {len(file)} showers, --shots {settings.shots} wants more; ask for at most {len(file)}"
+            f"{file.path}: holds {len(file)} showers, --shots {shots} wants more; ask for at most {len(file)}"
         )
-    rng = np.random.default_rng(settings.seed)
-    return np.sort(rng.choice(len(file), settings.shots, replace=False))
+    return np.sort(np.random.default_rng(seed).choice(len(file), shots, replace=False))
 
 
 def _reference(file: ShowerFile, shots: np.ndarray, settings: AdaptSettings) -> Showers | None:

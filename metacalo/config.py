@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_args
 
 import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -129,7 +129,9 @@ def _near_literal(value: str, expected: str) -> str:
 def _known_keys(cls: type[BaseModel], parents: tuple[int | str, ...]) -> list[str]:
     for part in parents:
         field = cls.model_fields.get(str(part))
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+        kinds = () if field is None else (field.annotation, *get_args(field.annotation))  # of `Table | None` as well
+        tables = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if not tables:
             return []
-        cls = field.annotation
+        cls = tables[0]
     return list(cls.model_fields)

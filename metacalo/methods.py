@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from threading import Event
 from typing import Any, Literal
 
@@ -17,11 +17,12 @@ from metacalo.config import Device, Seed, Settings
 from metacalo.errors import ConfigError, MetacaloError
 from metacalo.generators.base import Batch, ShowerGenerator, bf16
 from metacalo.meta.pool import ShowerPool
+from metacalo.models.adapters import ADAPTER_SUFFIXES
 from metacalo.models.subspaces import SubspaceName, in_subspace
 from metacalo.progress import Track
 from metacalo.tracking import WATTS_PER_CORE, Clock, RunLog
 
-__all__ = ["ADAPTER_RATES", "LEARNING_RATES", "Method", "MethodSettings", "adapt_generator", "rate_share"]
+__all__ = ["ADAPTER_RATES", "LEARNING_RATES", "Method", "MethodSettings", "adapt_generator", "mean_loss", "rate_share"]
 
 Method = Literal["conditioning", "bias", "low-rank", "modulation", "adapters", "full"]
 """The subspace of `models.subspaces.SUBSPACES` that adaptation moves."""
@@ -40,6 +41,8 @@ ADAPTER_RATES: Mapping[SubspaceName, float] = {"context": 1.0, "low-rank": 0.3, 
 """Parts of `adapters` to their shares of its learning rate, which give each that of its own method; a parameter belongs
 to the first that holds it, and what is in none (the offsets of adaLN) has the whole rate."""
 
+_JUDGED = 64  # held-back showers at a time, whatever the batch, so that runs with other settings have the same noise
+
 
 class MethodSettings(Settings):
     """How a generator moves to the shots."""
@@ -48,6 +51,12 @@ class MethodSettings(Settings):
     steps: int = Field(default=20, ge=0, le=10_000_000, description="optimiser steps per generator, at most")
     batch: int = Field(default=32, ge=1, le=65536)
     learning_rate: float | None = Field(default=None, gt=0, description="the highest; by default the method's own")
+    rank: int | None = Field(
+        default=None, ge=1, description="components of each low-rank matrix that move, at most; by default all"
+    )
+    decay: float = Field(
+        default=0.0, ge=0, description="pull towards the base: share of the way back in a step, over the learning rate"
+    )
     average: float = Field(
         default=0.8, ge=0, lt=1, description="decay of the average of the parameters over the steps; 0 = none"
     )
@@ -74,6 +83,7 @@ def adapt_generator(
     rates: Mapping[str, Tensor] | None = None,
     log: RunLog | None = None,
     stop: Event | None = None,
+    on_check: Callable[[int, float], object] = lambda _step, _loss: None,
 ) -> dict[str, Any]:
     """Moves the parameters of the method to the showers of `pool`, in place, and returns the record of the run.
 
@@ -88,6 +98,8 @@ def adapt_generator(
         rates: step sizes that the base learned (`Base.rates`); each element then moves in their ratios.
         log: of losses and cost.
         stop: ends the run where it is, once set (`parallel.side_by_side`).
+        on_check: told the step and the held-back loss at every check; what it raises ends the run. The shots held back
+            and their noise depend on the seed alone, so that losses of different settings can be compared.
 
     Raises:
         ConfigError: the generator has no parameters that the method moves.
@@ -97,11 +109,14 @@ def adapt_generator(
     hash_before = tensor_hash(generator.frozen())
     moved = _open_only(generator.to(settings.device), settings.method)
     ratios = _ratios(moved, rates or {})
+    still = _other_components(moved, settings.rank)
+    ratios |= {name: ratios.get(name, 1.0) * ~mask for name, mask in still.items()}
+    start = _copy(moved) if settings.decay else {}
     draw = torch.Generator().manual_seed(settings.seed)
     order = torch.randperm(len(pool), generator=draw)
     n_held = min(len(pool) - 1, max(1, round(settings.held_back * len(pool))))
     held, kept = order[:n_held], order[n_held:]
-    validation = _validation_batches(pool, held, settings)
+    validation = _judged(pool, held, settings)
     rate = settings.highest_rate
     optimizer = torch.optim.AdamW(_parts(moved, settings.method), lr=rate, weight_decay=0.0)
     average = _copy(moved)
@@ -123,11 +138,13 @@ def adapt_generator(
         before = _copy({name: moved[name] for name in ratios})
         optimizer.step()
         _rescale_step(moved, before, ratios)
+        _pull(optimizer, moved, start, settings.decay)
         step += 1
         _take_in(average, moved, settings.average, step)
         if step % settings.check_every == 0 or step == settings.steps:
             current = _validate(generator, average, validation, settings)
             checks.append([step, current])
+            on_check(step, current)
             worse = 0 if current < best_loss else worse + 1
             if current < best_loss:
                 best, best_loss, best_step = _copy(average), current, step
@@ -144,7 +161,7 @@ def adapt_generator(
     if tensor_hash(generator.frozen()) != hash_before:
         raise MetacaloError(f"the frozen part of generator '{generator.name}' changed; please report this defect")
     total = sum(parameter.numel() for parameter in generator.parameters())
-    trainable = sum(parameter.numel() for parameter in moved.values())
+    trainable = sum(parameter.numel() for parameter in moved.values()) - sum(int(m.sum()) for m in still.values())
     return {
         "seconds": time.perf_counter() - started,
         "method": settings.method,
@@ -156,6 +173,11 @@ def adapt_generator(
         "parameters": {"trainable": trainable, "total": total, "share": trainable / total},
         "frozen_hash": hash_before,
     }
+
+
+def mean_loss(generator: ShowerGenerator, pool: ShowerPool, settings: MethodSettings) -> float:
+    """Mean loss over all showers of `pool`, with noise that depends on the seed of `settings` alone."""
+    return _validate(generator, {}, _judged(pool, torch.arange(len(pool)), settings), settings)
 
 
 def rate_share(name: str, method: Method) -> float:
@@ -207,6 +229,31 @@ def _ratios(moved: Mapping[str, Tensor], rates: Mapping[str, Tensor]) -> dict[st
     return {name: rate / mean for name, rate in known.items()}
 
 
+def _other_components(moved: Mapping[str, Tensor], rank: int | None) -> dict[str, Tensor]:
+    """True for the elements of low-rank matrices beyond the first `rank` components, which stay the base's."""
+    if rank is None:
+        return {}
+    beyond = {}
+    for name, values in moved.items():
+        if name.endswith(ADAPTER_SUFFIXES):
+            beyond[name] = torch.zeros_like(values, dtype=torch.bool)
+            if name.endswith(".down"):
+                beyond[name][rank:] = True
+            else:
+                beyond[name][:, rank:] = True
+    return beyond
+
+
+@torch.no_grad()
+def _pull(
+    optimizer: torch.optim.Optimizer, moved: Mapping[str, Tensor], start: Mapping[str, Tensor], decay: float
+) -> None:
+    """Decay to where adaptation started (arXiv:1802.01483), decoupled from the gradient as in AdamW, in place."""
+    rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    for name, values in start.items():
+        moved[name].lerp_(values, min(1.0, decay * rates[id(moved[name])]))
+
+
 @torch.no_grad()
 def _rescale_step(moved: Mapping[str, Tensor], before: Mapping[str, Tensor], ratios: Mapping[str, Tensor]) -> None:
     """Multiplies the step that the optimiser has just taken, in place."""
@@ -230,9 +277,9 @@ def _take_in(average: Mapping[str, Tensor], iterate: Mapping[str, Tensor], decay
         values.lerp_(iterate[name], weight)
 
 
-def _validation_batches(pool: ShowerPool, held: Tensor, settings: MethodSettings) -> list[Batch]:
+def _judged(pool: ShowerPool, rows: Tensor, settings: MethodSettings) -> list[Batch]:
     noise = torch.Generator().manual_seed(settings.seed + 1)
-    parts = torch.split(held, 2 * settings.batch)
+    parts = torch.split(rows, _JUDGED)
     return [pool.batch(part, noise, reflect=False).to(settings.device) for part in parts]
 
 

@@ -26,6 +26,10 @@ class Track:
         else:
             self._progress.update(self._task, advance=steps)
 
+    def describe(self, text: str) -> None:
+        """Changes what the bar is called."""
+        self._progress.update(self._task, description=text)
+
 
 @contextmanager
 def bars(*, quiet: bool = False) -> Iterator[Callable[[str, int], Track]]:

@@ -31,7 +31,7 @@ FILE: Final = "provenance.json"
 """Name of the file in a result's folder; that of the attribute is its stem."""
 
 LARGEST_HASHED: Final = 4 * 2**30
-"""Bytes of an input that are hashed as a whole; of a larger one the content hashes of the showers used must do."""
+"""Bytes of an input that are hashed as a whole; of a larger one, or of shards, those of the showers used must do."""
 
 _PACKAGES: Final = (
     "numpy",
@@ -88,10 +88,10 @@ def shown_path(path: str | Path) -> str:
 
 
 def file_record(path: str | Path) -> dict[str, Any]:
-    """Path, size and SHA-256 of an input file; no hash where it is larger than `LARGEST_HASHED`."""
+    """Path, size and SHA-256 of an input file; no hash where it is larger than `LARGEST_HASHED`, or several files."""
     path = Path(path)
-    size, digest = path.stat().st_size, None
-    if size <= LARGEST_HASHED:
+    size, digest = path.stat().st_size if path.is_file() else None, None
+    if size is not None and size <= LARGEST_HASHED:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"path": shown_path(path), "name": path.name, "size": size, "sha256": digest}

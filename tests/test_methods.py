@@ -23,6 +23,7 @@ from metacalo.methods import (
     Method,
     MethodSettings,
     adapt_generator,
+    mean_loss,
     rate_share,
 )
 from metacalo.models.adapters import LowRankLinear
@@ -256,3 +257,64 @@ def test_rates_of_parameters_that_do_not_move_are_left_aside(generator):
     embedding = {name: rate for name, rate in rates.items() if not name.endswith("embedding")}
     adapt_generator(scaled, Shots(), MethodSettings(**QUICK, method="modulation"), rates=embedding)
     assert tensor_hash(plain.state_dict()) == tensor_hash(scaled.state_dict())
+
+
+def test_checks_are_told_and_what_is_raised_there_ends_the_run(generator: ShowerGenerator) -> None:
+    told: list[tuple[int, float]] = []
+    record = adapt_generator(
+        deepcopy(generator), Shots(), MethodSettings(**QUICK), on_check=lambda *check: told.append(check)
+    )
+    assert [list(check) for check in told] == record["checks"][1:]
+
+    def stop(step: int, _loss: float) -> None:
+        if step == 3:
+            raise StopIteration(step)
+
+    with pytest.raises(StopIteration, match="3"):
+        adapt_generator(generator, Shots(), MethodSettings(**QUICK), on_check=stop)
+
+
+@pytest.mark.parametrize("other", [{"batch": 8}, {"method": "bias"}, {"steps": 2}, {"decay": 3.0}])
+def test_losses_of_different_settings_are_of_the_same_showers_and_noise(
+    generator: ShowerGenerator, other: dict
+) -> None:
+    before = adapt(deepcopy(generator))["held_back_loss"]["before"]
+    assert adapt(generator, **other)["held_back_loss"]["before"] == before
+
+
+def test_the_mean_loss_depends_on_the_seed_and_not_on_the_batch() -> None:
+    generator = small_diffusion()
+    losses = [
+        mean_loss(generator, Shots(), MethodSettings(**{**QUICK, **of})) for of in ({}, {"batch": 3}, {"seed": 2})
+    ]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_only_as_many_components_as_the_rank_move() -> None:
+    generator = small_diffusion(dit={"rank": 3})
+    disturb(generator)
+    before = copied(generator)
+    whole = adapt(deepcopy(generator), method="low-rank", steps=0)["parameters"]["trainable"]
+    record = adapt(generator, method="low-rank", rank=2)
+    layers = [m for m in generator.modules() if isinstance(m, LowRankLinear)]
+    assert whole - record["parameters"]["trainable"] == sum(m.in_features + m.out_features for m in layers)
+    for name, after in generator.state_dict().items():
+        moved = after != before[name]
+        if name.endswith(".down"):
+            assert (moved.any(1)).tolist() == [True, True, False]
+        elif name.endswith(".up"):
+            assert (moved.any(0)).tolist() == [True, True, False]
+
+
+def test_decay_pulls_to_where_adaptation_started() -> None:
+    generator = small_diffusion()
+    disturb(generator)
+    before = copied(generator)
+
+    def distance(**settings: float) -> float:
+        moved = deepcopy(generator)
+        adapt(moved, average=0.0, **settings)
+        return sum(float((t - before[name]).square().sum()) for name, t in moved.state_dict().items()) ** 0.5
+
+    free, pulled, held = distance(), distance(decay=20.0), distance(decay=1e9)
+    assert 0 == held < pulled < 0.9 * free

@@ -39,6 +39,7 @@ def test_the_wheel_holds_what_ships(tmp_path):
         )
     code = {str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("metacalo/**/*.py")}
     code |= {f"metacalo/evaluate/templates/report.{part}" for part in ("html.jinja", "css")}
+    code |= {"metacalo/sweep/space.toml", "metacalo/sweep/templates/sweep.html.jinja"}
     data = {
         f"metacalo/_data/{path.relative_to(tree)}"
         for kind in ("tasks", "pretrained")

@@ -1,0 +1,10 @@
+"""Sweeps: which settings of adaptation and sampling suit a detector."""
+
+from __future__ import annotations
+
+from metacalo.sweep.search import SweepResult, sweep
+from metacalo.sweep.settings import SweepSettings
+from metacalo.sweep.space import SearchSpace
+from metacalo.sweep.summary import findings_table
+
+__all__ = ["SearchSpace", "SweepResult", "SweepSettings", "findings_table", "sweep"]

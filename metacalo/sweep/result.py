@@ -1,0 +1,117 @@
+"""The result of a complete study: its best trial adapted again on all shots, written by one worker alone."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import optuna
+import torch
+from filelock import FileLock
+
+import metacalo
+from metacalo.adapt import AdaptSettings, adapt
+from metacalo.checkpoint import atomic_folder, load_json, require_free, save_json
+from metacalo.errors import ModelFolderError
+from metacalo.showers.detector import Detector
+from metacalo.sweep.report import write_report
+from metacalo.sweep.settings import SweepSettings
+from metacalo.sweep.space import Hyperparameters
+from metacalo.typing import PathLike
+
+__all__ = ["read_result", "require_free_or_same", "write_result"]
+
+_FILE: Final = "sweep.json"
+
+
+def read_result(out: Path, identity: Mapping[str, Any], study: str) -> dict[str, Any] | None:
+    """What `out` holds of that study; None where it holds nothing, or something else."""
+    if not (out / _FILE).is_file():
+        return None
+    try:
+        found = load_json(out / _FILE)
+    except ModelFolderError:
+        return None
+    return found if (found.get("study"), found.get("identity")) == (study, dict(identity)) else None
+
+
+def require_free_or_same(out: Path, identity: Mapping[str, Any], study: str, force: bool) -> None:
+    """Raises `OutputError` where the result may not be written: an earlier one of the same study may be replaced."""
+    require_free(out, force or read_result(out, identity, study) is not None)
+
+
+def write_result(
+    detector: PathLike,
+    out: Path,
+    settings: SweepSettings,
+    identity: Mapping[str, Any],
+    found: Mapping[str, Any],
+    *,
+    described: Detector | None,
+    force: bool,
+    quiet: bool,
+    command: str,
+    storage: str,
+) -> tuple[dict[str, Any], bool]:
+    """Writes `out`, unless another worker has; returns what `sweep.json` holds, and whether it was written here.
+
+    Workers that end at the same time wait for the one that writes; should it be killed, the next one writes.
+
+    Args:
+        detector: see `adapt`.
+        out: folder of the adapted model; with `sweep.json` and `sweep.html`.
+        settings: of the sweep.
+        identity: see `identity_of`.
+        found: see `findings`.
+        described: see `adapt`.
+        force: replace a foreign `out`.
+        quiet: draw no bars.
+        command: recorded with the result, without passwords.
+        storage: likewise.
+
+    Raises:
+        OutputError: `out` cannot be written.
+    """
+    with _alone(out):
+        earlier = read_result(out, identity, found["study"])
+        if earlier is not None and earlier["ended"] >= found["ended"]:
+            return earlier, False
+        hyper = Hyperparameters(**found["best"]["params"])
+        adaptation = AdaptSettings(
+            base=settings.base,
+            shots=settings.shots,
+            generator=settings.generator,
+            seed=settings.seed,
+            device=settings.device,
+            autocast=settings.autocast,
+            compared_showers=settings.compared_showers,
+            **hyper.adaptation(),
+        )
+        told = {
+            **found,
+            "sampling": hyper.model_dump(include={"sampler", "sampler_steps", "temperature", "top_p"}),
+            "settings": settings.model_dump(mode="json", exclude_none=True),
+            "identity": dict(identity),
+            "storage": storage,
+            "command": command,
+            "version": metacalo.__version__,
+            "versions": {"optuna": optuna.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        }
+        with atomic_folder(out, force=force or earlier is not None) as folder:
+            adapt(detector, folder, adaptation, described=described, force=True, quiet=quiet, command=command)
+            save_json(folder / _FILE, told)
+            write_report(folder / "sweep.html", told)
+    return told, True
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Within it, no other worker on this disk writes `out`; a process that is killed lets go."""
+    place = out.absolute().parent / f".{out.name}.lock"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(place):
+        yield
+        place.unlink(missing_ok=True)  # whoever waits for it finds the result written

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.sweep import toy
+
+PASSWORD = "open-sesame"
+
+
+def postgres_programs() -> Path | None:
+    """The folder of initdb and pg_ctl; Debian does not put it on the path."""
+    on_path = shutil.which("initdb")
+    places = [Path(on_path).parent] if on_path else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    return next((place for place in reversed(places) if (place / "pg_ctl").exists()), None)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """URL of a database on a PostgreSQL server that runs for these tests alone."""
+    programs = postgres_programs()
+    if programs is None:
+        pytest.skip("no PostgreSQL server is installed here (Debian: apt-get install postgresql)")
+    pytest.importorskip("psycopg", reason="psycopg is not installed here: pip install 'metacalo[postgres]'")
+    folder = Path(tempfile.mkdtemp(prefix="metacalo-postgres-"))
+    other = []
+    if os.geteuid() == 0:  # as whom the server does not run
+        shutil.chown(folder, "postgres", "postgres")
+        other = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def run(program: str, *arguments: object) -> None:
+        command = [*other, str(programs / program), "-D", str(folder / "data"), *map(str, arguments)]
+        with (folder.parent / f"{folder.name}.log").open("ab") as log:
+            subprocess.run(command, cwd="/", check=True, stdout=log, stderr=log)
+
+    password = folder / "password"
+    password.write_text(PASSWORD)
+    password.chmod(0o644)
+    try:
+        run("initdb", "-U", "sweeper", "-A", "scram-sha-256", f"--pwfile={password}", "--no-sync", "-E", "UTF8")
+        options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+        run("pg_ctl", "-w", "-o", options, "start")
+        try:
+            yield f"postgresql://sweeper:{PASSWORD}@127.0.0.1:{port}/postgres"
+        finally:
+            run("pg_ctl", "-m", "immediate", "stop")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder.parent / f"{folder.name}.log").unlink(missing_ok=True)
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    """No connection outlives its test."""
+    yield
+    toy.close()
+
+
+@pytest.fixture(params=["sqlite", "journal", "postgres"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty storage of each kind."""
+    if request.param == "postgres":
+        url = request.getfixturevalue("postgres")
+        yield url
+        toy.close()
+        import psycopg
+
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("drop schema public cascade")
+            connection.execute("create schema public")
+    else:
+        yield str(tmp_path / "shared" / {"sqlite": "study.db", "journal": "study.log"}[request.param])

@@ -1,0 +1,70 @@
+"""A study with an objective that costs nothing, and workers of it in processes of their own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from pathlib import Path
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.study import Study
+from optuna.trial import Trial
+
+from metacalo.sweep.storage import close_storage, open_storage, storage_url
+from metacalo.sweep.study import SeededTPE, join_study, pruner_of
+from metacalo.sweep.worker import Worker
+
+HEARTBEAT = 0.3
+"""Seconds: a worker is taken for lost after two seconds without a sign."""
+
+IDENTITY = {"detector": "toy", "shots": 400, "seed": 1}
+
+OPEN: list[BaseStorage] = []
+"""Storages of this process, for a fixture to close."""
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["tests.sweep.toy"])
+
+
+def join(storage: str, *, name: str = "toy", **identity: object) -> Study:
+    OPEN.append(open_storage(storage_url(storage)))
+    return join_study(
+        OPEN[-1],
+        name,
+        {**IDENTITY, **identity},
+        {"x": 0.5},
+        objectives=1,
+        sampler=SeededTPE(seed=1, startup=3),
+        pruner=pruner_of("median", 40, 3),
+    )
+
+
+def close() -> None:
+    while OPEN:
+        close_storage(OPEN.pop())
+
+
+def square(trial: Trial) -> list[float]:
+    return [(trial.suggest_float("x", -1, 1) - 0.2) ** 2]
+
+
+def work(storage: str, trials: int, seconds: float, mark: str | None) -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+    def objective(trial: Trial) -> list[float]:
+        found = square(trial)
+        if mark:
+            Path(mark).touch()
+        time.sleep(seconds)
+        return found
+
+    Worker(join(storage), objective, trials, heartbeat=HEARTBEAT).run()
+    close()
+
+
+def start(storage: str, trials: int, seconds: float = 0.02, mark: Path | None = None) -> multiprocessing.Process:
+    """A worker that takes `seconds` for a trial; it makes the file `mark` when one runs."""
+    process = _CONTEXT.Process(target=work, args=(storage, trials, seconds, str(mark) if mark else None))
+    process.start()
+    return process
