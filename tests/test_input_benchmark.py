@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ def test_the_tables_hold_all_figures() -> None:
     memory = {"showers": 35_000.0, "preparing_seconds": 61.0, "drawing_GiB": 0.91, "most_GiB": 1.23}
     rates = {"reading": 1500.0, "drawing": 1800.0, "input": 818.0, "training": 250.0}
     waiting = {"when needed": {"seconds": 40.0, "waited": 5.0}, "ahead": {"seconds": 35.0, "waited": 0.07}}
-    console = Console(width=200, record=True, quiet=True)
+    console = Console(width=200, record=True, file=io.StringIO())
     for table in benchmark._tables({"memory": {"1": memory}, "rates": rates, "waiting": waiting}):
         console.print(table)
     text = console.export_text()

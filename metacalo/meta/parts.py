@@ -50,6 +50,10 @@ class Parts:
         starts = np.concatenate([[0], np.flatnonzero(np.diff(piece)) + 1, [len(rows)]])
         return cls(rows, capacity, seed, starts, capacity // size)
 
+    def sample(self) -> NDArray[np.int64]:
+        """Up to `capacity` rows from all along the sample; all of them, in their order, where they fit."""
+        return np.concatenate([self.part(number) for number in range(min(2, len(self)))])[: self.capacity]
+
     def __len__(self) -> int:
         """Parts of one pass."""
         return -(-(len(self.starts) - 1) // self.per_part)

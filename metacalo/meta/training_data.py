@@ -95,7 +95,7 @@ def training_data(
                 with task.open() as file:
                     hashes = _hashes(file, bar)
                     chosen = np.flatnonzero(~is_reserved(hashes, reserve_one_in))
-                    showers = file.load(Parts.of(file, chosen, capacity, seed).part(0))
+                    showers = file.load(Parts.of(file, chosen, capacity, seed).sample())
                 rows.append(chosen)
                 seen.append(hashes[chosen])
                 yield showers, task.detector.descriptors()
@@ -111,7 +111,7 @@ def training_data(
         with track("normalisers of few showers", len(tasks), quiet=quiet) as bar:
             for task, training_rows, normaliser in zip(tasks, rows, normalisers, strict=True):
                 with task.open() as file:
-                    showers = file.load(Parts.of(file, training_rows, capacity, seed).part(0))
+                    showers = file.load(Parts.of(file, training_rows, capacity, seed).sample())
                 met = draw_few_shots(task, showers, prior, preprocessing, few_shots, rng, cells=cells)
                 few.append(
                     FewShotStream(task, normaliser, training_rows, capacity, met, cells=cells, seed=seed, thread=thread)

@@ -46,6 +46,19 @@ def test_what_fits_is_one_part_in_its_order(ascending: Path) -> None:
     with open_showers(ascending) as file:
         parts = Parts.of(file, np.arange(5, 500), 495)
     np.testing.assert_array_equal(parts.part(3), np.arange(5, 500))
+    np.testing.assert_array_equal(parts.sample(), np.arange(5, 500))
+
+
+@pytest.mark.parametrize(("rows", "capacity"), [(600, 512), (ROWS, 512), (ROWS, 1000)])
+def test_the_sample_that_normalisers_are_fitted_on_is_as_large_as_may_be(
+    ascending: Path, rows: int, capacity: int
+) -> None:
+    """Though parts of a sample that is a little too large are half as large, and of all energies."""
+    with open_showers(ascending) as file:
+        sample = Parts.of(file, np.arange(rows), capacity).sample()
+    assert len(set(sample.tolist())) == capacity
+    counts, _ = np.histogram(sample, np.linspace(0, rows, 9))
+    assert counts.min() > 0.5 * capacity / 8
 
 
 @pytest.mark.parametrize("reserved", [False, True])
