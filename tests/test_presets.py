@@ -71,7 +71,9 @@ def test_a_file_is_laid_over_a_preset_table_by_table(tmp_path: Path) -> None:
 
 
 def test_mistakes_are_told(tmp_path: Path) -> None:
-    with pytest.raises(UnknownNameError, match=r"unknown preset 'calodt' \(known: calodit\); did you mean 'calodit'\?"):
+    with pytest.raises(
+        UnknownNameError, match=r"unknown preset 'calodt' \(known: calodit, tiny\); did you mean 'calodit'\?"
+    ):
         resolve_recipe("calodt")
     path = tmp_path / "mine.toml"
     path.write_text("[diffusion]\nsampler = 'heun'\n", encoding="utf-8")
