@@ -12,7 +12,7 @@ import optuna
 from optuna import Trial, TrialPruned
 from optuna.storages import BaseStorage
 from optuna.study import Study
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from metacalo.adapt import draw_shots
 from metacalo.base import resolve_base
@@ -202,7 +202,8 @@ class _Shown:
 
     def ended(self, trial: FrozenTrial) -> None:
         self._bar.describe(f"trial {trial.number} {trial.state.name.lower()}")
-        self._advance(value=trial.values[0] if trial.values else float("nan"))
+        # the value of a pruned trial is its last held-back loss, which is no objective
+        self._advance(**({"value": trial.values[0]} if trial.state == TrialState.COMPLETE else {}))
 
     def waiting(self) -> None:
         self._bar.describe("other workers run the last trials")
@@ -210,8 +211,8 @@ class _Shown:
 
     def _advance(self, **figures: float) -> None:
         trials = self._study.get_trials(deepcopy=False, states=ENDED)
-        best = min((trial.values[0] for trial in trials if trial.values), default=float("nan"))
-        self._bar.advance(len(trials) - self._done, **figures, best=best)
+        values = [trial.values[0] for trial in trials if trial.state == TrialState.COMPLETE]
+        self._bar.advance(len(trials) - self._done, **figures, **({"best": min(values)} if values else {}))
         self._done = len(trials)
 
 
