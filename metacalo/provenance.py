@@ -30,7 +30,7 @@ __all__ = ["FILE", "file_record", "load_provenance", "provenance", "shown_path"]
 FILE: Final = "provenance.json"
 """Name of the file in a result's folder; that of the attribute is its stem."""
 
-LARGEST_HASHED: Final = 4 * 2**30
+LARGEST_HASHED: Final = 2**30
 """Bytes of an input that are hashed as a whole; of a larger one, or of shards, those of the showers used must do."""
 
 _PACKAGES: Final = (

@@ -70,6 +70,9 @@ def test_showers_evaluations_and_conversions_are_made_again(command, made, sampl
         ("evaluate", "--generated", showers, "--reference", sample, "--no-classifiers", "--no-pages", "--out", judged),
     ):
         assert command(*arguments).code == 0
+    again = ("generate", "--model", made, "--conditions", sample, "--showers", 30, "--out", showers, "--force")
+    contents = [showers.read_bytes() for _ in range(2) if command(*again).code == 0]
+    assert contents[0] == contents[1]
     for result, function in ((showers, "generate"), (flat, "convert"), (judged, "evaluate")):
         assert load_provenance(result)["function"] == function
         ran = command("reproduce", result)
