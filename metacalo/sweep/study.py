@@ -107,8 +107,8 @@ def join_study(
         study = optuna.create_study(
             storage=storage, study_name=name, directions=["minimize"] * objectives, sampler=sampler, pruner=pruner
         )
-        study.set_user_attr(_IDENTITY, dict(identity))
         study.enqueue_trial(dict(first), user_attrs={"default": True})
+        study.set_user_attr(_IDENTITY, dict(identity))  # last: others wait for it, and then take the first trial
     except DuplicatedStudyError:
         study = optuna.load_study(storage=storage, study_name=name, sampler=sampler, pruner=pruner)
         _require_same(study, identity)
