@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import torch
 from pydantic import Field, model_validator
@@ -59,8 +59,10 @@ class StudySettings(Settings):
     recipe: str | None = Field(default=None, description="TOML of `metacalo pretrain`, for the sizes of the networks")
     generator: Literal["ar", "diffusion"] = "diffusion"
     algorithms: tuple[AlgorithmName, ...] = (BASELINE, "fomaml", "maml", "anil", "meta-sgd", "cavia", "reptile")
-    methods: tuple[Method, ...] = ("adapters", "conditioning", "bias", "low-rank", "modulation", "full")
-    best_method: Method = Field(default="adapters", description="with which bases of all algorithms are adapted")
+    methods: tuple[Method, ...] = get_args(Method)
+    best_method: Method = Field(
+        default="conditioning+bias", description="with which bases of all algorithms are adapted"
+    )
     shots: tuple[int, ...] = Field(default=(0, 10, 50, 100, 400, 1000), min_length=1)
     seeds: tuple[int, ...] = (1, 2, 3)
     showers: int = Field(default=1000, ge=FEWEST, description="generated, and of the reference, at most")

@@ -22,9 +22,9 @@ from metacalo.models.subspaces import SubspaceName, in_subspace
 from metacalo.progress import Track
 from metacalo.tracking import WATTS_PER_CORE, Clock, RunLog
 
-__all__ = ["ADAPTER_RATES", "LEARNING_RATES", "Method", "MethodSettings", "adapt_generator", "mean_loss", "rate_share"]
+__all__ = ["LEARNING_RATES", "RATE_SHARES", "Method", "MethodSettings", "adapt_generator", "mean_loss", "rate_share"]
 
-Method = Literal["conditioning", "bias", "low-rank", "modulation", "adapters", "full"]
+Method = Literal["conditioning", "bias", "low-rank", "modulation", "conditioning+bias", "adapters", "full"]
 """The subspace of `models.subspaces.SUBSPACES` that adaptation moves."""
 
 LEARNING_RATES: Mapping[Method, float] = {
@@ -32,14 +32,19 @@ LEARNING_RATES: Mapping[Method, float] = {
     "bias": 6e-3,
     "low-rank": 3e-3,
     "modulation": 1e-2,
+    "conditioning+bias": 1e-2,
     "adapters": 1e-2,
     "full": 5e-4,
 }
 """Highest learning rate of each method: the fewer parameters move, the farther each (docs/experiments.md)."""
 
-ADAPTER_RATES: Mapping[SubspaceName, float] = {"context": 1.0, "low-rank": 0.3, "bias": 0.6}
-"""Parts of `adapters` to their shares of its learning rate, which give each that of its own method; a parameter belongs
-to the first that holds it, and what is in none (the offsets of adaLN) has the whole rate."""
+RATE_SHARES: Mapping[Method, Mapping[SubspaceName, float]] = {
+    "conditioning+bias": {"context": 1.0, "conditioning": 0.3, "modulation": 1.0, "bias": 0.6},
+    "adapters": {"context": 1.0, "low-rank": 0.3, "bias": 0.6},
+}
+"""Parts of methods that have several, to their shares of the learning rate, which give each that of its own method; a
+parameter belongs to the first part that holds it, and what is in none (the offsets of adaLN) has the whole rate."""
+
 
 _JUDGED = 64  # held-back showers at a time, whatever the batch, so that runs with other settings have the same noise
 
@@ -47,7 +52,9 @@ _JUDGED = 64  # held-back showers at a time, whatever the batch, so that runs wi
 class MethodSettings(Settings):
     """How a generator moves to the shots."""
 
-    method: Method = Field(default="adapters", description="which parameters move; the tokenizer is frozen in all")
+    method: Method = Field(
+        default="conditioning+bias", description="which parameters move; the tokenizer is frozen in all"
+    )
     steps: int = Field(default=20, ge=0, le=10_000_000, description="optimiser steps per generator, at most")
     batch: int = Field(default=32, ge=1, le=65536)
     learning_rate: float | None = Field(default=None, gt=0, description="the highest; by default the method's own")
@@ -187,9 +194,7 @@ def rate_share(name: str, method: Method) -> float:
         >>> rate_share("dit.blocks.0.attention.qkv.up", "adapters"), rate_share("dit.blocks.0.attention.qkv.up", "full")
         (0.3, 1.0)
     """
-    if method != "adapters":
-        return 1.0
-    return next((share for part, share in ADAPTER_RATES.items() if in_subspace(name, part)), 1.0)
+    return next((share for part, share in RATE_SHARES.get(method, {}).items() if in_subspace(name, part)), 1.0)
 
 
 def _open_only(generator: ShowerGenerator, method: Method) -> dict[str, nn.Parameter]:

@@ -48,6 +48,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> StudySettings:
         recipe=str(folder / "recipe.toml"),
         algorithms=(BASELINE, "meta-sgd"),
         methods=("adapters", "bias"),
+        best_method="adapters",
         shots=(0, 20, 80),
         seeds=(1,),
         showers=40,
@@ -151,13 +152,13 @@ def test_wrong_budgets(told: str) -> None:
 def test_the_plan_begins_with_the_algorithms_seed_by_seed_and_the_baseline_first() -> None:
     settings = StudySettings(heldout=("pblar",), shots=(0, 50), seeds=(1, 2), start_seconds=1, algorithm_seconds=1)
     rows = list(planned("pblar", settings))
-    assert rows[0] == Wanted("pblar", BASELINE, "adapters", 0, 1)
+    assert rows[0] == Wanted("pblar", BASELINE, "conditioning+bias", 0, 1)
     first = rows[: 2 * 2 * 7]
     assert [row.seed for row in first] == sorted(row.seed for row in first)
     assert [row.algorithm for row in first[::7]] == [BASELINE] * 4
-    assert {row.method for row in first} == {"adapters"}
+    assert {row.method for row in first} == {"conditioning+bias"}
     assert not {row.algorithm for row in first} & {BOUND, *FROM_SCRATCH}
-    assert len(rows) == len(set(rows)) == 2 * (7 + 7 + 1 + 2 + 5)
+    assert len(rows) == len(set(rows)) == 2 * (7 + 7 + 1 + 2 + 6)
 
 
 def test_wrong_arguments_end_with_one_sentence(

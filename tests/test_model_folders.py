@@ -194,7 +194,7 @@ def test_a_folder_of_before_there_were_methods(adapted: ShowerModel, folder: Pat
     del values["method"]
     (older / "config.json").write_text(json.dumps(values), encoding="utf-8")
     loaded = load_model(older, base=base.path)
-    assert loaded.method == "adapters"
+    assert loaded.method == "conditioning+bias"
     for name in GENERATORS:
         assert tensor_hash(loaded.generator(name).state_dict()) == tensor_hash(adapted.generator(name).state_dict())
 
@@ -202,11 +202,11 @@ def test_a_folder_of_before_there_were_methods(adapted: ShowerModel, folder: Pat
 MISFITS: dict[str, tuple[Callable[[dict[str, torch.Tensor]], object], str]] = {
     "missing": (
         lambda tensors: tensors.pop("dit.embedding"),
-        "no tensor 'dit.embedding', which method 'adapters' moves; adapt again",
+        "no tensor 'dit.embedding', which method 'conditioning+bias' moves; adapt again",
     ),
     "left over": (
         lambda tensors: tensors.update({"dit.read.weight": torch.ones(2, 2)}),
-        "tensor 'dit.read.weight' is none that method 'adapters' moves; adapt again",
+        "tensor 'dit.read.weight' is none that method 'conditioning+bias' moves; adapt again",
     ),
     "shape": (
         lambda tensors: tensors.update({"dit.embedding": torch.ones(3)}),

@@ -92,7 +92,10 @@ def adapt(
     generator: Annotated[str | None, typer.Option("--generator", help="ar, diffusion, both or frozen.")] = None,
     method: Annotated[
         str | None,
-        typer.Option("--method", help="What moves: conditioning, bias, low-rank, modulation, adapters or full."),
+        typer.Option(
+            "--method",
+            help="What moves: conditioning, bias, conditioning+bias, modulation, low-rank, adapters or full.",
+        ),
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Optimiser steps per generator, at most.")] = None,
     config: Config = None,

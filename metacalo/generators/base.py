@@ -94,8 +94,8 @@ class ShowerGenerator(nn.Module, metaclass=ABCMeta):
         return {key: parameter for key, parameter in self.trainable().items() if in_subspace(key, name)}
 
     def adaptable(self) -> dict[str, nn.Parameter]:
-        """What adaptation moves by default: detector embedding, low-rank adapters, biases and modulation offsets."""
-        return self.subspace("adapters")
+        """What adaptation moves by default: the conditioning, biases, and the offsets of adaLN."""
+        return self.subspace("conditioning+bias")
 
 
 def bf16(device: torch.device | str, enabled: bool = True) -> torch.autocast:

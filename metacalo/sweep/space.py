@@ -38,7 +38,7 @@ Value = bool | int | float | str
 class Hyperparameters(Settings):
     """What a trial tries; the defaults are those of `metacalo adapt` and `metacalo generate`."""
 
-    method: Method = "adapters"
+    method: Method = "conditioning+bias"
     rate: float = Field(default=1.0, gt=0, description="highest learning rate in units of the method's own")
     learning_rate: float | None = Field(default=None, gt=0, description="the rate itself, in the place of `rate`")
     steps: int = Field(default=20, ge=1)

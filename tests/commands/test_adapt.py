@@ -67,7 +67,7 @@ def test_metrics(adapted, base):
         assert run["held_back_loss"]["after"] <= run["held_back_loss"]["before"]
         assert (run["held_back_loss"]["after"] < run["held_back_loss"]["before"]) == (run["best_step"] > 0)
         trainable, total = run["parameters"]["trainable"], run["parameters"]["total"]
-        assert run["method"] == "adapters"
+        assert run["method"] == "conditioning+bias"
         assert trainable == sum(tensor.numel() for tensor in adapters(adapted.out, name).values())
         assert 0 < trainable < 0.2 * total
 

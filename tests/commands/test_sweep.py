@@ -14,7 +14,7 @@ from metacalo.sweep import SweepSettings, search, sweep
 
 SPACE = """
 [method]
-choices = ["bias", "modulation", "adapters"]
+choices = ["bias", "modulation", "conditioning+bias"]
 [rate]
 low = 0.3
 high = 3.0
@@ -89,7 +89,7 @@ def test_the_folder_is_a_model_with_the_trials_beside(swept, base, sample, small
     assert len(complete) >= 3
     assert found["best"]["values"]["w1"] == min(trial["values"]["w1"] for trial in complete)
     assert found["default"]["number"] == 0
-    assert found["default"]["params"] | {"method": "adapters", "rate": 1.0} == found["default"]["params"]
+    assert found["default"]["params"] | {"method": "conditioning+bias", "rate": 1.0} == found["default"]["params"]
     assert len({str(trial["params"]) for trial in found["trials"]}) == TRIALS
     adapted = json.loads((swept.out / "config.json").read_text())["adapt"]
     assert adapted["method"] == found["best"]["params"]["method"] == load_model(swept.out, base=base.path).method
