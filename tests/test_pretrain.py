@@ -70,7 +70,7 @@ def base(settings: Callable[..., PretrainSettings], tmp_path_factory: pytest.Tem
 
 
 def test_the_folder_is_complete(base: Base, tasks: Path) -> None:
-    names = {"config.json", "training.json"} | {
+    names = {"config.json", "training.json", "provenance.json"} | {
         f"{stem}.safetensors" for stem in ("tokenizer", "ar", "diffusion", "hyperprior", "seen")
     }
     assert {file.name for file in base.path.iterdir()} == names
