@@ -7,6 +7,7 @@ a bottom must not stop the program or fill its memory.
 from __future__ import annotations
 
 import json
+import re
 import stat
 import tomllib
 from pathlib import Path
@@ -16,6 +17,9 @@ __all__ = ["LARGEST", "DocumentError", "parse_json", "read_json", "read_toml"]
 
 LARGEST: Final = 16 * 2**20
 """Bytes that a document may have."""
+
+_LARGEST_TOML: Final = 2**18
+_MOST_DOTS: Final = 100  # of keys within keys, for which tomllib takes time that grows with the square
 
 
 class DocumentError(ValueError):
@@ -85,6 +89,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         DocumentError: it is no regular file, too large, no UTF-8, no TOML, or nested too deeply.
     """
     text = _text(path)
+    bare = re.sub(r""""[^"\n]*"|'[^'\n]*'""", "", text)
+    if len(text) > _LARGEST_TOML or any(line.count(".") > _MOST_DOTS for line in bare.splitlines()):
+        message = f"it has more than {_LARGEST_TOML:,} letters, or more than {_MOST_DOTS} dots in a line"
+        raise DocumentError(message)
     try:
         return tomllib.loads(text)
     except RecursionError:

@@ -176,15 +176,17 @@ def _predicted(base: Base, detector: Detector, scale: float) -> AnyNormaliser:
     Raises:
         ModelFolderError: the hyperprior does not fit the base's config.
     """
+    described = torch.from_numpy(detector.descriptors())
     try:
-        normaliser: AnyNormaliser = base.hyperprior.predict(torch.from_numpy(detector.descriptors()), scale=scale)
+        normaliser: AnyNormaliser = base.hyperprior.predict(described)
         noise = Latents.noise(1, base.config.grid, torch.Generator().manual_seed(0))
         shower = normaliser.inverse(noise, torch.tensor([1e4]), torch.tensor([math.pi / 2]))
-        if tuple(shower.shape[1:]) == base.config.grid and bool(shower.isfinite().all()):
-            return normaliser
-        reason = f"it makes showers of {tuple(shower.shape[1:])} cells, or no finite ones"
-    except (RuntimeError, ValueError, IndexError, TypeError, KeyError, AssertionError) as error:
+        fits = tuple(shower.shape[1:]) == base.config.grid and bool(shower.isfinite().all())
+        reason = None if fits else f"it makes showers of {tuple(shower.shape[1:])} cells, or no finite ones"
+    except (RuntimeError, ValueError, IndexError, TypeError, KeyError, AssertionError, ArithmeticError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if reason is None:
+        return normaliser if scale == 1 else base.hyperprior.predict(described, scale=scale)
     raise ModelFolderError(
         f"{base.path}/hyperprior.safetensors: does not fit its config.json ({reason}); make the base again"
     )

@@ -63,6 +63,8 @@ def test_json_that_is_refused(tmp_path, text, words):
         (b"a = 1\na = 2", "overwrite"),
         (b"a = " + b"9" * 100_000, "limit"),
         (b"\xc3\x28", "no UTF-8"),
+        (b".".join([b"a"] * 20_000) + b" = 1", "more than 100 dots in a line"),
+        (b"#" * 2**19, "more than 262,144 letters"),
     ],
 )
 def test_toml_that_is_refused(tmp_path, text, words):

@@ -64,7 +64,12 @@ def base(make: Make, tmp_path_factory: pytest.TempPathFactory) -> Base:
 
 
 def test_a_distilled_base_has_one_network_that_knows_steps(base: Base, plain: Base) -> None:
-    names = {"config.json", "training.json", *(f"{s}.safetensors" for s in ("diffusion", "hyperprior", "seen"))}
+    names = {
+        "config.json",
+        "training.json",
+        "provenance.json",
+        *(f"{s}.safetensors" for s in ("diffusion", "hyperprior", "seen")),
+    }
     assert {file.name for file in base.path.iterdir()} == names
     settings = base.config.diffusion
     assert (settings.dit.shortcuts, settings.sampler, settings.steps) == (True, "shortcut", 2)

@@ -40,6 +40,7 @@ def test_folder_has_all_parts(adapted):
     assert parts == {
         "config.json",
         "metrics.json",
+        "provenance.json",
         "profiles.png",
         "normaliser.safetensors",
         "shots.safetensors",
