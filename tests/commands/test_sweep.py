@@ -26,7 +26,7 @@ choices = [16]
 [steps]
 choices = [2]
 """
-SHOTS, TRIALS = 24, 5
+SHOTS, TRIALS = 24, 4
 
 
 @pytest.fixture(scope="session")
