@@ -135,5 +135,5 @@ def _of_model(path: Path, base: Path) -> str:
 
 def _of_showers(path: Path) -> str:
     with open_showers(path) as file:
-        file.load()
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+        showers = file.load()
+    return hashlib.sha256(showers.hashes().tobytes() + showers.theta.tobytes() + showers.phi.tobytes()).hexdigest()

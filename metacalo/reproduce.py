@@ -33,7 +33,7 @@ from metacalo.typing import PathLike
 
 __all__ = ["Compared", "Reproduction", "reproduce", "reproduction_table"]
 
-_VOLATILE: Final = {"seconds", "command", "converted_by", Path(FILE).stem, "version"}
+_VOLATILE: Final = {"seconds", "cost", "command", "converted_by", Path(FILE).stem, "version"}
 """Keys of results that say when, by whom or how fast, and not what."""
 
 

@@ -110,8 +110,8 @@ def score_files(
     beside = Path(out).with_suffix(".json")
     if beside == Path(out):
         raise OutputError(f"{out}: is where the summary goes; give --out the name of an HDF5 file, such as scores.h5")
-    require_free(beside, force)
     with sole_writer(out, force=force), told_if_interrupted(f"{out} was not written; give the same command again"):
+        require_free(beside, force)  # asked before long work
         return _scored(
             model,
             showers,

@@ -85,6 +85,8 @@ def test_threads_hold_nothing() -> None:
 class NoSampler:
     """A source of showers of which none are drawn."""
 
+    showers = 0
+
     def state(self) -> dict[str, Tensor]:
         return {}
 

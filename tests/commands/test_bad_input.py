@@ -307,7 +307,11 @@ CONFIGS = {
         "is none that method 'bias' moves",
     ),
     "larger method": ({"method": "full"}, "adapters-ar.safetensors: no tensor 'prior.", "which method 'full' moves"),
-    "generators": ({"generators": ["difusion"]}, "'generators.0' = 'difusion' is not valid", "did you mean 'diffusion'?"),
+    "generators": (
+        {"generators": ["difusion"]},
+        "'generators.0' = 'difusion' is not valid",
+        "did you mean 'diffusion'?",
+    ),
     "not asked for": ({"generators": ["ar"]}, "unknown generator 'diffusion' (known: ar)"),
     "detector": ({"detector": {}}, "config.json: describes no detector; adapt again"),
 }

@@ -39,7 +39,14 @@ def test_adapt_and_generate(command, sample, base, pblar, tmp_path):
     for words in ("PbLAr: 60 shots, base base-no-pblar", "frozen library", "Geant4", "frozen: library of 60 showers"):
         assert words in ran.out
     assert "before" not in ran.out
-    parts = {"config.json", "metrics.json", "profiles.png", "normaliser.safetensors", "shots.safetensors"}
+    parts = {
+        "config.json",
+        "metrics.json",
+        "provenance.json",
+        "profiles.png",
+        "normaliser.safetensors",
+        "shots.safetensors",
+    }
     assert {path.name for path in out.iterdir()} == {*parts, "frozen.safetensors"}
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     threshold = float(pblar.showers[pblar.showers > 0].min())

@@ -126,15 +126,15 @@ class GeneratorContract:
         assert all(parameters[name] is parameter for name, parameter in model.trainable().items())
         assert not any(parameters[name].requires_grad for name in frozen & set(parameters))
 
-    def test_the_detector_embedding_and_the_adapters_can_be_adapted(self, model: ShowerGenerator) -> None:
+    def test_the_conditioning_and_what_shifts_can_be_adapted(self, model: ShowerGenerator) -> None:
         adaptable = set(model.adaptable())
-        assert {name for name in model.trainable() if name.endswith((".up", ".down", "embedding"))} <= adaptable
+        assert {name for name in model.trainable() if "condition." in name} <= adaptable
         assert sum(name.endswith(".embedding") for name in adaptable) == 1
         small = {name for name in model.trainable() if name.rsplit(".", 1)[-1] in {"bias", "offsets"}}
         assert small
         assert small <= adaptable
-        # matrices of weights stay as they are
-        assert not any(name.endswith("weight") for name in adaptable)
+        # other matrices stay as they are
+        assert not any(name.endswith(("weight", ".up", ".down")) and "condition." not in name for name in adaptable)
 
     def test_less_than_a_tenth_can_be_adapted(self, full_size: ShowerGenerator) -> None:
         adaptable = sum(parameter.numel() for parameter in full_size.adaptable().values())
