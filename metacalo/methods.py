@@ -32,7 +32,7 @@ LEARNING_RATES: Mapping[Method, float] = {
     "bias": 6e-3,
     "low-rank": 3e-3,
     "modulation": 1e-2,
-    "conditioning+bias": 1e-2,
+    "conditioning+bias": 5e-3,
     "adapters": 1e-2,
     "full": 5e-4,
 }
@@ -42,7 +42,7 @@ RATE_SHARES: Mapping[Method, Mapping[SubspaceName, float]] = {
     "conditioning+bias": {"context": 1.0, "conditioning": 0.3, "modulation": 1.0, "bias": 0.6},
     "adapters": {"context": 1.0, "low-rank": 0.3, "bias": 0.6},
 }
-"""Parts of methods that have several, to their shares of the learning rate, which give each that of its own method; a
+"""Parts of methods that have several, to their shares of the learning rate, in the ratios of the parts' own methods; a
 parameter belongs to the first part that holds it, and what is in none (the offsets of adaLN) has the whole rate."""
 
 
