@@ -153,7 +153,7 @@ def test_a_base_carries_the_rates_that_were_learned(make: Make, plain: Base, tmp
     base = Base.load(out)
     assert base.config.learned_rates == ("diffusion",)
     rates = base.rates("diffusion")
-    adaptable = base.generator("diffusion").adaptable()
+    adaptable = base.generator("diffusion").subspace("adapters")
     assert {name: rate.shape for name, rate in rates.items()} == {name: p.shape for name, p in adaptable.items()}
     assert all((rate > 0).all() for rate in rates.values())
     assert any((rate - 0.02).abs().max() > 1e-5 for rate in rates.values())

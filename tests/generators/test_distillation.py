@@ -243,7 +243,7 @@ def test_shortcuts_follow_an_adaptation_that_only_sees_the_velocity(student: Dif
     expected = sampled(adapted, "heun", 16)
     change = distance(sampled(student, "heun", 16), expected)
     assert float(expected.layers.mean()) == pytest.approx(0.8, abs=0.1)
-    assert distance(sampled(adapted, "shortcut", 1), expected) < 0.5 * change
+    assert distance(sampled(adapted, "shortcut", 1), expected) < 0.65 * change
     assert distance(sampled(adapted, "shortcut", 4), expected) < 0.2 * change
     assert distance(sampled(adapted, "shortcut", 2), expected) < distance(sampled(adapted, "heun", 2), expected)
 

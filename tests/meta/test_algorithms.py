@@ -79,9 +79,9 @@ def test_gradients_are_left_on_what_the_outer_loop_moves_and_nothing_moves(model
     algorithm = make(name, model)
     loss, gradients = outer_step(algorithm, small_episodes())
     expected = {
-        "reptile": set(model.adaptable()),
+        "reptile": set(model.subspace("adapters")),
         "cavia": set(model.trainable()) - set(model.subspace("context")),
-        "meta-sgd": set(model.trainable()) | {f"rates/{inner}" for inner in model.adaptable()},
+        "meta-sgd": set(model.trainable()) | {f"rates/{inner}" for inner in model.subspace("adapters")},
     }
     assert gradients.keys() == expected.get(name, set(model.trainable()))
     assert all(torch.isfinite(gradient).all() for gradient in gradients.values())
@@ -112,7 +112,7 @@ def test_the_first_order_gradient_is_that_at_the_adapted_point(model: ShowerGene
     (episode,), start = small_episodes(1), snapshot(model)
     loss, gradients = outer_step(make("fomaml", model), [episode])
     noise = seeded(0)
-    first_steps(model, episode, list(model.adaptable()), 0.05, noise)
+    first_steps(model, episode, list(model.subspace("adapters")), 0.05, noise)
     model.zero_grad(set_to_none=True)
     query = model.loss(episode.query, noise)
     query.backward()
@@ -245,7 +245,7 @@ class TestMetaSGD:
         for name, gradient in expected.items():
             torch.testing.assert_close(gradients[name], gradient, rtol=1e-4, atol=1e-6)
         for name, rate in algorithm.rates().items():
-            torch.testing.assert_close(rate, torch.full_like(model.adaptable()[name], 0.05))
+            torch.testing.assert_close(rate, torch.full_like(model.subspace("adapters")[name], 0.05))
 
     @pytest.mark.usefixtures("double")
     def test_gradients_of_rates_are_those_of_finite_differences(self, engine: Engine) -> None:
@@ -299,12 +299,12 @@ class TestReptile:
     def test_its_gradient_is_the_start_minus_the_end(self, model: ShowerGenerator) -> None:
         episodes, start = small_episodes(), snapshot(model)
         loss, gradients = outer_step(make("reptile", model), episodes)
-        noise, expected, losses = seeded(0), dict.fromkeys(model.adaptable(), 0.0), []
+        noise, expected, losses = seeded(0), dict.fromkeys(model.subspace("adapters"), 0.0), []
         for episode in episodes:
-            first_steps(model, episode, list(model.adaptable()), 0.05, noise)
+            first_steps(model, episode, list(model.subspace("adapters")), 0.05, noise)
             with torch.no_grad():
                 losses.append(float(model.loss(episode.query, noise)))
-            for name, end in model.adaptable().items():
+            for name, end in model.subspace("adapters").items():
                 expected[name] = expected[name] + (start[name] - end.detach()) / 2
             model.load_state_dict(start)
         assert loss == pytest.approx(sum(losses) / 2, rel=1e-5)

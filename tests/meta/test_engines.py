@@ -191,7 +191,8 @@ def in_double(make: Callable[[], tuple[ShowerGenerator, list[Batch]]]) -> tuple[
 def drawn_rates(model: ShowerGenerator) -> dict[str, Tensor]:
     generator = seeded(6)
     return {
-        name: (0.1 * torch.rand(p.shape, generator=generator)).requires_grad_() for name, p in model.adaptable().items()
+        name: (0.1 * torch.rand(p.shape, generator=generator)).requires_grad_()
+        for name, p in model.subspace("adapters").items()
     }
 
 
@@ -204,7 +205,7 @@ def test_engines_agree_with_an_independent_implementation(
     model, (first, second, query) = in_double(make)
     before = tensor_hash(model.state_dict())
     rate = drawn_rates(model) if kind == "learned rates" else 0.05
-    loop = InnerLoop(model.adaptable(), rate, steps=2, second_order=kind != "first order")
+    loop = InnerLoop(model.subspace("adapters"), rate, steps=2, second_order=kind != "first order")
 
     def run(method: Callable[..., MetaGradient], *given: Any) -> MetaGradient:
         noise = seeded(4)
@@ -214,7 +215,7 @@ def test_engines_agree_with_an_independent_implementation(
     found, expected = run(meta_gradient, engine), run(reference)
     torch.testing.assert_close(found.loss, expected.loss, rtol=1e-6, atol=1e-7)
     assert found.parameters.keys() == expected.parameters.keys() == model.trainable().keys()
-    assert set(found.rates) == (set(model.adaptable()) if kind == "learned rates" else set())
+    assert set(found.rates) == (set(model.subspace("adapters")) if kind == "learned rates" else set())
     for ours, theirs in ((found.parameters, expected.parameters), (found.rates, expected.rates)):
         for name, gradient in ours.items():
             torch.testing.assert_close(gradient, theirs[name], rtol=1e-5, atol=1e-6, msg=name)
@@ -243,7 +244,7 @@ def test_how_blocks_are_run_changes_no_meta_gradient(
         stacks = [module for module in model.modules() if isinstance(module, BlockStack)]
         for stack in stacks:
             setattr(stack, attribute, value)
-        loop = InnerLoop(model.train().adaptable(), 0.5, steps=2, second_order=second_order)
+        loop = InnerLoop(model.train().subspace("adapters"), 0.5, steps=2, second_order=second_order)
         gradient = meta_gradient(
             engine,
             model,
