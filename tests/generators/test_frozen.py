@@ -173,7 +173,7 @@ def test_files_of_another_size_are_refused(library: FrozenLibrary) -> None:
     with pytest.raises(KeyError, match="hits"):
         FrozenLibrary.from_tensors({name: tensor for name, tensor in tensors.items() if name != "hits"})
     for name in ("cells", "hits"):
-        with pytest.raises(ValueError, match="assign|do not fit together"):
+        with pytest.raises(ValueError, match=r"assign|do not fit together"):
             FrozenLibrary.from_tensors({**tensors, name: tensors[name][:-7]})
     with pytest.raises(ShowerFileError, match="as many showers as energies and thetas, not 40, 39, 40"):
         FrozenLibrary.from_tensors({**tensors, "energy": tensors["energy"][1:]})
