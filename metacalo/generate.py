@@ -10,14 +10,11 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from metacalo.config import Device, Seed, Settings
+from metacalo.config import Device, Seed
 from metacalo.errors import ConfigError, ShowerFileError
-from metacalo.generators.autoregressive import Autoregressive
-from metacalo.generators.diffusion import Diffusion
-from metacalo.generators.samplers import SamplerName
 from metacalo.model import ShowerModel, load_model, seen_hashes
-from metacalo.models.prior import Sampling
 from metacalo.progress import track
+from metacalo.sampling import SamplingOptions
 from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import open_showers
 from metacalo.showers.writer import ShowerWriter
@@ -31,7 +28,7 @@ class EnergyRangeWarning(UserWarning):
     """Showers were asked for at energies the base was not trained on, or no shot of a library is near."""
 
 
-class GenerateSettings(Settings):
+class GenerateSettings(SamplingOptions):
     """What to generate. Energies in GeV, angles in rad; `low:high` draws from a range."""
 
     generator: Literal["ar", "diffusion", "frozen"] = "diffusion"
@@ -46,11 +43,6 @@ class GenerateSettings(Settings):
     format: Literal["par04", "calochallenge"] = "par04"
     seed: Seed = 1
     batch_size: int = Field(default=100, ge=1)
-    temperature: float = Field(default=1.0, ge=0, description="of the ar prior; 1 = the model itself")
-    top_k: int | None = Field(default=None, ge=1, description="ar: draw among the likeliest indices only")
-    top_p: float = Field(default=1.0, gt=0, le=1, description="ar: draw among the likeliest indices of this share only")
-    steps: int | None = Field(default=None, ge=1, description="diffusion: sampler steps; by default the base's")
-    sampler: SamplerName | None = Field(default=None, description="diffusion: by default the base's")
     device: Device = "cpu"
     autocast: bool = True
 
@@ -113,7 +105,7 @@ def generate(
     settings = settings or GenerateSettings()
     loaded = load_model(model, base=base, detector=detector)
     loaded.require(settings.generator)
-    _set_sampling(loaded, settings)
+    settings.choose(loaded, settings.generator)
     energy, theta, phi = _conditions(settings, base)
     _warn_outside(loaded, settings.generator, energy)
     with (
@@ -146,14 +138,6 @@ def generate(
             writer.append(part)
             bar.advance(len(part))
     return Path(out)
-
-
-def _set_sampling(model: ShowerModel, settings: GenerateSettings) -> None:
-    generator = model.generators.get(settings.generator)
-    if isinstance(generator, Autoregressive):
-        generator.sampling = Sampling(settings.temperature, settings.top_k, settings.top_p)
-    if isinstance(generator, Diffusion):
-        generator.choose(settings.sampler, settings.steps)
 
 
 def _conditions(settings: GenerateSettings, base: str | Path | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -24,7 +24,7 @@ LAYERS = (
     {"meta", "evaluate"},
     {"base"},
     {"model"},
-    {"comparison", "methods"},
+    {"comparison", "methods", "sampling"},
     {"adapt", "generate", "pretrain"},
     {"cli"},
 )

@@ -92,14 +92,16 @@ class Prior(nn.Module):
         for table in (self.energy_tokens, *self.code_tokens):
             nn.init.normal_(table.weight, std=0.3)
 
-    def _start(self, conditions: Conditions) -> Float[Tensor, "n 1 width"]:
+    def start(self, conditions: Conditions) -> Float[Tensor, "n 1 width"]:
+        """The first token, of the condition."""
         embedding = self.embedding.expand(conditions.shape[0], -1)
         return self.condition(torch.cat([conditions, embedding], dim=1))[:, None]  # type: ignore[no-any-return]
 
     def _split(self, codes: Codes) -> tuple[Int[Tensor, "n energy"], Int[Tensor, "n patch depth"]]:
         return codes[:, : self.n_energies], codes[:, self.n_energies :].reshape(-1, self.n_patches, self.depth)
 
-    def _patch_tokens(self, indices: Int[Tensor, "n patch depth"]) -> Tokens:
+    def patch_tokens(self, indices: Int[Tensor, "n patch depth"]) -> Tokens:
+        """The tokens of patches with these code indices."""
         return torch.stack([table(indices[..., slot]) for slot, table in enumerate(self.code_tokens)]).sum(0)
 
     def _position(self, start: int, stop: int) -> Tensor:
@@ -116,8 +118,8 @@ class Prior(nn.Module):
     ) -> tuple[Float[Tensor, "n energy bins"], Float[Tensor, "n patch depth size"]]:
         """Logits of every energy bin and of every code, each given the condition and all that is before it."""
         energies, indices = self._split(codes)
-        before = torch.cat([self.energy_tokens(energies), self._patch_tokens(indices[:, :-1])], dim=1)
-        x: Tokens = torch.cat([self._start(conditions), before], dim=1) + self._position(0, self.n_positions)
+        before = torch.cat([self.energy_tokens(energies), self.patch_tokens(indices[:, :-1])], dim=1)
+        x: Tokens = torch.cat([self.start(conditions), before], dim=1) + self._position(0, self.n_positions)
         x = self.norm(self.blocks(x))
         patches = x[:, self.n_energies :]
         logits = [self._code_logits(patches, indices, slot) for slot in range(self.depth)]
@@ -141,7 +143,7 @@ class Prior(nn.Module):
     ) -> Codes:
         """The sequences that uniform numbers in [0, 1) stand for, one number for each index."""
         sampling = sampling or Sampling()
-        x = self._start(conditions)
+        x = self.start(conditions)
         shape = (len(conditions), self.heads, self.n_positions, x.shape[-1] // self.heads)
         caches = [KeyValueCache(*shape, like=x) for _ in self.blocks]
         drawn: list[Tensor] = []
@@ -158,7 +160,7 @@ class Prior(nn.Module):
                 first = self.n_energies + (position - self.n_energies) * self.depth
                 codes = self.draw_codes(hidden, uniform[:, first : first + self.depth], sampling)
                 drawn.append(codes)
-                x = self._patch_tokens(codes[:, None])
+                x = self.patch_tokens(codes[:, None])
         return torch.cat(drawn, dim=1)
 
     def draw_energy(
