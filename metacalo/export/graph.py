@@ -63,7 +63,8 @@ class ShowerGraph(nn.Module):
 
         Args:
             energy: incident energies in MeV.
-            theta, phi: incident angles in rad.
+            theta: polar angles in rad.
+            phi: azimuths in rad.
             normal: independent standard normal numbers, `n_normal` of them.
             uniform: independent uniform numbers in [0, 1), `n_uniform` of them; not read where that is 0.
         """

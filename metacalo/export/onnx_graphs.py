@@ -37,7 +37,8 @@ def onnx_graph(
     Args:
         module: in evaluation mode.
         example: its inputs, of two showers.
-        inputs, outputs: names.
+        inputs: names of the inputs.
+        outputs: names of the outputs.
         opset: version of ONNX's operators.
         axis: the one of the showers of each input and output; by default the first, -1 = none.
     """

@@ -9,7 +9,7 @@ import onnx
 import onnx_ir
 import onnxruntime
 from onnx import ModelProto
-from onnx_ir.passes import common, Sequential
+from onnx_ir.passes import Sequential, common
 
 __all__ = ["slimmed", "with_seed"]
 

@@ -34,7 +34,7 @@ class _Written(KeyValueCache):
         places = torch.arange(keys.shape[2])
         self.keys, self.values = keys, values
         self.place = (places == position)[:, None]
-        self.seen = places <= position
+        self.seen = (places <= position)[None]
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Stores (n, heads, 1, head_width) and returns all places."""
@@ -44,7 +44,7 @@ class _Written(KeyValueCache):
 
 
 class Start(nn.Module):
-    """The first token and empty buffers: keys and values of all blocks, (2 block, n, head, position, width of a head)."""
+    """The first token, and empty buffers for keys and values of all blocks: (2 block, n, head, position, width)."""
 
     def __init__(self, prior: Prior) -> None:
         super().__init__()

@@ -11,7 +11,6 @@ from pydantic import Field, field_validator
 
 from metacalo import __version__
 from metacalo.checkpoint import atomic_file, require_free, save_json, tensor_hash
-from metacalo.config import Settings
 from metacalo.errors import ConfigError
 from metacalo.export.files import require_onnx, write_onnx, write_torchscript
 from metacalo.export.graph import ShowerGraph
@@ -91,7 +90,7 @@ def export(
     settings.choose(loaded, settings.generator)
     _require_no_noise_between(loaded, settings)
     interface = INTERFACES[settings.interface](ShowerGraph(loaded, settings.generator))
-    told = _told(interface, loaded, settings, command)
+    told = {"model": str(model), "command": command, **_told(interface, loaded, settings)}
     with atomic_file(out, force=force) as temporary:
         _writer(settings)(interface, temporary)
         save_json(sidecar, told)
@@ -125,7 +124,7 @@ def _writer(settings: ExportSettings) -> Callable[[Interface, Path], None]:
     return lambda interface, path: write_onnx(interface, path, opset=settings.opset, seed=settings.seed)
 
 
-def _told(interface: Interface, model: ShowerModel, settings: ExportSettings, command: str) -> dict[str, Any]:
+def _told(interface: Interface, model: ShowerModel, settings: ExportSettings) -> dict[str, Any]:
     """The sidecar."""
     generator, grid, detector = model.generator(settings.generator), model.detector.grid, model.detector
     drawn = (
@@ -159,5 +158,4 @@ def _told(interface: Interface, model: ShowerModel, settings: ExportSettings, co
         "shots": len(model.shots),
         "settings": settings.model_dump(mode="json"),
         "versions": {"metacalo": __version__, "torch": torch.__version__},
-        "command": command,
     }

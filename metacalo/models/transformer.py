@@ -28,7 +28,7 @@ class KeyValueCache:
     """Keys and values of the positions a causal block has seen, in buffers of their final size.
 
     Attributes:
-        seen: which of the keys that `append` returns count, (1, 1, 1, length); None = all of them.
+        seen: which of the keys that `append` returns count, (1, length); None = all of them.
     """
 
     seen: Tensor | None = None
@@ -75,7 +75,7 @@ class Attention(nn.Module):
         slow = q.dtype == torch.bfloat16 and q.requires_grad and x.device.type == "cpu"
         attend = _plain_attention if slow else F.scaled_dot_product_attention
         seen = None if cache is None else cache.seen
-        mixed = attend(q, k, v, attn_mask=seen, is_causal=self.causal and length > 1)
+        mixed = attend(q, k, v, attn_mask=seen, is_causal=bool(self.causal and length > 1))
         return self.out(mixed.transpose(1, 2).reshape(n, length, width))  # type: ignore[no-any-return]
 
 

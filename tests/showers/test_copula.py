@@ -12,11 +12,11 @@ from metacalo.showers.copula import (
     COMPONENT_KNOTS,
     Components,
     Copula,
+    _wave_sizes,
+    _waves,
     fit_components,
     fit_modes,
     fit_structure,
-    _wave_sizes,
-    _waves,
 )
 from metacalo.showers.latents import Latents, structure_size
 from metacalo.showers.marginals import Interval
