@@ -16,19 +16,16 @@ from pydantic import Field, field_validator
 
 import metacalo
 from metacalo.checkpoint import load_json, require_free, tensor_hash
-from metacalo.config import Device, Seed, Settings
+from metacalo.config import Device, Seed
 from metacalo.durable import clear_leftovers, discard
 from metacalo.errors import ConfigError, ShowerFileError
-from metacalo.generators.autoregressive import Autoregressive
-from metacalo.generators.diffusion import Diffusion
-from metacalo.generators.samplers import SamplerName
 from metacalo.interruption import told_if_interrupted
 from metacalo.locking import sole_writer
 from metacalo.model import ShowerModel, load_model, seen_hashes
-from metacalo.models.prior import Sampling
 from metacalo.parts import joined, open_parts, part_file, part_seed, write_part
 from metacalo.progress import Track, track
 from metacalo.provenance import FILE, file_record, provenance, shown_path
+from metacalo.sampling import SamplingOptions
 from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import Showers, open_showers
 from metacalo.showers.writer import ShowerWriter
@@ -42,7 +39,7 @@ class EnergyRangeWarning(UserWarning):
     """Showers were asked for at energies the base was not trained on, or no shot of a library is near."""
 
 
-class GenerateSettings(Settings):
+class GenerateSettings(SamplingOptions):
     """What to generate. Energies in GeV, angles in rad; `low:high` draws from a range."""
 
     generator: Literal["ar", "diffusion", "frozen"] = "diffusion"
@@ -64,13 +61,6 @@ class GenerateSettings(Settings):
         ge=1,
         description="showers that a longer run keeps at a time; one that was killed can go on there",
     )
-    temperature: float = Field(default=1.0, ge=0, description="of the ar prior; 1 = the model itself")
-    top_k: int | None = Field(default=None, ge=1, description="ar: draw among the likeliest indices only")
-    top_p: float = Field(default=1.0, gt=0, le=1, description="ar: draw among the likeliest indices of this share only")
-    steps: int | None = Field(
-        default=None, ge=1, le=100_000, description="diffusion: sampler steps; by default the base's"
-    )
-    sampler: SamplerName | None = Field(default=None, description="diffusion: by default the base's")
     device: Device = "cpu"
     autocast: bool = True
 
@@ -141,7 +131,7 @@ def generate(
     settings = settings or GenerateSettings()
     loaded = load_model(model, base=base, detector=detector)
     loaded.require(settings.generator)
-    _set_sampling(loaded, settings)
+    settings.choose(loaded, settings.generator)
     run = _Run(loaded, settings, *_conditions(settings, base))
     _warn_outside(loaded, settings.generator, run.energy)
     writer = ShowerWriter(
@@ -264,14 +254,6 @@ def _provenance(
     described = None if detector is None else detector.to_record()
     given = {"model": shown_path(path), "base": None if base is None else shown_path(base), "detector": described}
     return provenance("generate", command, settings=told, arguments=given, inputs=inputs, device=settings.device)
-
-
-def _set_sampling(model: ShowerModel, settings: GenerateSettings) -> None:
-    generator = model.generators.get(settings.generator)
-    if isinstance(generator, Autoregressive):
-        generator.sampling = Sampling(settings.temperature, settings.top_k, settings.top_p)
-    if isinstance(generator, Diffusion):
-        generator.choose(settings.sampler, settings.steps)
 
 
 def _conditions(settings: GenerateSettings, base: str | Path | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -39,7 +39,7 @@ LAYERS = (
     {"meta", "evaluate"},
     {"base"},
     {"model"},
-    {"comparison", "methods"},
+    {"comparison", "methods", "sampling"},
     {"adapt", "generate", "pretrain"},
     {"cli", "__main__"},
 )

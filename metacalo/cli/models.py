@@ -1,4 +1,4 @@
-"""Commands that make models and showers: pretrain, adapt, generate."""
+"""Commands that make models and showers: pretrain, adapt, generate, export, and what they cost: benchmark."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from metacalo.cli.options import (
     several,
 )
 
-__all__ = ["adapt", "generate", "pretrain"]
+__all__ = ["adapt", "benchmark", "export", "generate", "pretrain"]
 
 
 @app.command()
@@ -200,3 +200,71 @@ def generate(
     )
     if not quiet:
         say(f"showers written to {written}")
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Option("--model", help="Adapted model, or a base with --detector.")],
+    out: Out = Path("out/model.onnx"),
+    generator: Annotated[str | None, typer.Option("--generator", help="ar or diffusion.")] = None,
+    format: Annotated[str | None, typer.Option("--format", help="onnx or torchscript.")] = None,  # noqa: A002
+    interface: Annotated[
+        str | None, typer.Option("--interface", help="par04 (Geant4's example), or named: with a seed, in MeV.")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option("--temperature", help="ar: of the prior, 1 = itself.")] = None,
+    top_k: Annotated[int | None, typer.Option("--top-k", help="ar: among the likeliest indices only.")] = None,
+    top_p: Annotated[float | None, typer.Option("--top-p", help="ar: among the likeliest of this share only.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="diffusion: sampler steps.")] = None,
+    sampler: Annotated[
+        str | None, typer.Option("--sampler", help="diffusion: heun, euler, ab2, ddim or shortcut.")
+    ] = None,
+    opset: Annotated[int | None, typer.Option("--opset", help="Version of ONNX's operators, 18 to 20.")] = None,
+    base: Annotated[Path | None, typer.Option("--base", help="Where the model's base lies.")] = None,
+    detector: Annotated[str | None, typer.Option("--detector", help="Detector of a base: task, file or toml.")] = None,
+    config: Config = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="par04 in ONNX: the same noise in every session.")] = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a generator into one ONNX or TorchScript file, for simulation programs in C++."""
+    from metacalo.export import ExportSettings
+    from metacalo.export import export as run
+
+    settings = ExportSettings.resolve(
+        config,
+        generator=generator,
+        format=format,
+        interface=interface,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        steps=steps,
+        sampler=sampler,
+        opset=opset,
+        seed=seed,
+    )
+    written = run(
+        model, out, settings, base=base, detector=named_detector(detector), command=command_line(), force=force
+    )
+    if not quiet:
+        say(f"generator written to {written}, told in {written}.json")
+
+
+@app.command()
+def benchmark(
+    model: Annotated[Path, typer.Option("--model", help="Adapted model, or a base with --detector.")],
+    energy: Annotated[float | None, typer.Option("--energy", help="GeV, of all showers.")] = None,
+    showers: Annotated[int | None, typer.Option("--showers", help="Timed one by one, and as many in a batch.")] = None,
+    threads: Annotated[int | None, typer.Option("--threads", help="Threads of each run.")] = None,
+    base: Annotated[Path | None, typer.Option("--base", help="Where the model's base lies.")] = None,
+    detector: Annotated[str | None, typer.Option("--detector", help="Detector of a base: task, file or toml.")] = None,
+    config: Config = None,
+    seed: Seed = None,
+) -> None:
+    """Measure what a shower costs on this machine, beside full simulation."""
+    from metacalo.benchmark import BenchmarkSettings, cost_table
+    from metacalo.benchmark import benchmark as run
+
+    settings = BenchmarkSettings.resolve(config, energy=energy, showers=showers, threads=threads, seed=seed)
+    costs = run(model, settings, base=base, detector=named_detector(detector))
+    show(cost_table(costs, settings))

@@ -49,12 +49,22 @@ class Autoregressive(ShowerGenerator):
 
     def decode(self, codes: Codes, generator: torch.Generator) -> Latents:
         """Normalised showers of sequences; energies are drawn within their bins, the rest from the decoder."""
+        within = torch.rand(len(codes), self.prior.n_energies, generator=generator)
+        noise = Latents.noise(len(codes), self.tokenizer.patching.grid, generator)
+        return self.placed(codes, within.to(codes.device), noise.to(codes.device))
+
+    def placed(self, codes: Codes, within: Float[Tensor, "n energy"], noise: Latents) -> Latents:
+        """Normalised showers of sequences.
+
+        Args:
+            codes: from the prior.
+            within: where in their bins the energies lie, in [0, 1).
+            noise: standard normal, of the decoder's distribution and of the parts that are not coded.
+        """
         n_energies = self.prior.n_energies
-        bins = codes[:, :n_energies]
-        within = torch.rand(bins.shape, generator=generator).to(bins.device)
-        energies = (bins + within) / self.prior.bins * 2 * _RANGE - _RANGE
-        indices = codes[:, n_energies:].reshape(len(codes), -1, self.prior.depth)
-        return replace(self.tokenizer.sample(indices, generator), total=energies[:, 0], layers=energies[:, 1:])
+        energies = (codes[:, :n_energies] + within) / self.prior.bins * 2 * _RANGE - _RANGE
+        indices = codes[:, n_energies:].reshape(-1, self.prior.n_patches, self.prior.depth)
+        return replace(self.tokenizer.place(indices, noise), total=energies[:, 0], layers=energies[:, 1:])
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
         """Mean negative log-likelihood per position, in nats."""

@@ -151,7 +151,7 @@ class Diffusion(ShowerGenerator):
 
         It says something of the parts with a weight only. `step` is as in `denoise`.
         """
-        time = torch.full((len(x),), angle / (math.pi / 2), device=conditions.device)
+        time = torch.full((conditions.shape[0],), angle / (math.pi / 2), device=conditions.device)
         predicted = self.denoise(x, time, conditions, step)
         return x.combine(predicted, lambda a, b: self._velocity(a, b, angle))
 
@@ -178,13 +178,18 @@ class Diffusion(ShowerGenerator):
     @torch.no_grad()
     def sample(self, conditions: Conditions, generator: torch.Generator) -> Latents:
         """See `ShowerGenerator.sample`; `choose` sets the sampler."""
-        n, grid, device = len(conditions), self.dit.patching.grid, conditions.device
-        step = torch.full((n,), 1 / self.steps, device=device) if self.sampler == "shortcut" else None
+        noise = Latents.noise(len(conditions), self.dit.patching.grid, generator).to(conditions.device)
+        return self.carry(noise, conditions, generator)
+
+    @torch.no_grad()
+    def carry(self, noise: Latents, conditions: Conditions, generator: torch.Generator | None = None) -> Latents:
+        """The showers that the sampler makes of standard normal `noise`; `ddpm` draws more of it from `generator`."""
+        grid, device = self.dit.patching.grid, conditions.device
+        step = torch.full((conditions.shape[0],), 1 / self.steps, device=device) if self.sampler == "shortcut" else None
 
         def velocity(flat: Tensor, angle: float) -> Tensor:
             return self.velocity(Latents.from_flat(flat, grid), angle, conditions, step).flat()
 
-        noise = Latents.noise(n, grid, generator).to(device)
         drawn = Latents.from_flat(sample(velocity, noise.flat(), self.sampler, self.steps, generator), grid)
         return replace(noise, **{part: getattr(drawn, part) for part in self.settings.weights.parts})
 

@@ -18,7 +18,9 @@ Denoiser = Callable[[Tensor, float], Tensor]
 """(x, angle) to the estimate of v = cos(a) data - sin(a) noise."""
 
 
-def sample(velocity: Denoiser, noise: Tensor, sampler: SamplerName, steps: int, generator: torch.Generator) -> Tensor:
+def sample(
+    velocity: Denoiser, noise: Tensor, sampler: SamplerName, steps: int, generator: torch.Generator | None
+) -> Tensor:
     """Carries `noise` (n, ...) to a sample in `steps` steps.
 
     ddpm: ancestral sampling with the posterior variance (arXiv:2006.11239), `steps` evaluations.
@@ -48,7 +50,7 @@ def sample(velocity: Denoiser, noise: Tensor, sampler: SamplerName, steps: int, 
     return x
 
 
-def _ancestral(x: Tensor, v: Tensor, angle: float, to: float, generator: torch.Generator) -> Tensor:
+def _ancestral(x: Tensor, v: Tensor, angle: float, to: float, generator: torch.Generator | None) -> Tensor:
     """Draws from q(x_to | x, estimate of the data): DDPM's posterior in angles."""
     data = math.sin(angle) * x + math.cos(angle) * v
     alpha, sigma, alpha_to, sigma_to = math.sin(angle), math.cos(angle), math.sin(to), math.cos(to)

@@ -106,7 +106,7 @@ class DiT(nn.Module):
         return self.patching.part(tokens.float(), latents.map(torch.zeros_like))
 
     def _condition(self, time: Tensor, conditions: Tensor, step: Tensor | None) -> Float[Tensor, "n width"]:
-        embedding = self.embedding.expand(len(time), -1)
+        embedding = self.embedding.expand(time.shape[0], -1)
         first, activation, last = self.condition
         hidden = first(torch.cat([conditions, embedding, time_features(time)], dim=1))
         if step is not None:

@@ -92,14 +92,16 @@ class Prior(nn.Module):
         for table in (self.energy_tokens, *self.code_tokens):
             nn.init.normal_(table.weight, std=0.3)
 
-    def _start(self, conditions: Conditions) -> Float[Tensor, "n 1 width"]:
-        embedding = self.embedding.expand(len(conditions), -1)
+    def start(self, conditions: Conditions) -> Float[Tensor, "n 1 width"]:
+        """The first token, of the condition."""
+        embedding = self.embedding.expand(conditions.shape[0], -1)
         return self.condition(torch.cat([conditions, embedding], dim=1))[:, None]  # type: ignore[no-any-return]
 
     def _split(self, codes: Codes) -> tuple[Int[Tensor, "n energy"], Int[Tensor, "n patch depth"]]:
         return codes[:, : self.n_energies], codes[:, self.n_energies :].reshape(-1, self.n_patches, self.depth)
 
-    def _patch_tokens(self, indices: Int[Tensor, "n patch depth"]) -> Tokens:
+    def patch_tokens(self, indices: Int[Tensor, "n patch depth"]) -> Tokens:
+        """The tokens of patches with these code indices."""
         return torch.stack([table(indices[..., slot]) for slot, table in enumerate(self.code_tokens)]).sum(0)
 
     def _position(self, start: int, stop: int) -> Tensor:
@@ -116,8 +118,8 @@ class Prior(nn.Module):
     ) -> tuple[Float[Tensor, "n energy bins"], Float[Tensor, "n patch depth size"]]:
         """Logits of every energy bin and of every code, each given the condition and all that is before it."""
         energies, indices = self._split(codes)
-        before = torch.cat([self.energy_tokens(energies), self._patch_tokens(indices[:, :-1])], dim=1)
-        x: Tokens = torch.cat([self._start(conditions), before], dim=1) + self._position(0, self.n_positions)
+        before = torch.cat([self.energy_tokens(energies), self.patch_tokens(indices[:, :-1])], dim=1)
+        x: Tokens = torch.cat([self.start(conditions), before], dim=1) + self._position(0, self.n_positions)
         x = self.norm(self.blocks(x))
         patches = x[:, self.n_energies :]
         logits = [self._code_logits(patches, indices, slot) for slot in range(self.depth)]
@@ -132,8 +134,16 @@ class Prior(nn.Module):
     @torch.no_grad()
     def sample(self, conditions: Conditions, generator: torch.Generator, sampling: Sampling | None = None) -> Codes:
         """Sequences (n, length), drawn position by position with a key-value cache."""
+        uniform = torch.rand(self.length, len(conditions), generator=generator).T
+        return self.carry(uniform.to(conditions.device), conditions, sampling)
+
+    @torch.no_grad()
+    def carry(
+        self, uniform: Float[Tensor, "n length"], conditions: Conditions, sampling: Sampling | None = None
+    ) -> Codes:
+        """The sequences that uniform numbers in [0, 1) stand for, one number for each index."""
         sampling = sampling or Sampling()
-        x = self._start(conditions)
+        x = self.start(conditions)
         shape = (len(conditions), self.heads, self.n_positions, x.shape[-1] // self.heads)
         caches = [KeyValueCache(*shape, like=x) for _ in self.blocks]
         drawn: list[Tensor] = []
@@ -143,29 +153,38 @@ class Prior(nn.Module):
                 x = block(x, cache=cache)
             hidden = self.norm(x[:, -1])
             if position < self.n_energies:
-                index = _draw(self.energy_head(hidden).float(), sampling, generator)
+                index = self.draw_energy(hidden, uniform[:, position], sampling)
                 drawn.append(index[:, None])
                 x = self.energy_tokens(index)[:, None]
             else:
-                codes = self._draw_codes(hidden, sampling, generator)
+                first = self.n_energies + (position - self.n_energies) * self.depth
+                codes = self.draw_codes(hidden, uniform[:, first : first + self.depth], sampling)
                 drawn.append(codes)
-                x = self._patch_tokens(codes[:, None])
+                x = self.patch_tokens(codes[:, None])
         return torch.cat(drawn, dim=1)
 
-    def _draw_codes(
-        self, hidden: Float[Tensor, "n width"], sampling: Sampling, generator: torch.Generator
+    def draw_energy(
+        self, hidden: Float[Tensor, "n width"], uniform: Float[Tensor, "n"], sampling: Sampling
+    ) -> Int[Tensor, "n"]:
+        """The bin of an energy, given the hidden state of its position."""
+        return _draw(self.energy_head(hidden).float(), sampling, uniform)
+
+    def draw_codes(
+        self, hidden: Float[Tensor, "n width"], uniform: Float[Tensor, "n depth"], sampling: Sampling
     ) -> Int[Tensor, "n depth"]:
-        codes = torch.zeros(len(hidden), self.depth, dtype=torch.long, device=hidden.device)
+        """The code indices of a patch, given the hidden state of its position."""
+        drawn: list[Tensor] = []
         for slot in range(self.depth):
-            codes[:, slot] = _draw(self._code_logits(hidden, codes, slot).float(), sampling, generator)
-        return codes
+            before = torch.stack(drawn, dim=-1) if drawn else hidden.new_empty(hidden.shape[0], 0, dtype=torch.long)
+            drawn.append(_draw(self._code_logits(hidden, before, slot).float(), sampling, uniform[:, slot]))
+        return torch.stack(drawn, dim=-1)
 
 
 def _log_probability(logits: Float[Tensor, "*n k"], index: Int[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     return -F.cross_entropy(logits.float().flatten(0, -2), index.flatten(), reduction="none").view(index.shape)
 
 
-def _draw(logits: Float[Tensor, "n k"], sampling: Sampling, generator: torch.Generator) -> Int[Tensor, "n"]:
+def _draw(logits: Float[Tensor, "n k"], sampling: Sampling, uniform: Float[Tensor, "n"]) -> Int[Tensor, "n"]:
     logits = logits / max(sampling.temperature, 1e-6)
     if sampling.top_k is not None and sampling.top_k < logits.shape[1]:
         smallest = logits.topk(sampling.top_k, dim=1).values[:, -1:]
@@ -174,10 +193,6 @@ def _draw(logits: Float[Tensor, "n k"], sampling: Sampling, generator: torch.Gen
         ordered, order = logits.sort(dim=1, descending=True)
         before = ordered.softmax(1).cumsum(1) - ordered.softmax(1)
         logits = logits.masked_fill((before >= sampling.top_p).gather(1, order.argsort(1)), -torch.inf)
-    uniform = torch.rand(len(logits), 1, generator=generator).to(logits.device)
     cumulative = logits.softmax(1).cumsum(1)
-    return (
-        torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
-        .squeeze(1)
-        .clamp_max(logits.shape[1] - 1)
-    )
+    wanted = uniform[:, None] * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, wanted, right=True).squeeze(1).clamp_max(logits.shape[1] - 1)

@@ -25,7 +25,13 @@ Modulation = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 class KeyValueCache:
-    """Keys and values of the positions a causal block has seen, in buffers of their final size."""
+    """Keys and values of the positions a causal block has seen, in buffers of their final size.
+
+    Attributes:
+        seen: which of the keys that `append` returns count, (1, length); None = all of them.
+    """
+
+    seen: Tensor | None = None
 
     def __init__(self, n: int, heads: int, length: int, head_width: int, like: Tensor) -> None:
         self.keys = like.new_zeros(n, heads, length, head_width)
@@ -68,7 +74,8 @@ class Attention(nn.Module):
         # the CPU's fused kernel has a backward pass in bf16 that takes 3 times as long as plain products
         slow = q.dtype == torch.bfloat16 and q.requires_grad and x.device.type == "cpu"
         attend = _plain_attention if slow else F.scaled_dot_product_attention
-        mixed = attend(q, k, v, is_causal=self.causal and length > 1)
+        seen = None if cache is None else cache.seen
+        mixed = attend(q, k, v, attn_mask=seen, is_causal=bool(self.causal and length > 1))
         return self.out(mixed.transpose(1, 2).reshape(n, length, width))  # type: ignore[no-any-return]
 
 
@@ -143,9 +150,11 @@ def _compiled_run() -> Callable[[BlockStack, Tokens, Sequence[Modulation] | None
     return torch.compile(_run)
 
 
-def _plain_attention(q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool) -> Tensor:
+def _plain_attention(q: Tensor, k: Tensor, v: Tensor, *, attn_mask: Tensor | None = None, is_causal: bool) -> Tensor:
     """`scaled_dot_product_attention` of (..., t, w) as plain matrix products."""
     scores: Tensor = q * q.shape[-1] ** -0.5 @ k.mT
+    if attn_mask is not None:
+        scores = scores.masked_fill(~attn_mask, -torch.inf)
     if is_causal:
         later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
         scores = scores.masked_fill(later, -torch.inf)

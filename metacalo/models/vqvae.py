@@ -101,7 +101,10 @@ class VQVAE(nn.Module):
 
     def sample(self, indices: Int[Tensor, "n token depth"], generator: torch.Generator) -> Latents:
         """Latents drawn from the decoder's distribution; the parts that are not coded are independent normals."""
+        return self.place(indices, Latents.noise(len(indices), self.patching.grid, generator).to(indices.device))
+
+    def place(self, indices: Int[Tensor, "n token depth"], noise: Latents) -> Latents:
+        """The latents of the decoder's distribution that standard normal `noise` stands for."""
         mean, log_sigma = self.decode(indices)
-        noise = Latents.noise(len(indices), self.patching.grid, generator).to(mean.device)
         # patches in phi that share a ring share its noise too: their mean is as wide as one of them
         return self.patching.part(mean + torch.exp(log_sigma) * self.patching.join(noise), noise)

@@ -226,8 +226,8 @@ def share_out(
     u = (torch.special.ndtr(cells) - tau) / (1 - tau).clamp_min(1e-9)
     mean_hit = log_energy(rings / hits.clamp_min(1)).flatten(1)
     ratio = table.to_value(score_of(u.clamp(0, 1)), mean_hit, _share_site(hits, n_phi).flatten(1))
-    share = torch.where(hit, ratio, torch.full_like(ratio, -torch.inf)).softmax(-1)
-    share = torch.where(count > 0, share, torch.zeros_like(share))
+    share = torch.where(hit, ratio, -torch.inf).softmax(-1)
+    share = torch.where(count > 0, share, 0.0)
     ring = rings.flatten(1)[..., None]
     energy = ring * share
     if spectrum is not None:

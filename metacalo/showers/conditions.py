@@ -11,7 +11,7 @@ from jaxtyping import Float
 from metacalo.errors import ShowerFileError
 from metacalo.typing import Conditions
 
-__all__ = ["TRAINED_ENERGY_MEV", "condition_size", "encode_conditions", "energy_coordinate"]
+__all__ = ["TRAINED_ENERGY_MEV", "condition_columns", "condition_size", "encode_conditions", "energy_coordinate"]
 
 TRAINED_ENERGY_MEV = (1e3, 1e5)
 """Energies of the shipped showers, 1 to 100 GeV: the range that ln(E) is mapped from to [-1, 1]."""
@@ -56,11 +56,20 @@ def encode_conditions(
         )
     if not (np.isfinite(theta).all() and np.isfinite(phi).all()):
         raise ShowerFileError("theta and phi must be finite; correct them (they are in rad in files)")
-    u = energy_coordinate(torch.from_numpy(np.asarray(energy, dtype=np.float64))).numpy()
-    cosine = np.cos(theta)
+    told = (torch.from_numpy(np.asarray(values, dtype=np.float64)) for values in (energy, theta, phi))
+    return condition_columns(*told, torch.from_numpy(np.asarray(descriptors, dtype=np.float64))).float()
+
+
+def condition_columns(
+    energy: Float[torch.Tensor, "n"],
+    theta: Float[torch.Tensor, "n"],
+    phi: Float[torch.Tensor, "n"],
+    descriptors: Float[torch.Tensor, "d"],
+) -> Conditions:
+    """What `encode_conditions` makes, of tensors and in their precision, whatever the values."""
+    u, cosine = energy_coordinate(energy), torch.cos(theta)
     columns = [u]
     for k in range(_HARMONICS):
-        columns += [np.sin(2**k * math.pi / 2 * u), np.cos(2**k * math.pi / 2 * u)]
-    columns += [cosine, cosine**2, np.sin(phi), np.cos(phi)]
-    columns += [np.full(len(u), value) for value in descriptors]
-    return torch.from_numpy(np.stack(columns, axis=1).astype(np.float32))
+        columns += [torch.sin(2**k * math.pi / 2 * u), torch.cos(2**k * math.pi / 2 * u)]
+    columns += [cosine, cosine**2, torch.sin(phi), torch.cos(phi)]
+    return torch.cat([torch.stack(columns, dim=1), descriptors.expand(energy.shape[0], -1)], dim=1)

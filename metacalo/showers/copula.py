@@ -59,14 +59,18 @@ class Components:
     log_variance: Float[Tensor, "K k"]
     scale: Float[Tensor, "d"]
 
-    def colour(self, white: Float[Tensor, "n d"], log_energy: Float[Tensor, "n"]) -> Float[Tensor, "n d"]:
-        """Correlated values of white ones; real or complex."""
-        deviation, rest, width = self._deviations(log_energy)
+    def colour(self, white: Float[Tensor, "n *m d"], log_energy: Float[Tensor, "n"]) -> Float[Tensor, "n *m d"]:
+        """Correlated values of white ones, of which a shower may have several rows."""
+        if not self.vectors.shape[1]:
+            return white * self.scale
+        deviation, rest, width = _beside(white, *self._deviations(log_energy))
         return self._stretch(white, deviation, rest) * width
 
-    def whiten(self, values: Float[Tensor, "n d"], log_energy: Float[Tensor, "n"]) -> Float[Tensor, "n d"]:
+    def whiten(self, values: Float[Tensor, "n *m d"], log_energy: Float[Tensor, "n"]) -> Float[Tensor, "n *m d"]:
         """Inverse of `colour`."""
-        deviation, rest, width = self._deviations(log_energy)
+        if not self.vectors.shape[1]:
+            return values / self.scale
+        deviation, rest, width = _beside(values, *self._deviations(log_energy))
         return self._stretch(values / width, 1 / deviation, 1 / rest)
 
     def settle(
@@ -138,9 +142,12 @@ class Components:
         return torch.sqrt(variance), torch.sqrt(rest), self.scale / torch.sqrt(diagonal)
 
     def _stretch(self, x: Tensor, along: Tensor, across: Tensor) -> Tensor:
-        if x.is_complex():
-            return torch.complex(self._stretch(x.real, along, across), self._stretch(x.imag, along, across))
         return across * x + ((x @ self.vectors) * (along - across)) @ self.vectors.T
+
+
+def _beside(values: Float[Tensor, "n *m d"], *factors: Float[Tensor, "n _"]) -> tuple[Tensor, ...]:
+    """Factors of each shower, to be multiplied with all of its rows of `values`."""
+    return tuple(factor.reshape(-1, *[1] * (values.dim() - 2), factor.shape[1]) for factor in factors)
 
 
 def fit_components(
@@ -208,11 +215,12 @@ class Copula:
     ) -> Latents:
         structure = map_of(self.structure, latents.structure(), log_energy)
         n, n_r, n_phi, n_z = latents.cells.shape
-        spectrum = torch.fft.rfft(latents.cells, dim=2, norm="ortho")
-        modes = list(spectrum.unbind(2))
+        waves, sizes = _waves(n_phi).to(latents.cells), _wave_sizes(n_phi)
+        amplitudes = (waves.T @ latents.cells).permute(0, 2, 1, 3).flatten(2)
+        parts = list(torch.split(amplitudes, sizes, dim=1))
         for mode, components in enumerate(self.modes):
-            modes[mode] = map_of(components, modes[mode].flatten(1), log_energy).reshape(n, n_r, n_z)
-        cells = torch.fft.irfft(torch.stack(modes, dim=2), n=n_phi, dim=2, norm="ortho")
+            parts[mode] = map_of(components, parts[mode], log_energy)
+        cells = waves @ torch.cat(parts, dim=1).reshape(n, n_phi, n_r, n_z).permute(0, 2, 1, 3)
         changed = Latents(latents.total, latents.layers, latents.rings, latents.hits, cells)
         return changed.with_structure(structure)
 
@@ -231,6 +239,21 @@ class Copula:
         n_modes = sum(name.startswith("copula.mode") and name.endswith("vectors") for name in tensors)
         modes = (Components.from_tensors(tensors, f"copula.mode{k}") for k in range(n_modes))
         return cls(Components.from_tensors(tensors, "copula.structure"), tuple(modes))
+
+
+def _wave_sizes(n_phi: int) -> list[int]:
+    """Waves of each Fourier mode 0, 1, ...: cosine and sine, but for the mean and the alternating one."""
+    return [1 if 2 * mode in (0, n_phi) else 2 for mode in range(n_phi // 2 + 1)]
+
+
+def _waves(n_phi: int) -> Float[Tensor, "phi wave"]:
+    """Orthonormal waves on a circle of `n_phi` cells, mode by mode: the real form of the discrete Fourier transform."""
+    angle = 2 * torch.pi * torch.arange(n_phi, dtype=torch.float64) / n_phi
+    columns = []
+    for mode, size in enumerate(_wave_sizes(n_phi)):
+        columns += [torch.cos(mode * angle), torch.sin(mode * angle)][:size]
+    waves = torch.stack(columns, dim=1)
+    return (waves / waves.norm(dim=0)).float()
 
 
 def fit_structure(samples: Sequence[tuple[Float[Tensor, "n d"], Float[Tensor, "n"]]]) -> Components:

@@ -75,7 +75,7 @@ def draw_hits(
     value = table.to_value(latent.flatten(1)[..., None], *_contexts(rings, energy))[..., 0]
     most = (rings * (1 + 1e-5) / threshold).floor().clamp(1, n_phi)
     count = torch.minimum(value.reshape(rings.shape).ceil().clamp_min(1), most)
-    return torch.where(rings > 0, count, torch.zeros_like(count)).long()
+    return torch.where(rings > 0, count, 0.0).long()
 
 
 def fit_hits(

@@ -82,7 +82,7 @@ class Latents:
         n_r, n_phi, n_z = grid
         sizes = [1, n_z, n_r * n_z, n_r * n_z, n_r * n_phi * n_z]
         total, layers, rings, hits, cells = torch.split(flat, sizes, dim=1)
-        n = len(flat)
+        n = flat.shape[0]
         return cls(
             total[:, 0],
             layers,

@@ -118,7 +118,7 @@ class ConditionalMarginals:
     def _rows(
         self, x: Float[Tensor, "n s"], site: Int[Tensor, "n s"] | None, y: Float[Tensor, "n s"] | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """t0, t1 (n, s, 1) and quantiles (n, s, J) at contexts `x` and `y`, with the quantiles forced to ascend."""
+        """t0, t1 (n, s, 1) and ascending quantiles (n, s, J) at contexts `x` and `y`."""
         last = len(self.knots) - 1
         position = (x - self.knots[0]) / (self.knots[1] - self.knots[0])
         if not self.extrapolate:
@@ -139,7 +139,8 @@ class ConditionalMarginals:
             row = torch.lerp(below, above, (height - plane)[..., None])
         t0 = -_reachable(-row[..., :1]).clamp_min(-ATOM_LIMIT)
         t1 = torch.maximum(_reachable(row[..., 1:2]).clamp_min(-ATOM_LIMIT), t0 + 1e-3)
-        return t0, t1, torch.cummax(row[..., 2:], dim=-1).values
+        quantiles = row[..., 2:]  # of ascending rows; beyond them lines may cross
+        return t0, t1, torch.cummax(quantiles, dim=-1).values if self.extrapolate else quantiles
 
     def to_latent(
         self,
@@ -180,8 +181,8 @@ class ConditionalMarginals:
         latent = latent.clamp(-_LATENT_LIMIT, _LATENT_LIMIT)
         score = score_of((torch.special.ndtr(latent) - p0) / (1 - p0 - p1).clamp_min(1e-9))
         value = _value_in(table, score, scores_of_levels().to(latent))
-        value = torch.where(latent <= t0, torch.full_like(value, -torch.inf), value)
-        return torch.where(latent >= t1, torch.full_like(value, torch.inf), value)
+        value = torch.where(latent <= t0, -torch.inf, value)
+        return torch.where(latent >= t1, torch.inf, value)
 
     def relative_variance(self, x: Float[Tensor, "n s"], site: Int[Tensor, "n s"]) -> Float[Tensor, "n s"]:
         """Var(w) / E(w)^2 of w = exp(value) between the atoms, at contexts `x`."""

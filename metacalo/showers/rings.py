@@ -114,8 +114,7 @@ def _break(left: Tensor, odds: Tensor, threshold: float) -> tuple[Tensor, Tensor
 
     Each is a sigmoid of its own: 1 - part would forget what is below 6e-8 of a large layer.
     """
-    all_of_it = torch.full_like(odds, torch.inf).copysign(odds)
-    odds = torch.where(left < 2 * threshold, all_of_it, odds)
+    odds = torch.where(left < 2 * threshold, torch.where(odds < 0, -torch.inf, torch.inf), odds)
     least = torch.where(torch.isfinite(odds), threshold / left.clamp_min(_TINY), 0.0)
     taken, rest = (torch.sigmoid(side).clamp(least, 1 - least) for side in (odds, -odds))
     return left * taken, left * rest

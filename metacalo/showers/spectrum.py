@@ -66,7 +66,7 @@ class Spectrum:
         def excess(log_c: Float[Tensor, "ring"]) -> Float[Tensor, "ring"]:
             return torch.log(shared.sums(undone(log_c)) / shared.total)
 
-        correction = self._image() - _knots(self.offset)
+        correction = self.corrections()
         row = torch.zeros_like(shared.total, dtype=torch.long).index_copy(0, shared.ring, shared.row)
         log_c = _root(excess, correction.amin(1)[row] - _APART, correction.amax(1)[row] + _APART)
         return shared.put(shared.add_up(undone(log_c)), cells)
@@ -88,6 +88,10 @@ class Spectrum:
         knots = _knots(self.offset)
         least = _LEAST_STEP * (knots - knots[0])
         return torch.cummax(knots + self.offset - least, dim=1).values + least
+
+    def corrections(self) -> Float[Tensor, "r K"]:
+        """What is added to ln(E / MeV) at the knots so that energies keep their order; double precision."""
+        return self._image() - _knots(self.offset)
 
     def shrunk_towards(self, prior: Spectrum, strength: float) -> Spectrum:
         """Corrections averaged with `prior`'s, which count as `strength` cells of each ring."""

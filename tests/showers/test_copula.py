@@ -12,6 +12,8 @@ from metacalo.showers.copula import (
     COMPONENT_KNOTS,
     Components,
     Copula,
+    _wave_sizes,
+    _waves,
     fit_components,
     fit_modes,
     fit_structure,
@@ -63,13 +65,21 @@ def steady(one: Components) -> Components:
 def test_whitening_undoes_colouring(d: int, part: float, seed: int) -> None:
     one = components(d, round(part * d), seed)
     x = log_energies(20)
-    real, imaginary = torch.randn(2, 20, d, generator=generator(seed))
-    for white in (real, torch.complex(real, imaginary)):
+    first, second = torch.randn(2, 20, d, generator=generator(seed))
+    rows = torch.stack([first, second], dim=1)
+    for white in (first, rows):
         torch.testing.assert_close(one.whiten(one.colour(white, x), x), white, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(one.colour(one.whiten(white, x), x), white, atol=1e-4, rtol=1e-4)
-    both = one.colour(torch.complex(real, imaginary), x)
-    torch.testing.assert_close(both.real, one.colour(real, x))
-    torch.testing.assert_close(both.imag, one.colour(imaginary, x))
+    torch.testing.assert_close(one.colour(rows, x), torch.stack([one.colour(each, x) for each in (first, second)], 1))
+
+
+@pytest.mark.parametrize("n_phi", [1, 2, 5, 8, 16])
+def test_waves_are_those_of_the_discrete_fourier_transform(n_phi: int) -> None:
+    waves = _waves(n_phi)
+    torch.testing.assert_close(waves.T @ waves, torch.eye(n_phi), atol=1e-6, rtol=0)
+    moduli = torch.fft.rfft(waves, dim=0).abs() > 1e-4
+    modes = [mode for mode, size in enumerate(_wave_sizes(n_phi)) for _ in range(size)]
+    assert torch.equal(moduli, torch.tensor(modes) == torch.arange(n_phi // 2 + 1)[:, None])
 
 
 @pytest.mark.parametrize("knot", [0, 4, 8])

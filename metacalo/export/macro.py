@@ -1,0 +1,102 @@
+"""A macro for Geant4's example Par04 (11.4) that runs an exported generator: the detector, its mesh and the inference.
+
+Commands and their order are those of the example's macros for its diffusion model (github.com/Geant4/geant4,
+examples/extended/parameterisations/Par04).
+"""
+
+from __future__ import annotations
+
+from metacalo.showers.detector import Detector
+from metacalo.showers.stack import Layer
+
+__all__ = ["par04_macro"]
+
+_LIBRARIES = {"onnx": "ONNX", "torchscript": "TORCH"}
+_NIST = {
+    "air": "G4_AIR",
+    "lAr": "G4_lAr",
+    "LKr": "G4_lKr",
+    "LXe": "G4_lXe",
+    "polystyrene": "G4_POLYSTYRENE",
+    "PVT": "G4_PLASTIC_SC_VINYLTOLUENE",
+    "PMMA": "G4_PLEXIGLASS",
+    "PE": "G4_POLYETHYLENE",
+    "PbWO4": "G4_PbWO4",
+    "CsI": "G4_CESIUM_IODIDE",
+    "NaI": "G4_SODIUM_IODIDE",
+    "BaF2": "G4_BARIUM_FLUORIDE",
+    "BGO": "G4_BGO",
+    "quartz": "G4_SILICON_DIOXIDE",
+    "lead glass": "G4_GLASS_LEAD",
+    "brass": "G4_BRASS",
+    "steel": "G4_STAINLESS-STEEL",
+}
+"""Names that Geant4 has for materials which are no elements."""
+
+
+def par04_macro(detector: Detector, model: str, format: str) -> str:  # noqa: A002
+    """The text of the macro.
+
+    Args:
+        detector: what was simulated.
+        model: path of the exported file, as Par04 is to find it.
+        format: `onnx` or `torchscript`.
+    """
+    grid = detector.grid
+    mesh = [
+        f"SizeOfRhoCells {grid.dr_mm:.6g} mm",
+        f"SizeOfZCells {grid.dz_mm:.6g} mm",
+        f"NbOfRhoCells {grid.n_r}",
+        f"NbOfPhiCells {grid.n_phi}",
+        f"NbOfZCells {grid.n_z}",
+    ]
+    lines = [
+        f"# {detector.name} in Geant4's example Par04 (11.4): electrons of 10 GeV, showers by {model}",
+        "/process/had/verbose 0",
+        "/Par04/detector/setDetectorInnerRadius 80 cm",
+        "/Par04/detector/setDetectorLength 2 m",
+        f"/Par04/detector/setNbOfLayers {detector.n_layers}",
+        "# all sheets register energy, as the showers stand for all of it and not for that of active sheets alone",
+        *_absorbers(detector.layers),
+        *(f"/Par04/mesh/set{setting}" for setting in mesh),
+        "/Par04/parallel/setNbOfSlices 320",
+        "/Par04/parallel/setNbOfRows 100",
+        "/run/initialize",
+        "/gun/particle e-",
+        "/gun/energy 10 GeV",
+        "/gun/position 0 0 0",
+        "/gun/direction 0 1 0",
+        f"/Par04/inference/setModelPathName {model}",
+        "# the one hot geometry that follows from this type is not read: the file is of this detector",
+        "/Par04/inference/setModelType CaloDiT-2",
+        *(["/Par04/inference/setProfileFlag 0", "/Par04/inference/setOptimizationFlag 0"] if format == "onnx" else []),
+        *(["/Par04/inference/setCudaFlag 0"] if format == "onnx" else []),
+        f"/Par04/inference/setInferenceLibrary {_LIBRARIES[format]}",
+        *(f"/Par04/inference/set{setting}" for setting in mesh),
+        "/analysis/setFileName showers.root",
+        "/param/ActivateModel defineMesh",
+        "/param/ActivateModel inferenceModel",
+        "/run/beamOn 100",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _absorbers(layers: tuple[Layer, ...]) -> list[str]:
+    """Par04 has two sheets in a period; one alone is halved."""
+    if len(layers) == 1:
+        (layer,) = layers
+        sheets = [(layer, layer.thickness_mm / 2)] * 2
+    else:
+        sheets = [(layer, layer.thickness_mm) for layer in layers]
+    lines = []
+    for number, (layer, thickness) in enumerate(sheets):
+        name = layer.material.name
+        known = _NIST.get(name, f"G4_{name}" if set(layer.material.composition) == {name} else None)
+        command = f"/Par04/detector/setAbsorber {number} {known or name} {thickness:.6g} mm true"
+        if number > 1:
+            lines.append(f"# Par04 knows two sheets in a period; its detector has to be extended for: {command}")
+        elif known is None:
+            lines.append(f"# Geant4 has no material of this name; build it in the detector construction: {command}")
+        else:
+            lines.append(command)
+    return lines

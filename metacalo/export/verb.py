@@ -1,0 +1,161 @@
+"""`metacalo export`: a generator as one file for C++, with what is known of it and a macro for Geant4's Par04."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, field_validator
+
+from metacalo import __version__
+from metacalo.checkpoint import atomic_file, require_free, save_json, tensor_hash
+from metacalo.errors import ConfigError
+from metacalo.export.files import require_onnx, write_onnx, write_torchscript
+from metacalo.export.graph import ShowerGraph
+from metacalo.export.interfaces import INTERFACES, Interface, InterfaceName
+from metacalo.export.macro import par04_macro
+from metacalo.generators.diffusion import Diffusion
+from metacalo.model import ShowerModel, load_model
+from metacalo.sampling import SamplingOptions
+from metacalo.showers.detector import Detector
+from metacalo.typing import PathLike
+
+__all__ = ["ExportSettings", "export"]
+
+OPSETS = (18, 20)
+LARGEST_SEED = 2**24  # single precision holds them all, which is what ONNX keeps seeds in
+
+
+class ExportSettings(SamplingOptions):
+    """What is exported, and how it is asked for showers."""
+
+    generator: Literal["ar", "diffusion", "frozen"] = "diffusion"
+    format: Literal["onnx", "torchscript"] = "onnx"
+    interface: InterfaceName = "par04"
+    opset: int = Field(default=OPSETS[0], description="version of ONNX's operators; 18 runs in ONNX Runtime since 1.14")
+    seed: int | None = Field(
+        default=None, ge=0, lt=LARGEST_SEED, description="par04 in ONNX: the same noise in every session"
+    )
+
+    @field_validator("opset")
+    @classmethod
+    def _is_known(cls, opset: int) -> int:
+        oldest, newest = OPSETS
+        if not oldest <= opset <= newest:
+            age = "old" if opset < oldest else "new"
+            message = f"too {age}: the generators' operators are written in opsets {oldest} to {newest}"
+            raise ValueError(message)
+        return opset
+
+
+def export(
+    model: PathLike,
+    out: PathLike,
+    settings: ExportSettings | None = None,
+    *,
+    base: PathLike | None = None,
+    detector: Detector | None = None,
+    command: str = "",
+    force: bool = False,
+) -> Path:
+    """Writes the whole generator, from energy and angles to cell energies, into one file.
+
+    `<out>.json` beside it tells what it is; `<out>.mac` runs it in Par04, where it has that interface.
+
+    Args:
+        model: folder of an adapted model; or a base, with `detector`.
+        out: file to write.
+        settings: see `ExportSettings`.
+        base: where the model's base lies, if not in `pretrained/`.
+        detector: of a base at zero shots.
+        command: as typed, to be kept.
+        force: replace an existing `out`.
+
+    Raises:
+        ConfigError: the generator or the sampler cannot be exported.
+        DetectorError: the interface has another mesh than the model.
+        MissingExtraError: what writes ONNX files is not installed.
+        OutputError: `out` exists or cannot be written.
+        MetacaloError: see `load_model`.
+    """
+    settings, out = settings or ExportSettings(), Path(out)
+    sidecar, macro = out.with_name(f"{out.name}.json"), out.with_name(f"{out.name}.mac")
+    for path in (out, sidecar, macro):
+        require_free(path, force)
+    _require_exportable(settings)
+    loaded = load_model(model, base=base, detector=detector)
+    loaded.require(settings.generator)
+    settings.choose(loaded, settings.generator)
+    _require_no_noise_between(loaded, settings)
+    interface = INTERFACES[settings.interface](ShowerGraph(loaded, settings.generator))
+    told = {"model": str(model), "command": command, **_told(interface, loaded, settings)}
+    with atomic_file(out, force=force) as temporary:
+        _writer(settings)(interface, temporary)
+        save_json(sidecar, told)
+        if settings.interface == "par04":
+            with atomic_file(macro) as text:
+                text.write_text(par04_macro(loaded.detector, out.name, settings.format), encoding="utf-8")
+    return out
+
+
+def _require_exportable(settings: ExportSettings) -> None:
+    if settings.generator == "frozen":
+        message = "a frozen library is showers, not a network, and is not exported; give ar or diffusion as --generator"
+        raise ConfigError(message)
+    if settings.seed is not None and (settings.interface, settings.format) != ("par04", "onnx"):
+        mend = "give the seed as an input" if settings.interface == "named" else "call torch::manual_seed there"
+        raise ConfigError(f"--seed is kept in ONNX files of the interface par04 alone; leave it out and {mend}")
+    if settings.format == "onnx":
+        require_onnx()
+
+
+def _require_no_noise_between(model: ShowerModel, settings: ExportSettings) -> None:
+    generator = model.generator(settings.generator)
+    if isinstance(generator, Diffusion) and generator.sampler == "ddpm":
+        message = "sampler 'ddpm' draws noise at each of many steps and is not exported; give another --sampler"
+        raise ConfigError(message)
+
+
+def _writer(settings: ExportSettings) -> Callable[[Interface, Path], None]:
+    if settings.format == "torchscript":
+        return write_torchscript
+    return lambda interface, path: write_onnx(interface, path, opset=settings.opset, seed=settings.seed)
+
+
+def _told(interface: Interface, model: ShowerModel, settings: ExportSettings) -> dict[str, Any]:
+    """The sidecar."""
+    generator, grid, detector = model.generator(settings.generator), model.detector.grid, model.detector
+    drawn = (
+        {"sampler": generator.sampler, "steps": generator.steps}
+        if isinstance(generator, Diffusion)
+        else settings.model_dump(include={"temperature", "top_k", "top_p"})
+    )
+    return {
+        "format": settings.format,
+        "interface": {
+            "name": settings.interface,
+            "inputs": {name: interface.told[name] for name in interface.inputs},
+            "output": {interface.output: interface.told[interface.output]},
+        },
+        "mesh": {
+            "n_r": grid.n_r,
+            "n_phi": grid.n_phi,
+            "n_z": grid.n_z,
+            "dr_mm": grid.dr_mm,
+            "dz_mm": grid.dz_mm,
+            "phi": "cell i covers [-pi + 2 pi i / n_phi, -pi + 2 pi (i + 1) / n_phi)",
+        },
+        "detector": detector.to_attributes(),
+        "mean_response": model.normaliser.scale,
+        "threshold_MeV": model.normaliser.threshold,
+        "energy_range_MeV": model.base.config.energy_range_MeV,
+        "generator": settings.generator,
+        "sampling": drawn,
+        "base": {"name": model.base.config.name, "hash": model.base.hash},
+        "model_hash": tensor_hash({**generator.state_dict(), **model.normaliser.tensors()}),
+        "shots": len(model.shots),
+        "settings": settings.model_dump(mode="json"),
+        "versions": {"metacalo": __version__, "torch": torch.__version__},
+    }

@@ -1,0 +1,90 @@
+"""`metacalo export` and `metacalo benchmark` as a user runs them, and each mistake told in one sentence."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from dataclasses import replace
+
+import pytest
+
+from metacalo.model import ShowerModel
+
+onnxruntime = pytest.importorskip("onnxruntime")
+
+
+def test_an_adapted_model_is_one_file_with_what_is_told_of_it(adapted, command, tmp_path):
+    out = tmp_path / "m.onnx"
+    ran = command("export", "--model", adapted.out, "--out", out, "--sampler", "euler", "--steps", 2)
+    assert (ran.code, ran.out, ran.err) == (0, f"generator written to {out}, told in {out}.json\n", "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.onnx", "m.onnx.json", "m.onnx.mac"]
+    told = json.loads((tmp_path / "m.onnx.json").read_text(encoding="utf-8"))
+    assert told["command"].startswith("metacalo export --model")
+    assert (told["sampling"], told["shots"]) == ({"sampler": "euler", "steps": 2}, 60)
+    session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+    (energies,) = session.run(None, {"conditions": [[30.0, 0.0, 1.57, 0, 0, 0, 0, 1]]})
+    assert energies.sum() == pytest.approx(30, rel=0.25)
+
+
+@pytest.fixture
+def refused(command, tmp_path):
+    """Runs an export that must fail, leaves nothing behind, and gives its sentence."""
+
+    def run(*arguments) -> str:
+        before = sorted(tmp_path.rglob("*"))
+        ran = command("export", *arguments, "--out", tmp_path / "m.onnx")
+        assert (ran.code, ran.out) == (2, "")
+        assert re.fullmatch(r"metacalo: [^\n]+\n", ran.err)
+        assert sorted(tmp_path.rglob("*")) == before
+        return ran.err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--interface", "par4"), "did you mean 'par04'?"),
+        (("--format", "onxx"), "did you mean 'onnx'?"),
+        (("--generator", "frozen"), "a frozen library is showers, not a network, and is not exported"),
+        (("--opset", 11), "too old: the generators' operators are written in opsets 18 to 20"),
+        (("--opset", 99), "too new"),
+        (("--sampler", "ddpm", "--steps", 10), "sampler 'ddpm' draws noise at each of many steps and is not exported"),
+        (("--sampler", "shortcut"), "needs a distilled network"),
+        (("--interface", "named", "--seed", 3), "leave it out and give the seed as an input"),
+        (("--format", "torchscript", "--seed", 3), "leave it out and call torch::manual_seed there"),
+    ],
+)
+def test_what_cannot_be_exported_is_told(options, told, adapted, refused):
+    assert told in refused("--model", adapted.out, *options)
+
+
+@pytest.mark.parametrize("name", ["m.onnx", "m.onnx.json", "m.onnx.mac"])
+def test_an_existing_file_is_not_replaced(name, adapted, refused, tmp_path):
+    (tmp_path / name).write_text("mine", encoding="utf-8")
+    assert "exists already; give --force" in refused("--model", adapted.out)
+
+
+def test_another_mesh_than_the_interfaces_is_told(adapted, refused, monkeypatch):
+    detector = adapted.model.detector
+    other = replace(detector, grid=replace(detector.grid, n_r=18, n_phi=50))
+    monkeypatch.setattr("metacalo.export.verb.load_model", lambda *_, **__: replace(adapted.model, detector=other))
+    told = refused("--model", adapted.out)
+    assert "the interface 'par04' is of a mesh of 9 x 16 x 45 cells and the model has 18 x 50 x 45" in told
+
+
+def test_a_missing_library_is_told_with_the_line_that_installs_it(adapted, refused, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert "which is not installed: pip install 'metacalo[onnx]'" in refused("--model", adapted.out)
+
+
+def test_what_a_shower_costs(adapted, command, monkeypatch):
+    assert isinstance(adapted.model, ShowerModel)
+    monkeypatch.setattr("metacalo.benchmark._SECONDS", 0.0)
+    ran = command("benchmark", "--model", adapted.out, "--showers", 2, "--energy", 10)
+    assert (ran.code, ran.err) == (0, "")
+    rows = [line for line in ran.out.splitlines() if "PyTorch" in line or "ONNX Runtime" in line]
+    assert [row.split()[1] for row in rows] == ["ar"] * 4 + ["diffusion"] * 4
+    assert "Geant4, measured once elsewhere" in ran.out
+    assert "220" in ran.out
