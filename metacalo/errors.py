@@ -12,12 +12,14 @@ from difflib import get_close_matches
 __all__ = [
     "BaseMismatchError",
     "ConfigError",
+    "DataSetError",
     "DetectorError",
     "MetacaloError",
     "MissingExtraError",
     "ModelFolderError",
     "OutputError",
     "ShowerFileError",
+    "SimulationError",
     "UnknownNameError",
 ]
 
@@ -52,6 +54,14 @@ class MissingExtraError(MetacaloError):
 
 class OutputError(MetacaloError):
     """A result cannot be written where it was asked for."""
+
+
+class DataSetError(MetacaloError):
+    """Geant4's data are not on this machine, or have nothing on an element; the sentence says where to get them."""
+
+
+class SimulationError(MetacaloError):
+    """Geant4 stopped within a simulation."""
 
 
 class UnknownNameError(MetacaloError):

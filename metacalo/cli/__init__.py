@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 import warnings
 
-from metacalo.cli import models, showers
+from metacalo.cli import models, showers, simulations
 from metacalo.cli.app import app, tell, warn
 from metacalo.errors import MetacaloError
 
-__all__ = ["app", "main", "models", "showers"]
+__all__ = ["app", "main", "models", "showers", "simulations"]
 
 
 def main() -> None:
