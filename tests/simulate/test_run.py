@@ -156,6 +156,13 @@ def test_a_killed_run_goes_on_and_repeats_nothing(whole, detector, tmp_path, mon
     assert not work.exists()
 
 
+def test_verbose_shows_what_geant4_prints(whole, detector, tmp_path, capfd):
+    simulate(detector, tmp_path / "shots.h5", SETTINGS.model_copy(update={"showers": 1}), verbose=True)
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert "Geant4 Collaboration" in printed.err
+
+
 def test_more_showers_begin_with_the_same_ones(whole, detector, tmp_path):
     simulate(detector, tmp_path / "more.h5", SETTINGS.model_copy(update={"showers": 3, "seed": 1}))
     with h5py.File(tmp_path / "more.h5") as few, h5py.File(whole.path) as many:
