@@ -131,7 +131,10 @@ class Pool:
         version = worker.set_up(self.job)
         if version is None:
             told = self._end(worker)
-            raise SimulationError(f"Geant4 stopped before the first shower ({told})")
+            raise SimulationError(
+                f"Geant4 stopped before the first shower ({told}); --verbose shows what it prints, and "
+                f"{self.job.physics} may need data that are not in {self.environment.get('G4LEDATA')}"
+            )
         self._ready(version)
         return worker
 

@@ -153,7 +153,7 @@ def simulate_prepared(
         ):
             spent, energy = 0.0, 0.0
             for deposits in pool.showers(missing, settings.workers or cores()):
-                journal.append(deposits)
+                _keep(journal, deposits)
                 spent, energy = spent + deposits.seconds, energy + deposits.energy / 1e3
                 steps = int(done + energy) - int(done + energy - deposits.energy / 1e3)
                 bar.advance(steps, showers=len(journal), ms_per_GeV=1e3 * spent / energy)
@@ -164,6 +164,15 @@ def simulate_prepared(
             shutil.rmtree(work, ignore_errors=True)
     shutil.rmtree(work, ignore_errors=True)
     return result
+
+
+def _keep(journal: Journal, deposits: Deposits) -> None:
+    try:
+        journal.append(deposits)
+    except OSError as error:
+        raise OutputError(
+            f"{journal.path}: cannot be written ({error.strerror}); free some space and go on with --resume"
+        ) from None
 
 
 def require_geant4(prepared: Prepared) -> dict[str, str]:

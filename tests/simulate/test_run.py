@@ -241,3 +241,19 @@ def _depth(showers) -> np.ndarray:
 def _radius(showers) -> np.ndarray:
     rings = showers.showers.sum(axis=(2, 3))
     return rings @ np.arange(rings.shape[1]) / rings.sum(axis=1)
+
+
+def test_a_full_disk_is_one_sentence_and_what_was_finished_stays(detector, tmp_path, monkeypatch):
+    original, out = Journal.append, tmp_path / "shots.h5"
+
+    def full(journal, deposits):
+        if len(journal) == 3:
+            raise OSError(28, "No space left on device")
+        original(journal, deposits)
+
+    monkeypatch.setattr(Journal, "append", full)
+    with pytest.raises(OutputError, match=r"showers.journal: cannot be written \(No space left on device\); free some"):
+        simulate(detector, out, SETTINGS)
+    journal = Journal(out.with_name("shots.h5.work") / "showers.journal")
+    assert len(journal) == 3
+    journal.close()
