@@ -61,17 +61,19 @@ class Difference(NamedTuple):
 
 
 def maximum(profile: Array, depth_x0: float) -> float:
-    """Depth of the maximum of a mean profile (Z,) in X0, of a parabola through the logarithms around it.
+    """Depth of the maximum of a mean profile (Z,) in X0: of the gamma distribution fitted to its core.
+
+    Longo and Sestili: dE/dt ~ t^a exp(-b t), whose logarithm is linear in ln t and t, with its maximum at a / b.
 
     Args:
         profile: mean energy of the layers.
         depth_x0: depth of a layer in X0.
     """
-    smooth = np.convolve(profile, (0.25, 0.5, 0.25), mode="same")
-    peak = int(np.clip(np.argmax(smooth), 3, len(profile) - 4))
-    layers = np.arange(peak - 3, peak + 4)
-    a, b, _ = np.polyfit(layers + 0.5, np.log(smooth[layers]), 2)
-    return float(-b / (2 * a) * depth_x0)
+    core = profile > 0.2 * profile.max()
+    t, energy = (np.arange(len(profile)) + 0.5)[core] * depth_x0, profile[core]
+    columns = np.stack([np.ones_like(t), np.log(t), -t], axis=1)
+    (_, a, b), *_ = np.linalg.lstsq(columns * energy[:, None], np.log(energy) * energy, rcond=None)
+    return float(a / b)
 
 
 def trend(energy: Array, theta: Array) -> Array:

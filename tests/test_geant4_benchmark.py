@@ -14,7 +14,7 @@ from tests.geant4 import needs_geant4
 def test_the_maximum_of_a_gamma_profile(alpha, beta):
     depth = 0.8
     t = (np.arange(45) + 0.5) * depth
-    assert maximum(t ** (alpha - 1) * np.exp(-beta * t), depth) == pytest.approx((alpha - 1) / beta, abs=0.15)
+    assert maximum(t ** (alpha - 1) * np.exp(-beta * t), depth) == pytest.approx((alpha - 1) / beta, abs=1e-6)
 
 
 def test_halves_of_one_file_agree_and_a_changed_one_does_not():
