@@ -125,6 +125,10 @@ class DetectorSettings(Settings):
         for kind, table, source in _tables(cls, values, str(path)):
             if unknown := [key for key in table if key not in kind.model_fields]:
                 raise DetectorError(f"{source}: unknown key '{unknown[0]}'{near_match(unknown[0], kind.model_fields)}")
+        if not values.get("layers"):
+            raise DetectorError(
+                f"{path}: the stack is empty; give a [[layers]] with material and thickness_mm for each"
+            )
         try:
             return cls.build(values, str(path))
         except ConfigError as error:

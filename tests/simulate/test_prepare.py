@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from metacalo.errors import ConfigError, DetectorError
@@ -31,6 +33,12 @@ def test_shipped_tasks_are_described_as_before_and_can_be_simulated():
     assert made.detector == Detector.from_toml(data_folder("tasks") / "pblar" / "detector.toml")
     assert (made.job.inner_radius_mm, made.job.particle, made.job.production_cut_mm) == (800, "e-", 0.7)
     assert made.job.substances["Pb"].nist == "G4_Pb"
+
+
+def test_the_example_of_the_documentation():
+    made = prepare(Path(__file__).parents[2] / "docs" / "examples" / "tungsten-scintillator.toml")
+    assert (made.detector.absorber, made.detector.active) == ("W", "polystyrene")
+    assert made.job.inner_radius_mm == 1500
 
 
 def test_a_stack_of_many_sheets_with_gaps_plates_and_a_material_of_its_own(tmp_path):
@@ -95,9 +103,14 @@ def test_a_wrong_description_is_one_sentence_that_names_file_and_key(tmp_path, c
 
 
 def test_an_empty_stack(tmp_path):
-    path = described(tmp_path, 'name = "nothing"\nlayers = []\n')
-    with pytest.raises(DetectorError, match="'layers'"):
-        prepare(path)
+    for text in ('name = "nothing"\nlayers = []\n', 'name = "nothing"\n'):
+        with pytest.raises(DetectorError, match=r"the stack is empty; give a \[\[layers\]\] with material"):
+            prepare(described(tmp_path, text))
+
+
+def test_a_missing_key(tmp_path):
+    with pytest.raises(DetectorError, match=r"'name' is missing; give it$"):
+        prepare(described(tmp_path, SMALL.replace('name = "small"', "")))
 
 
 def test_settings_of_the_command_win(tmp_path):
