@@ -115,6 +115,8 @@ def _one_sentence(cls: type[BaseModel], error: ValidationError) -> str:
         near = get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.4)
         hint = f"; did you mean '{near[0]}'?" if near else f" (known: {', '.join(sorted(known))})"
         return f"unknown key '{where}'{hint}"
+    if first["type"] == "missing":
+        return f"'{where}' is missing; give it"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "literal_error":
         message += _near_literal(str(first["input"]), str(first["ctx"]["expected"]))

@@ -15,6 +15,7 @@ from typing import Final, Self
 __all__ = [
     "BaseMismatchError",
     "ConfigError",
+    "DataSetError",
     "DetectorError",
     "MetacaloError",
     "MissingExtraError",
@@ -22,6 +23,7 @@ __all__ = [
     "OutputError",
     "RankError",
     "ShowerFileError",
+    "SimulationError",
     "UnknownNameError",
 ]
 
@@ -83,6 +85,14 @@ class RankError(MetacaloError):
     def __init__(self, message: str, *, told: bool = False) -> None:
         super().__init__(message)
         self.told = told
+
+
+class DataSetError(MetacaloError):
+    """Geant4's data are not on this machine, or have nothing on an element; the sentence says where to get them."""
+
+
+class SimulationError(MetacaloError):
+    """Geant4 stopped within a simulation."""
 
 
 class UnknownNameError(MetacaloError):

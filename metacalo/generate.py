@@ -28,6 +28,7 @@ from metacalo.provenance import FILE, file_record, provenance, shown_path
 from metacalo.sampling import SamplingOptions
 from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import Showers, open_showers
+from metacalo.showers.ranges import parse_range
 from metacalo.showers.writer import ShowerWriter
 
 _HIGHEST_GEV = 1e6  # far beyond any use of an electromagnetic shower
@@ -69,22 +70,6 @@ class GenerateSettings(SamplingOptions):
     def _is_range(cls, text: str) -> str:
         parse_range(text)
         return text
-
-
-def parse_range(text: str) -> tuple[float, float]:
-    """`'10'` to (10, 10) and `'1:100'` to (1, 100).
-
-    Raises:
-        ValueError: not one or two finite numbers, or in the wrong order.
-    """
-    try:
-        numbers = [float(part) for part in text.split(":")]
-    except ValueError:
-        numbers = []
-    if len(numbers) not in {1, 2} or not all(map(math.isfinite, numbers)) or numbers[0] > numbers[-1]:
-        message = f"'{text}' is neither a number nor a range such as 1:100"
-        raise ValueError(message)
-    return numbers[0], numbers[-1]
 
 
 def unseen_rows(path: str | Path, model: str | Path, *, base: str | Path | None = None) -> np.ndarray:

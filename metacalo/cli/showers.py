@@ -204,12 +204,21 @@ def score(
 
 @app.command()
 def tasks(
-    name: Annotated[str | None, typer.Argument(help="Task to show; all are listed without.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Task to show; all are listed without. 'new' writes a description to fill in.")
+    ] = None,
+    file: Annotated[Path, typer.Argument(help="What 'new' writes.")] = Path("detector.toml"),
     folder: Annotated[list[Path] | None, typer.Option("--folder", help="Folder of tasks of your own.")] = None,
+    force: Force = False,
 ) -> None:
-    """List the tasks, or show one."""
+    """List the tasks, show one, or begin a new one: metacalo tasks new my.toml."""
     from metacalo.showers.tasks import data_folder, discover_tasks, resolve_task
+    from metacalo.showers.template import write_template
 
+    if name == "new":
+        written = write_template(file, force=force)
+        say(f"{written} describes a detector; change it, then metacalo simulate --detector {written}")
+        return
     folders = [data_folder("tasks"), *(folder or [])]
     if name is not None:
         task = resolve_task(name, *folders)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from functools import cached_property
 
 from metacalo.errors import DetectorError
@@ -144,6 +144,9 @@ _ALL = (
         name="PVT", kind="polystyrene"),
     _of("C5H8O2", 1.19, "acrylic", "plexiglass", "lucite", name="PMMA"),
     _of("C2H4", 0.94, "polyethylene", name="PE"),
+    _of("C22H10N2O5", 1.42, "polyimide", name="Kapton"),
+    _of("C10H8O4", 1.40, "polyester", name="Mylar"),
+    _of("H2O", 1.00, name="water"),
     _of("PbWO4", 8.300, "PWO", "lead tungstate"),
     _of("CsI", 4.510, "cesium iodide", "caesium iodide"),
     _of("NaI", 3.667, "sodium iodide"),
@@ -191,8 +194,14 @@ def find_material(name: str) -> Material:
     try:
         return _BY_KEY[_key(name)]
     except KeyError:
-        names = {alias: None for material in _ALL for alias in (material.name, *material.aliases)}
-        near = get_close_matches(_key(name), _BY_KEY, n=1, cutoff=0.5)
-        spelt = next((alias for alias in names if near and _key(alias) == near[0]), None)
-        hint = f"; did you mean '{spelt}'?" if spelt else f" (known: {', '.join(MATERIALS)})"
+        near = _near_names(_key(name))
+        hint = f"; did you mean {' or '.join(near)}?" if near else f" (known: {', '.join(MATERIALS)})"
         raise DetectorError(f"unknown material '{name}'{hint}") from None
+
+
+def _near_names(key: str) -> list[str]:
+    """In quotes, the names that are nearest to `key`: several where they are equally near."""
+    found = get_close_matches(key, _BY_KEY, n=3, cutoff=0.5)
+    alike = [SequenceMatcher(None, other, key).ratio() for other in found]
+    spelt = {_key(alias): alias for material in _ALL for alias in (*material.aliases[::-1], material.name)}
+    return [f"'{spelt[other]}'" for other, ratio in zip(found, alike, strict=True) if ratio > alike[0] - 0.05]

@@ -17,6 +17,7 @@ from metacalo.documents import DocumentError, parse_json, read_toml
 from metacalo.errors import ConfigError, DetectorError
 from metacalo.showers.grid import Grid
 from metacalo.showers.materials import Material, find_material, near_match
+from metacalo.showers.setup import BeamSettings, GeometrySettings, PhysicsSettings, PlateSettings
 
 __all__ = ["DetectorSettings", "Layer", "layers_from_attributes", "layers_to_attributes", "parse_layers"]
 
@@ -101,7 +102,7 @@ class GridSettings(Settings):
 
 
 class DetectorSettings(Settings):
-    """A detector.toml file; see `Detector.from_toml` for an example."""
+    """A detector.toml file; see `Detector.from_toml`. What only a simulation asks for has tables of its own."""
 
     name: str = Field(min_length=1)
     n_layers: int | None = Field(default=None, ge=1)
@@ -109,6 +110,9 @@ class DetectorSettings(Settings):
     grid: GridSettings = GridSettings()
     layers: tuple[LayerSettings, ...] = Field(min_length=1)
     materials: dict[str, MaterialSettings] = Field(default_factory=dict)
+    geometry: GeometrySettings = GeometrySettings()
+    beam: BeamSettings = BeamSettings()
+    physics: PhysicsSettings = PhysicsSettings()
 
     @classmethod
     def read(cls, path: Path) -> DetectorSettings:
@@ -126,6 +130,10 @@ class DetectorSettings(Settings):
         for kind, table, source in _tables(cls, values, str(path)):
             if unknown := [key for key in table if key not in kind.model_fields]:
                 raise DetectorError(f"{source}: unknown key '{unknown[0]}'{near_match(unknown[0], kind.model_fields)}")
+        if not values.get("layers"):
+            raise DetectorError(
+                f"{path}: the stack is empty; give a [[layers]] with material and thickness_mm for each"
+            )
         try:
             return cls.build(values, str(path))
         except ConfigError as error:
@@ -133,14 +141,15 @@ class DetectorSettings(Settings):
 
     def stack(self) -> tuple[Layer, ...]:
         """The layers of one period."""
-        own = {
-            name: Material(name, material.composition, material.density_g_cm3)
-            for name, material in self.materials.items()
-        }
-        return tuple(
-            Layer(own.get(layer.material) or find_material(layer.material), layer.thickness_mm, layer.active)
-            for layer in self.layers
-        )
+        return tuple(Layer(self._find(layer.material), layer.thickness_mm, layer.active) for layer in self.layers)
+
+    def front(self) -> tuple[Layer, ...]:
+        """The plates before the first layer."""
+        return tuple(Layer(self._find(plate.material), plate.thickness_mm) for plate in self.geometry.front)
+
+    def _find(self, name: str) -> Material:
+        own = self.materials.get(name)
+        return Material(name, own.composition, own.density_g_cm3) if own else find_material(name)
 
 
 def _tables(
@@ -150,6 +159,14 @@ def _tables(
     yield top, values, source
     layers, materials = values.get("layers"), values.get("materials")
     nested: list[tuple[type[Settings], Any, str]] = [(GridSettings, values.get("grid"), f"{source} [grid]")]
+    nested += [
+        (kind, values.get(table), f"{source} [{table}]")
+        for table, kind in (("geometry", GeometrySettings), ("beam", BeamSettings), ("physics", PhysicsSettings))
+    ]
+    if isinstance(geometry := values.get("geometry"), dict) and isinstance(geometry.get("front"), list):
+        nested += [
+            (PlateSettings, plate, f"{source} plate {number}") for number, plate in enumerate(geometry["front"], 1)
+        ]
     if isinstance(layers, list):
         nested += [(LayerSettings, layer, f"{source} layer {number}") for number, layer in enumerate(layers, 1)]
     if isinstance(materials, dict):
