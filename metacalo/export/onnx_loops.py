@@ -9,7 +9,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 from torch import Tensor, nn
 
 from metacalo.export.onnx_graphs import DOMAIN, onnx_graph
-from metacalo.export.sequence import EnergyStep, PatchStep, SequenceSampler, Start
+from metacalo.export.sequence import EnergyStep, PatchStep, SequenceSampler, Start, example_conditions
 
 __all__ = ["MarkedSequence", "with_loops"]
 
@@ -43,7 +43,8 @@ class MarkedSequence(nn.Module):
 def with_loops(model: ModelProto, sampler: SequenceSampler, *, opset: int) -> ModelProto:
     """A model with the prior's loops in the place of the node that `MarkedSequence` left."""
     (mark,) = (node for node in model.graph.node if node.domain == DOMAIN)
-    nodes, constants = _sequence(sampler, *mark.input, mark.output[0], opset=opset)
+    uniform, conditions = mark.input
+    nodes, constants = _sequence(sampler, uniform, conditions, mark.output[0], opset=opset)
     place = list(model.graph.node).index(mark)
     kept = [*model.graph.node[:place], *nodes, *model.graph.node[place + 1 :]]
     del model.graph.node[:]
@@ -57,7 +58,7 @@ def _sequence(
 ) -> tuple[list[NodeProto], list[TensorProto]]:
     """Nodes that make `codes`, and their constants."""
     prior = sampler.prior
-    example = torch.rand(2, prior.condition[0].in_features - len(prior.embedding))
+    example = example_conditions(prior)
     start = Start(prior)
     x, buffers = start(example)
     given = (torch.tensor([1]), x, buffers, torch.rand(2, prior.length))

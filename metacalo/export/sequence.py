@@ -12,7 +12,7 @@ from metacalo.models.prior import Prior, Sampling
 from metacalo.models.transformer import KeyValueCache
 from metacalo.typing import Codes, Conditions
 
-__all__ = ["EnergyStep", "PatchStep", "SequenceSampler", "Start", "scripted"]
+__all__ = ["EnergyStep", "PatchStep", "SequenceSampler", "Start", "example_conditions", "scripted"]
 
 
 class SequenceSampler(nn.Module):
@@ -124,11 +124,19 @@ class _Loops(nn.Module):
         return torch.cat(drawn, dim=1)
 
 
+def example_conditions(prior: Prior) -> Conditions:
+    """Two condition vectors of the size that the prior reads, for tracing."""
+    first = prior.condition[0]
+    assert isinstance(first, nn.Linear)
+    return torch.rand(2, first.in_features - len(prior.embedding))
+
+
 def scripted(sampler: SequenceSampler, trace: Callable[[nn.Module, tuple[Tensor, ...]], nn.Module]) -> nn.Module:
     """The same function in TorchScript, of steps that `trace` records once each."""
     prior = sampler.prior
-    conditions, number = torch.rand(2, prior.condition[0].in_features - len(prior.embedding)), torch.tensor([1])
+    conditions, number = example_conditions(prior), torch.tensor([1])
     start = Start(prior)
     given = (number, *start(conditions), torch.rand(2, prior.length))
-    steps = [trace(step(prior, sampler.sampling), given) for step in (EnergyStep, PatchStep)]
-    return torch.jit.script(_Loops(trace(start, (conditions,)), *steps, prior))
+    energy, patch = (trace(step(prior, sampler.sampling), given) for step in (EnergyStep, PatchStep))
+    made: nn.Module = torch.jit.script(_Loops(trace(start, (conditions,)), energy, patch, prior))
+    return made
