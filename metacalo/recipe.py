@@ -10,6 +10,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from metacalo.base import PlainName
 from metacalo.config import Device, Seed, Settings
 from metacalo.errors import ConfigError, UnknownNameError
 from metacalo.generators.diffusion import DiffusionSettings
@@ -93,7 +94,7 @@ class DistilSettings(StageSettings):
 class PretrainSettings(Settings):
     """Everything that decides what a base becomes."""
 
-    name: str = "base"
+    name: PlainName = "base"
     tasks: tuple[str, ...] = Field(default=(), description="folders of tasks; by default those that ship")
     holdout: tuple[str, ...] = Field(default=(), description="tasks left out, with all of the same materials")
     initial: str | None = Field(

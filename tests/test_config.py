@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from metacalo.config import Settings
 from metacalo.errors import ConfigError, MetacaloError, UnknownNameError
+from metacalo.recipe import PretrainSettings
 
 
 class Inner(Settings):
@@ -144,3 +145,16 @@ def test_a_file_is_laid_over_given_values_table_by_table(tmp_path: Path) -> None
     assert onto["inner"] == {"depth": 4, "flavour": "spicy"}
     with pytest.raises(ConfigError, match=r"mine\.toml: unknown key 'inner.dept'; did you mean 'depth'\?"):
         Outer.from_toml(path, onto={"inner": {"dept": 4}})
+
+
+def test_letters_that_no_text_has_are_told() -> None:
+    class Named(Settings):
+        name: str = "x"
+
+    with pytest.raises(ConfigError, match="holds letters that are none"):
+        Named.build({"name": "a\udcff"})
+
+
+def test_a_base_has_a_name_that_its_config_can_hold() -> None:
+    with pytest.raises(ConfigError, match=r"'name' = .* is not valid: String should have at most 200 characters"):
+        PretrainSettings.build({"name": 300 * "x"})
