@@ -149,7 +149,7 @@ def test_a_file_is_laid_over_given_values_table_by_table(tmp_path: Path) -> None
 
 def test_letters_that_no_text_has_are_told() -> None:
     class Named(Settings):
-        name: str = "x"
+        name: Literal["x"] = "x"
 
     with pytest.raises(ConfigError, match="holds letters that are none"):
         Named.build({"name": "a\udcff"})
