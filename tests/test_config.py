@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from metacalo.config import Settings
 from metacalo.errors import ConfigError, MetacaloError, UnknownNameError
+from metacalo.generate import GenerateSettings
 from metacalo.recipe import PretrainSettings
 
 
@@ -148,11 +149,8 @@ def test_a_file_is_laid_over_given_values_table_by_table(tmp_path: Path) -> None
 
 
 def test_letters_that_no_text_has_are_told() -> None:
-    class Named(Settings):
-        name: Literal["x"] = "x"
-
     with pytest.raises(ConfigError, match="holds letters that are none"):
-        Named.build({"name": "a\udcff"})
+        GenerateSettings.build({"energy": "a\udcff"})
 
 
 def test_a_base_has_a_name_that_its_config_can_hold() -> None:
