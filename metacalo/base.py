@@ -68,7 +68,7 @@ class BaseConfig(Settings):
     tokenizer: VQVAESettings
     prior: PriorSettings
     diffusion: DiffusionSettings
-    generators: tuple[GeneratorName, ...]
+    generators: tuple[GeneratorName, ...] = Field(max_length=2)
     learned_rates: tuple[GeneratorName, ...] = Field(
         default=(), description="generators that come with step sizes for their adaptation"
     )

@@ -122,7 +122,12 @@ def _one_sentence(cls: type[BaseModel], error: ValidationError) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "literal_error":
         message += _near_literal(str(first["input"]), str(first["ctx"]["expected"]))
-    return f"'{where}' = {first['input']!r} is not valid: {message}" if where else message
+    return f"'{where}' = {_short(first['input'])} is not valid: {message}" if where else message
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def _near_literal(value: str, expected: str) -> str:

@@ -52,8 +52,8 @@ class AdaptedConfig(Settings):
     base_hash: str = Field(description="SHA-256 over the base's weights")
     detector: dict[str, Any] = Field(description="attributes from which the detector is made again")
     grid: tuple[Cells, Cells, Cells]
-    generators: tuple[GeneratorName, ...]
-    libraries: tuple[Annotated[str, Field(pattern="^frozen$")], ...] = ()
+    generators: tuple[GeneratorName, ...] = Field(max_length=2)
+    libraries: tuple[Annotated[str, Field(pattern="^frozen$")], ...] = Field(default=(), max_length=1)
     method: SubspaceName = Field(default="adapters", description="what moved; older folders do not tell")
     adapt: dict[str, Any] = Field(description="resolved settings of the run")
     command: str

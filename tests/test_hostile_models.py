@@ -148,3 +148,13 @@ def test_nothing_that_can_run_code_is_ever_read():
                 if called.endswith(("np.load", "numpy.load")):
                     told = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
                     assert told.get("allow_pickle") == "False", path
+
+
+def test_a_model_with_a_thousand_generators_is_refused(adapted: Path, tmp_path: Path) -> None:
+    folder = copy_of(adapted, tmp_path / "model")
+    change(folder / "config.json", generators=1000 * ["ar", "diffusion"])
+    with pytest.raises(
+        MetacaloError, match="'generators' = .* is not valid: Tuple should have at most 2 items"
+    ) as told:
+        load_model(folder)
+    assert len(str(told.value)) < 500
