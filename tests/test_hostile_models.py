@@ -154,7 +154,7 @@ def test_a_model_with_a_thousand_generators_is_refused(adapted: Path, tmp_path: 
     folder = copy_of(adapted, tmp_path / "model")
     change(folder / "config.json", generators=1000 * ["ar", "diffusion"])
     with pytest.raises(
-        MetacaloError, match="'generators' = .* is not valid: Tuple should have at most 2 items"
+        MetacaloError, match=r"'generators' = .* is not valid: Tuple should have at most 2 items"
     ) as told:
         load_model(folder)
     assert len(str(told.value)) < 500
