@@ -143,11 +143,11 @@ def agreement(file: Exported, n: int, seed: int = 1) -> dict[str, Any]:
     }
 
 
-def same_noise(file: Exported, n: int = SAME_NOISE) -> dict[str, float] | None:
+def same_noise(file: Exported) -> dict[str, float] | None:
     """Differences from PyTorch shower by shower, in parts of their energies; None without seeds."""
     if not file.named:
         return None
-    graph = ShowerGraph(file.model, file.generator)
+    n, graph = SAME_NOISE, ShowerGraph(file.model, file.generator)
     energy, theta = torch.logspace(3, 5, n), torch.linspace(1.0, torch.pi / 2, n)
     seed = torch.arange(n)
     with torch.no_grad():

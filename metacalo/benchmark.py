@@ -123,7 +123,7 @@ def _fastest(run: Callable[[int], None], batch: int, showers: int) -> float:
     run(batch)
     times: list[float] = []
     began = time.perf_counter()
-    while len(times) < max(3, showers // batch) and time.perf_counter() - began < _SECONDS:
+    while not times or (len(times) < max(3, showers // batch) and time.perf_counter() - began < _SECONDS):
         started = time.perf_counter()
         run(batch)
         times.append(time.perf_counter() - started)

@@ -88,7 +88,8 @@ def _attention(
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
     if attn_mask is not None:
         scores = torch.where(attn_mask, scores, _FAR)
-    return scores.softmax(-1) @ value
+    mixed: Tensor = scores.softmax(-1) @ value
+    return mixed
 
 
 class _Bitwise(torch.autograd.Function):
@@ -196,5 +197,5 @@ class Portable(nn.Module):
             return self.module(*inputs)
 
 
-_SHAPE = torch.Tensor.shape.__get__
+_SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
 _RESHAPING = (torch.Tensor.reshape, torch.reshape, torch.Tensor.view)

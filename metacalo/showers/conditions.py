@@ -56,8 +56,8 @@ def encode_conditions(
         )
     if not (np.isfinite(theta).all() and np.isfinite(phi).all()):
         raise ShowerFileError("theta and phi must be finite; correct them (they are in rad in files)")
-    told = (torch.from_numpy(np.asarray(values, dtype=np.float64)) for values in (energy, theta, phi))
-    return condition_columns(*told, torch.from_numpy(np.asarray(descriptors, dtype=np.float64))).float()
+    told = [torch.from_numpy(np.asarray(values, dtype=np.float64)) for values in (energy, theta, phi, descriptors)]
+    return condition_columns(*told).float()
 
 
 def condition_columns(

@@ -9,19 +9,17 @@ from dataclasses import replace
 
 import pytest
 
-from metacalo.model import ShowerModel
-
 onnxruntime = pytest.importorskip("onnxruntime")
 
 
 def test_an_adapted_model_is_one_file_with_what_is_told_of_it(adapted, command, tmp_path):
     out = tmp_path / "m.onnx"
-    ran = command("export", "--model", adapted.out, "--out", out, "--sampler", "euler", "--steps", 2)
+    ran = command("export", "--model", adapted.out, "--out", out, "--sampler", "euler", "--steps", 1)
     assert (ran.code, ran.out, ran.err) == (0, f"generator written to {out}, told in {out}.json\n", "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.onnx", "m.onnx.json", "m.onnx.mac"]
     told = json.loads((tmp_path / "m.onnx.json").read_text(encoding="utf-8"))
     assert told["command"].startswith("metacalo export --model")
-    assert (told["sampling"], told["shots"]) == ({"sampler": "euler", "steps": 2}, 60)
+    assert (told["sampling"], told["shots"]) == ({"sampler": "euler", "steps": 1}, 60)
     session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
     (energies,) = session.run(None, {"conditions": [[30.0, 0.0, 1.57, 0, 0, 0, 0, 1]]})
     assert energies.sum() == pytest.approx(30, rel=0.25)
@@ -80,11 +78,14 @@ def test_a_missing_library_is_told_with_the_line_that_installs_it(adapted, refus
 
 
 def test_what_a_shower_costs(adapted, command, monkeypatch):
-    assert isinstance(adapted.model, ShowerModel)
+    one = replace(adapted.model, generators={"diffusion": adapted.model.generator("diffusion")})
+    monkeypatch.setattr("metacalo.benchmark.load_model", lambda *_, **__: one)
     monkeypatch.setattr("metacalo.benchmark._SECONDS", 0.0)
     ran = command("benchmark", "--model", adapted.out, "--showers", 2, "--energy", 10)
     assert (ran.code, ran.err) == (0, "")
-    rows = [line for line in ran.out.splitlines() if "PyTorch" in line or "ONNX Runtime" in line]
-    assert [row.split()[1] for row in rows] == ["ar"] * 4 + ["diffusion"] * 4
-    assert "Geant4, measured once elsewhere" in ran.out
-    assert "220" in ran.out
+    rows = [line.split("│")[1:5] for line in ran.out.splitlines() if "diffusion" in line]
+    assert [(row[1].strip(), row[2].strip()) for row in rows] == [
+        (way, batch) for way in ("PyTorch", "ONNX Runtime") for batch in ("1", "2")
+    ]
+    assert all(float(row[3]) > 0 for row in rows)
+    assert re.search(r"Geant4, measured once elsewhere.*\b220\b", ran.out)

@@ -12,6 +12,8 @@ from metacalo.model import ShowerModel, load_model
 from metacalo.showers import resolve_task
 
 BASE = "base-no-pblar"
+SHORT = {"generator": "diffusion", "sampler": "euler", "steps": 1, "opset": 20, "seed": 5}
+"""Settings of the smallest file."""
 
 
 def zero_shot_model() -> ShowerModel:

@@ -8,16 +8,17 @@ import pytest
 
 from metacalo.export.macro import par04_macro
 from metacalo.showers import Detector, Grid, resolve_task
+from tests.export.conftest import SHORT
 
 
 def test_the_sidecar_tells_what_the_file_is(exported, model):
-    path = exported(generator="diffusion", seed=5)
+    path = exported(**SHORT)
     told = json.loads(path.with_name(f"{path.name}.json").read_text(encoding="utf-8"))
     assert told["interface"]["name"] == "par04"
     assert list(told["interface"]["inputs"]) == ["conditions"]
-    assert told["mesh"]["n_phi"], told["mesh"]["dz_mm"] == (16, 12.0)
+    assert (told["mesh"]["n_phi"], told["mesh"]["dz_mm"]) == (16, 12.0)
     assert told["base"] == {"name": "base-no-pblar", "hash": model.base.hash}
-    assert told["sampling"] == {"sampler": "heun", "steps": 2}
+    assert told["sampling"] == {"sampler": "euler", "steps": 1}
     assert told["settings"]["seed"] == 5
     assert len(told["model_hash"]) == 64
     grid = Grid(*(told["mesh"][axis] for axis in ("n_r", "n_phi", "n_z")))
@@ -25,8 +26,8 @@ def test_the_sidecar_tells_what_the_file_is(exported, model):
 
 
 def test_only_par04_has_a_macro(exported):
-    for settings, wanted in (({"seed": 5}, True), ({"interface": "named"}, False)):
-        path = exported(generator="diffusion", **settings)
+    for settings, wanted in ((SHORT, True), ({"generator": "diffusion", "interface": "named"}, False)):
+        path = exported(**settings)
         assert path.with_name(f"{path.name}.mac").exists() == wanted
 
 
