@@ -10,7 +10,7 @@ from scipy.special import erfinv as exact_erfinv
 from torch import nn
 from torch.nn import functional as F
 
-from metacalo.export.operators import REPLACED, PortableOperators, erfinv
+from metacalo.export.operators import REPLACED, Portable, PortableOperators, erfinv
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -74,5 +74,6 @@ def test_the_number_of_showers_stays_open_and_no_other_size():
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(Portable(_Shapes()), (drawn(2, 3, 4),), check_trace=False)
     torch.testing.assert_close(traced(drawn(5, 3, 4)), _Shapes()(drawn(5, 3, 4)))
-    reshapes = [node for node in traced.inlined_graph.nodes() if node.kind() == "aten::reshape"]
-    assert [list(node.inputs())[1].toIValue() for node in reshapes] == [[-1, 3, 2, 2], [-1, 12], [-1, 4, 3]]
+    shapes = [[*node.inputs()][1].node() for node in traced.inlined_graph.nodes() if node.kind() == "aten::reshape"]
+    sizes = [[size.toIValue() for size in shape.inputs()] for shape in shapes]
+    assert sizes == [[-1, 3, 2, 2], [-1, 12], [-1, 4, 3]]
