@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from metacalo.checkpoint import load_json
+from metacalo.methods import LEARNING_RATES
 from tests.commands.conftest import BASE
 
 Command = Callable[..., object]
@@ -25,7 +26,7 @@ def test_adapt_logs_losses_and_tells_its_cost(command: Command, sample: Path, tm
     checks = dict(metrics["generators"]["diffusion"]["checks"])
     assert [line["step"] for line in lines] == list(range(1, metrics["generators"]["diffusion"]["steps"] + 1))
     assert [line["held_back_loss"] for line in lines] == [checks[step // 2 * 2] for step in (1, 2, 3, 4)][: len(lines)]
-    assert lines[0]["learning_rate"] == pytest.approx(1e-2 / 10)
+    assert lines[0]["learning_rate"] == pytest.approx(LEARNING_RATES["conditioning+bias"] / 10)
     assert all(line["loss"] > 0 for line in lines)
     assert len(list((tmp_path / "log" / "diffusion").glob("events.out.tfevents.*"))) == 1
     cost = metrics["cost"]
