@@ -27,8 +27,9 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from benchmarks.fuzz_cases import KINDS, Seeds
+from benchmarks.fuzz_cases import KINDS
 from benchmarks.fuzz_sandbox import MEMORY, SECONDS, Ended, Sandbox
+from benchmarks.fuzz_seeds import Seeds
 from metacalo.checkpoint import atomic_folder, save_json
 from metacalo.errors import MetacaloError
 from metacalo.progress import Track, track

@@ -14,18 +14,16 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.fuzz_hdf5 import hostile_file, seed_files
+from benchmarks.fuzz_hdf5 import hostile_file
 from benchmarks.fuzz_mutations import HOSTILE_NAMES, HOSTILE_TEXTS, mutate_bytes, mutate_value
-from metacalo.adapt import AdaptSettings, adapt
-from metacalo.base import resolve_base
+from benchmarks.fuzz_seeds import BASE, Seeds
 from metacalo.checkpoint import load_json
 from metacalo.cli import main
 from metacalo.errors import MetacaloError
-from metacalo.showers import data_folder, open_showers, write_showers
+from metacalo.showers import open_showers
 
-__all__ = ["KINDS", "Case", "Seeds"]
+__all__ = ["KINDS", "Case"]
 
-BASE: Final = "base-no-pblar"
 _QUICK: Final = ("--no-classifiers", "--no-pages", "--out", "out/x")
 _DETECTOR: Final = ("--absorber", "Pb:2.0", "--active", "lAr:4.0")
 
@@ -43,44 +41,6 @@ class Case:
 
     prepare: Callable[[Path], None]
     call: Callable[[Path], int]
-
-
-class Seeds:
-    """What is well formed, for cases to spoil: small shower files, a model, a base, settings, a ROOT ntuple."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True)
-        self.files = seed_files(folder)
-        self.real = folder / "real.h5"
-        with open_showers(data_folder("tasks") / "pblar" / "showers.h5") as file:
-            write_showers(self.real, file.load(slice(0, 2400, 60)))
-        settings = AdaptSettings(base=BASE, shots=30, steps=0, compared_showers=0)
-        self.model = adapt(self.real, folder / "model", settings, quiet=True).out
-        frozen = settings.model_copy(update={"generator": "frozen"})
-        self.library = adapt(self.real, folder / "library", frozen, quiet=True).out
-        self.base = resolve_base(BASE).path
-        self.root = folder / "par04.root"
-        self.has_root = _write_ntuple(self.root)
-        self.tomls = [data_folder("pretrained") / f"{BASE}.toml", data_folder("tasks") / "pblar" / "detector.toml"]
-
-
-def _write_ntuple(path: Path) -> bool:
-    try:
-        import awkward
-        import uproot
-    except ImportError:
-        return False
-    rng = np.random.default_rng(1)
-    counts = rng.integers(5, 20, 12)
-    cells = {
-        name: awkward.unflatten(rng.integers(0, most, counts.sum()).astype(np.int32), counts)
-        for name, most in (("rhoCell", 9), ("phiCell", 16), ("zCell", 45))
-    }
-    cells["EnergyCell"] = awkward.unflatten(rng.gamma(1, 1, counts.sum()), counts)
-    with uproot.recreate(path) as file:
-        file["virtualReadout"] = cells
-        file["global"] = {"EnergyMC": np.full(12, 1000.0), "ThetaMC": np.full(12, 1.5), "PhiMC": np.zeros(12)}
-    return True
 
 
 def _command(*arguments: object) -> int:

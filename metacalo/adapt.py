@@ -29,6 +29,7 @@ from metacalo.progress import bars
 from metacalo.provenance import FILE, file_record, provenance, shown_path
 from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import ShowerFile, Showers
+from metacalo.showers.records import record_of
 from metacalo.showers.response import convention_scale
 from metacalo.showers.tasks import resolve_task
 from metacalo.tracking import Clock, RunLog, require_tensorboard
@@ -216,12 +217,11 @@ def _with_library(before: ShowerModel, shots: Showers) -> tuple[ShowerModel, dic
 def _provenance(
     detector: str | Path, file: Path, base: Base, settings: AdaptSettings, described: Detector | None, command: str
 ) -> dict[str, Any]:
-    told = None if described is None else described.to_record()
     return provenance(
         "adapt",
         command,
         settings={**settings.model_dump(mode="json"), "base": shown_path(settings.base)},
-        arguments={"detector": shown_path(detector), "described": told},
+        arguments={"detector": shown_path(detector), "described": record_of(described)},
         inputs={"detector": file_record(file), "base": {"name": base.config.name, "hash": base.hash}},
         device=settings.device,
     )

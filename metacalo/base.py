@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,6 +23,7 @@ from metacalo.models.prior import PriorSettings
 from metacalo.models.vqvae import VQVAE, VQVAESettings
 from metacalo.showers.preprocessing import PREPROCESSING, DetectorPrior, Preprocessing, PreprocessingName
 from metacalo.showers.tasks import data_folder
+from metacalo.soundness import load_hashes, require_sizes
 
 __all__ = [
     "FORMAT",
@@ -34,7 +36,6 @@ __all__ = [
     "build_generator",
     "checked_kind",
     "load_half",
-    "load_hashes",
     "load_into",
     "resolve_base",
     "save_base",
@@ -139,7 +140,7 @@ class Base:
         if name == "ar":
             tensors |= {f"tokenizer.{key}": value for key, value in self.weights["tokenizer"].items()}
         source = self.path / f"{name}.safetensors"
-        _require_sizes(name, self.config, tensors, source)
+        require_sizes(partial(build_generator, name, self.config), tensors, source)
         model = build_generator(name, self.config)
         load_into(model, tensors, source)
         return model.eval()
@@ -162,35 +163,6 @@ def build_generator(name: str, config: BaseConfig) -> ShowerGenerator:
     if name == "ar":
         return Autoregressive(VQVAE(config.tokenizer, config.grid), config.prior, config.condition_size)
     return Diffusion(config.diffusion, config.grid, config.condition_size)
-
-
-def _require_sizes(name: str, config: BaseConfig, tensors: Mapping[str, Tensor], source: Path) -> None:
-    """Refuses weights that are not those of the config, before a network of its sizes takes any memory."""
-    try:
-        with torch.device("meta"):
-            sketch = build_generator(name, config)
-    except (RuntimeError, ValueError, TypeError, IndexError, ZeroDivisionError, OverflowError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelFolderError(f"{source.parent}/config.json: no network has those sizes ({reason})") from None
-    for key, tensor in sketch.state_dict().items():
-        found = tuple(tensors[key].shape) if key in tensors else None
-        if found != tuple(tensor.shape):
-            raise ModelFolderError(
-                f"{source}: does not fit its config.json (tensor '{key}' is {found or 'missing'}, "
-                f"{tuple(tensor.shape)} is needed); make the model again"
-            )
-
-
-def load_hashes(tensors: Mapping[str, Tensor], source: Path) -> np.ndarray:
-    """The content hashes of showers, int64, of a file that holds them and nothing else.
-
-    Raises:
-        ModelFolderError: it does not.
-    """
-    hashes = tensors.get("hashes")
-    if hashes is None or hashes.dtype != torch.int64 or hashes.ndim != 1:
-        raise ModelFolderError(f"{source}: no tensor 'hashes' of whole numbers; make the model again")
-    return np.asarray(hashes.numpy())
 
 
 def sees_cells(tokenizer: VQVAESettings, diffusion: DiffusionSettings) -> bool:

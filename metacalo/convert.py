@@ -27,6 +27,7 @@ from metacalo.showers.hdf5 import ShowerFile, Showers, open_showers
 from metacalo.showers.layouts import DETECTOR_ATTRIBUTES, LAYOUT_ATTRIBUTES
 from metacalo.showers.ntuple import NtupleFile, is_root, open_ntuple
 from metacalo.showers.rebin import coarser_grid, parse_mesh, rebin
+from metacalo.showers.records import record_of
 from metacalo.showers.writer import ShowerWriter
 from metacalo.typing import PathLike
 
@@ -181,12 +182,11 @@ def convert(
 def _provenance(
     source: Path, settings: ConvertSettings, group: str | None, described: Detector | None, command: str | None
 ) -> dict[str, Any]:
-    told = None if described is None else described.to_record()
     return provenance(
         "convert",
         command,
         settings=settings.model_dump(mode="json"),
-        arguments={"source": shown_path(source), "group": group, "described": told},
+        arguments={"source": shown_path(source), "group": group, "described": record_of(described)},
         inputs={"source": file_record(source)},
     )
 

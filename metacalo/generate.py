@@ -29,6 +29,7 @@ from metacalo.sampling import SamplingOptions
 from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import Showers, open_showers
 from metacalo.showers.ranges import parse_range
+from metacalo.showers.records import record_of
 from metacalo.showers.writer import ShowerWriter
 
 _HIGHEST_GEV = 1e6  # far beyond any use of an electromagnetic shower
@@ -236,8 +237,11 @@ def _provenance(
             told[key] = shown_path(told[key])
     if settings.conditions is not None:
         inputs["conditions"] = file_record(settings.conditions)
-    described = None if detector is None else detector.to_record()
-    given = {"model": shown_path(path), "base": None if base is None else shown_path(base), "detector": described}
+    given = {
+        "model": shown_path(path),
+        "base": None if base is None else shown_path(base),
+        "detector": record_of(detector),
+    }
     return provenance("generate", command, settings=told, arguments=given, inputs=inputs, device=settings.device)
 
 

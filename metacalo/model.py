@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +11,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor
 
-from metacalo.base import GENERATORS, Base, Cells, GeneratorName, PlainName, checked_kind, load_hashes, resolve_base
+from metacalo.base import GENERATORS, Base, Cells, GeneratorName, PlainName, checked_kind, resolve_base
 from metacalo.checkpoint import load_tensors, save_json, save_tensors
 from metacalo.config import Settings
 from metacalo.errors import (
@@ -32,8 +30,8 @@ from metacalo.showers.conditions import encode_conditions
 from metacalo.showers.detector import Detector
 from metacalo.showers.grid import Grid
 from metacalo.showers.hdf5 import Showers
-from metacalo.showers.latents import Latents
 from metacalo.showers.preprocessing import AnyNormaliser
+from metacalo.soundness import load_hashes, predicted_normaliser, require_alike
 from metacalo.typing import PathLike, ShowerArray
 
 __all__ = ["AdaptedConfig", "Sampler", "ShowerModel", "load_model", "save_model", "seen_hashes", "zero_shot"]
@@ -166,39 +164,8 @@ def zero_shot(base: Base, detector: Detector, *, scale: float = 1.0) -> ShowerMo
             f"detector '{detector.name}' has a mesh of {detector.grid} cells, base '{base.config.name}' was trained on "
             f"{told}; simulate on that mesh or pretrain a base on yours"
         )
-    normaliser = _predicted(base, detector, scale)
+    normaliser = predicted_normaliser(base.hyperprior, detector, base.config.grid, base.path, scale=scale)
     return ShowerModel(base, detector, normaliser, {name: base.generator(name) for name in base.config.generators})
-
-
-def _predicted(base: Base, detector: Detector, scale: float) -> AnyNormaliser:
-    """What the base says about the detector's normaliser, tried on one shower of noise.
-
-    Raises:
-        ModelFolderError: the hyperprior does not fit the base's config.
-    """
-    described = torch.from_numpy(detector.descriptors())
-    try:
-        normaliser: AnyNormaliser = base.hyperprior.predict(described)
-        noise = Latents.noise(1, base.config.grid, torch.Generator().manual_seed(0))
-        shower = normaliser.inverse(noise, torch.tensor([1e4]), torch.tensor([math.pi / 2]))
-        fits = tuple(shower.shape[1:]) == base.config.grid and bool(shower.isfinite().all())
-        reason = None if fits else f"it makes showers of {tuple(shower.shape[1:])} cells, or no finite ones"
-    except (RuntimeError, ValueError, IndexError, TypeError, KeyError, AssertionError, ArithmeticError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if reason is None:
-        return normaliser if scale == 1 else base.hyperprior.predict(described, scale=scale)
-    raise ModelFolderError(
-        f"{base.path}/hyperprior.safetensors: does not fit its config.json ({reason}); make the base again"
-    )
-
-
-def _require_alike(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    """Raises `ValueError` unless names and shapes are the same."""
-    for name in sorted({*found, *wanted}):
-        shapes = [tuple(each[name].shape) if name in each else None for each in (found, wanted)]
-        if shapes[0] != shapes[1]:
-            message = f"tensor '{name}' is {shapes[0] or 'missing'}, {shapes[1] or 'none'} was expected"
-            raise ValueError(message)
 
 
 def save_model(folder: Path, model: ShowerModel, adapt: Mapping[str, Any], version: str, command: str) -> None:
@@ -256,7 +223,8 @@ def load_model(path: PathLike, *, base: PathLike | None = None, detector: Detect
         _adopt(generators[name], config.method, folder / f"adapters-{name}.safetensors")
     tensors, _ = load_tensors(folder / "normaliser.safetensors")
     try:
-        _require_alike(tensors, _predicted(of, described, 1.0).tensors())
+        expected = predicted_normaliser(of.hyperprior, described, of.config.grid, of.path)
+        require_alike(tensors, expected.tensors())
         normaliser = of.preprocessing.load(tensors, of.hyperprior)
     except (KeyError, ValueError) as error:
         raise ModelFolderError(f"{folder}/normaliser.safetensors: not complete ({error}); adapt again") from None

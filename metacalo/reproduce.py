@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import h5py
-import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
 from metacalo.adapt import AdaptSettings, adapt
 from metacalo.base import checked_kind
-from metacalo.checkpoint import load_json, load_tensors, tensor_hash
 from metacalo.convert import ConvertSettings, convert
 from metacalo.errors import ModelFolderError
 from metacalo.evaluate import EvaluateSettings, evaluate_files
+from metacalo.fingerprints import fingerprints
 from metacalo.generate import GenerateSettings, generate
 from metacalo.model import seen_hashes
 from metacalo.pretrain import PretrainSettings, pretrain
@@ -28,13 +24,10 @@ from metacalo.provenance import FILE, file_record, load_provenance
 from metacalo.score import ScoreSettings
 from metacalo.score_report import score_files
 from metacalo.showers.detector import Detector
-from metacalo.showers.storage import damage_told
+from metacalo.showers.records import detector_of
 from metacalo.typing import PathLike
 
 __all__ = ["Compared", "Reproduction", "reproduce", "reproduction_table"]
-
-_VOLATILE: Final = {"seconds", "cost", "command", "converted_by", Path(FILE).stem, "version"}
-"""Keys of results that say when, by whom or how fast, and not what."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +88,7 @@ class _Again:
 
     def described(self, name: str) -> Detector | None:
         found = self.told["arguments"].get(name)
-        return None if found is None else Detector.from_record(found)
+        return None if found is None else detector_of(found)
 
 
 def _place(path: str) -> str:
@@ -198,7 +191,7 @@ def reproduce(path: PathLike, *, detector: str | None = None, base: str | None =
             _FUNCTIONS[function](_Again(told, again, detector, base))
         except (KeyError, TypeError, AttributeError) as error:
             raise ModelFolderError(f"{path}: its provenance is not complete ({error!r}); make it again") from None
-        saved, made = _contents(path), _contents(again)
+        saved, made = fingerprints(path), fingerprints(again)
         now = load_provenance(again) or {}
     # a report's pages are pictures of its figures, and not drawn again
     wanted = saved if function != "evaluate" else {name: value for name, value in saved.items() if name in made}
@@ -243,56 +236,6 @@ def _inputs(path: Path, inputs: Mapping[str, Any], detector: str | None) -> Iter
             yield Compared(f"input {name}", str(record["sha256"]), str(found["sha256"]))
         else:
             yield Compared(f"input {name}", f"{record.get('size')} bytes", f"{found['size']} bytes")
-
-
-def _contents(path: Path) -> dict[str, str]:
-    """Part of a result to a hash of it: tensors of weights, values of JSON without `_VOLATILE`, datasets of HDF5."""
-    if path.is_file():
-        found = dict(_of_hdf5(path))
-        beside = path.with_suffix(".json")
-        return found | (dict(_of_json(beside)) if beside.is_file() else {})
-    parts: dict[str, str] = {}
-    for file in sorted(path.iterdir()):
-        if file.suffix == ".safetensors":
-            parts[file.name] = tensor_hash(load_tensors(file)[0])
-        elif file.suffix == ".json" and file.name != FILE:
-            parts |= dict(_of_json(file))
-        elif file.suffix == ".png":
-            parts[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
-    return parts
-
-
-def _of_json(file: Path) -> Iterator[tuple[str, str]]:
-    for key, value in load_json(file).items():
-        if key not in _VOLATILE and key not in ("files", "model", "showers", "against"):
-            kept = json.dumps(_lasting(value), sort_keys=True)
-            yield f"{file.name}: {key}", kept if len(kept) <= 24 else hashlib.sha256(kept.encode()).hexdigest()
-
-
-def _lasting(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _lasting(inner) for key, inner in value.items() if key not in {*_VOLATILE, "pages"}}
-    return [_lasting(inner) for inner in value] if isinstance(value, list) else value
-
-
-def _of_hdf5(file: Path) -> Iterator[tuple[str, str]]:
-    with damage_told(str(file)), h5py.File(file, "r") as opened:
-        names: list[str] = []
-        opened.visit(names.append)
-        for name in names:
-            if isinstance(opened[name], h5py.Dataset):
-                yield name, _dataset_hash(opened[name])
-        kept = {key: repr(value) for key, value in opened.attrs.items() if key not in _VOLATILE}
-        left_out = ("model", "showers", "against")
-        lasting = json.dumps([each for each in sorted(kept.items()) if each[0] not in left_out])
-        yield "attributes", hashlib.sha256(lasting.encode()).hexdigest()
-
-
-def _dataset_hash(dataset: h5py.Dataset) -> str:
-    digest = hashlib.sha256(f"{dataset.dtype}|{dataset.shape}|".encode())
-    for start in range(0, len(dataset), 1000):
-        digest.update(np.ascontiguousarray(dataset[start : start + 1000]).tobytes())
-    return digest.hexdigest()
 
 
 def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Compared]:

@@ -25,6 +25,7 @@ from metacalo.provenance import FILE, file_record, provenance, shown_path
 from metacalo.score import Scores, ScoreSettings, fitted_to, require_mesh, score, scored_generators
 from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import ShowerFile, open_showers
+from metacalo.showers.records import record_of
 from metacalo.showers.sink import new_hdf5
 from metacalo.typing import PathLike
 
@@ -176,7 +177,7 @@ def _scored(
         name: file_record(path) for name, path in (("showers", showers), ("against", against)) if path is not None
     }
     if detector is not None:
-        given["detector"] = detector.to_record()
+        given["detector"] = record_of(detector)
     where_from = provenance(
         "score", command, settings=told["settings"], arguments=given, inputs=inputs, device=settings.device
     )

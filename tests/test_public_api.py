@@ -37,6 +37,7 @@ LAYERS = (
     {"models"},
     {"generators"},
     {"meta", "evaluate"},
+    {"soundness"},
     {"base"},
     {"model"},
     {"comparison", "methods", "sampling"},

@@ -25,7 +25,7 @@ from metacalo.errors import DetectorError, MetacaloError, ShowerFileError
 from metacalo.showers.detector import Detector
 from metacalo.showers.grid import Grid
 from metacalo.showers.stack import number
-from metacalo.showers.storage import MOST_ROWS, check_chunks, check_storage, damage_told, read_attributes
+from metacalo.showers.storage import MOST_ROWS, check_chunks, check_storage, damage_told, is_own_group, read_attributes
 
 __all__ = [
     "Convention",
@@ -35,7 +35,6 @@ __all__ = [
     "check_energies",
     "flatten_calochallenge",
     "hgcal_angle",
-    "is_own_group",
     "recognise",
     "refuse_at_once",
     "unflatten_calochallenge",
@@ -133,15 +132,6 @@ def recognise(place: h5py.Group, path: Path, refuse: Refuse = refuse_at_once) ->
     raise ShowerFileError(f"{where}: not a shower file: found {found}; {EXPECTED}")
 
 
-def is_own_group(place: h5py.Group, name: str) -> bool:
-    """True where `name` is a group inside this very file."""
-    try:
-        own = isinstance(place.get(name, getlink=True), h5py.HardLink)
-        return own and place.get(name, getclass=True) is h5py.Group
-    except (KeyError, RuntimeError, OSError, TypeError):  # damaged, and so no group that could be read
-        return False
-
-
 def _dataset(place: h5py.Group, name: str, where: str) -> h5py.Dataset:
     if name not in place:
         near = ", ".join(f"'{other}'" for other in list(place)[:12])
@@ -224,11 +214,9 @@ def _grid(shape: Sequence[int], attributes: Mapping[str, Any], where: str) -> Gr
     return Grid(*(int(cells) for cells in shape), *sizes)
 
 
-def _described(
-    attributes: Mapping[str, Any], grid: Grid, place: h5py.Group, path: Path, where: str, refuse: Refuse
-) -> Detector | None:
+def _described(attributes: Mapping[str, Any], grid: Grid, name: str, where: str, refuse: Refuse) -> Detector | None:
     try:
-        return Detector.from_attributes(attributes, grid, place.name.strip("/") or path.stem)
+        return Detector.from_attributes(attributes, grid, name)
     except DetectorError as error:
         refuse(DetectorError(f"{where}: {error}"))
         return None
@@ -240,7 +228,7 @@ def _par04(place: h5py.Group, showers: h5py.Dataset, path: Path, where: str, ref
     theta, phi = (_angles(place, axis, count, where, refuse) for axis in ("theta", "phi"))
     attributes = read_attributes(place, where)
     grid = _grid(showers.shape[1:], attributes, where)
-    detector = _described(attributes, grid, place, path, where, refuse)
+    detector = _described(attributes, grid, place.name.strip("/") or path.stem, where, refuse)
     return Source("par04", (showers,), grid, energy, theta, phi, detector, attributes)
 
 
@@ -249,7 +237,7 @@ def _calochallenge(place: h5py.Group, showers: h5py.Dataset, path: Path, where: 
     try:
         told = tuple(round(number(attributes, key)) for key in ("n_r", "n_phi", "n_z") if key in attributes)
     except (DetectorError, ValueError, OverflowError) as error:
-        raise ShowerFileError(f"{where}: n_r, n_phi and n_z are no numbers of cells ({error}); correct them") from None
+        raise ShowerFileError(f"{where}: n_r, n_phi, n_z are no numbers of cells ({error}); correct them") from None
     shape = told if len(told) == 3 else CALOCHALLENGE_GRIDS.get(voxels, (0, 0, 0))
     if math.prod(shape) != voxels or min(shape) < 0:
         raise ShowerFileError(
@@ -262,7 +250,7 @@ def _calochallenge(place: h5py.Group, showers: h5py.Dataset, path: Path, where: 
     if "incident_theta" in place and "incident_phi" in place:
         theta, phi = (_angles(place, axis, count, where, refuse) for axis in ("theta", "phi"))
     grid = _grid(shape, attributes, where)
-    detector = _described(attributes, grid, place, path, where, refuse)
+    detector = _described(attributes, grid, place.name.strip("/") or path.stem, where, refuse)
     if detector is None and voxels in CALOCHALLENGE_CELLS:
         grid = replace(grid, dr_mm=CALOCHALLENGE_CELLS[voxels][0], dz_mm=CALOCHALLENGE_CELLS[voxels][1])
         detector = known_detector("SiW", grid)
@@ -291,7 +279,9 @@ def _hgcal(place: h5py.Group, path: Path, where: str, refuse: Refuse) -> Source:
     theta, phi = np.full(len(energy), np.radians(degrees), np.float32), np.zeros(len(energy), np.float32)
     attributes = read_attributes(place, where)
     grid = _grid(next(iter(shapes)), attributes, where)
-    detector = _described(attributes, grid, place, path, where, refuse) or known_detector(path.stem, grid)
+    detector = _described(attributes, grid, place.name.strip("/") or path.stem, where, refuse) or known_detector(
+        path.stem, grid
+    )
     return Source("hgcal", tuple(datasets), grid, energy, theta, phi, detector, attributes)
 
 

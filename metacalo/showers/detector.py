@@ -270,28 +270,6 @@ class Detector:
             attributes["sampling_fraction"] = self.sampling_fraction
         return attributes
 
-    def to_record(self) -> dict[str, Any]:
-        """Attributes and mesh, as JSON can hold them."""
-        return {**self.to_attributes(), "grid": list(self.grid.shape)}
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Detector:
-        """Inverse of `to_record`.
-
-        Raises:
-            DetectorError: it describes no detector.
-        """
-        try:
-            n_r, n_phi, n_z = (int(cells) for cells in record["grid"])
-        except (KeyError, TypeError, ValueError, OverflowError):
-            message = "a detector's record has no 'grid' of three numbers of cells"
-            raise DetectorError(message) from None
-        found = cls.from_attributes(record, Grid(n_r, n_phi, n_z), "detector")
-        if found is None:
-            message = "a detector's record names no active material"
-            raise DetectorError(message)
-        return found
-
     def to_toml(self) -> str:
         """The text of a `detector.toml`, from which `from_toml` makes the same detector again."""
         lines = [f"name = {json.dumps(self.name)}", f"n_layers = {self.n_layers}"]

@@ -17,7 +17,7 @@ import h5py
 
 from metacalo.errors import MetacaloError, ShowerFileError
 
-__all__ = ["check_chunks", "check_storage", "damage_told", "read_attributes"]
+__all__ = ["check_chunks", "check_storage", "damage_told", "is_own_group", "read_attributes"]
 
 MOST_ROWS: Final = 2**25
 """Showers of a file: 870 GB of the usual mesh before compression."""
@@ -134,6 +134,15 @@ def damage_told(what: str) -> Iterator[None]:
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ShowerFileError(f"{what} cannot be read ({reason}); the file is damaged, copy it again") from None
+
+
+def is_own_group(place: h5py.Group, name: str) -> bool:
+    """True where `name` is a group inside this very file."""
+    try:
+        own = isinstance(place.get(name, getlink=True), h5py.HardLink)
+        return own and place.get(name, getclass=True) is h5py.Group
+    except (KeyError, RuntimeError, OSError, TypeError):  # damaged, and so no group that could be read
+        return False
 
 
 def read_attributes(place: h5py.Group, where: str) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from typing import Literal
 import h5py
 
 from metacalo.errors import DetectorError, ShowerFileError, UnknownNameError
-from metacalo.showers.conventions import is_own_group
 from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import ShowerFile, open_showers
 from metacalo.showers.shards import SHOWER_FILE, shard_paths
+from metacalo.showers.storage import is_own_group
 from metacalo.typing import PathLike
 
 __all__ = ["Task", "data_folder", "discover_tasks", "resolve_task", "training_tasks"]

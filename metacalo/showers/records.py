@@ -1,0 +1,35 @@
+"""A detector as JSON can hold it, with the result that was made for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from metacalo.errors import DetectorError
+from metacalo.showers.detector import Detector
+from metacalo.showers.grid import Grid
+
+__all__ = ["detector_of", "record_of"]
+
+
+def record_of(detector: Detector | None) -> dict[str, Any] | None:
+    """Attributes and mesh of a detector; None of None."""
+    return None if detector is None else {**detector.to_attributes(), "grid": list(detector.grid.shape)}
+
+
+def detector_of(record: Mapping[str, Any]) -> Detector:
+    """Inverse of `record_of`.
+
+    Raises:
+        DetectorError: it describes no detector.
+    """
+    try:
+        n_r, n_phi, n_z = (int(cells) for cells in record["grid"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        message = "a detector's record has no 'grid' of three numbers of cells"
+        raise DetectorError(message) from None
+    found = Detector.from_attributes(record, Grid(n_r, n_phi, n_z), "detector")
+    if found is None:
+        message = "a detector's record names no active material"
+        raise DetectorError(message)
+    return found
