@@ -9,7 +9,7 @@ as `metacalo pretrain` does, in a process of its own: all showers are hashed, th
 drawn from part after part; the most memory that was resident is told, of all of it and of the drawing. Apart from that,
 on the least of the data: CPU seconds of the input pipeline and of a plain step of the diffusion transformer in its
 default sizes, and how long training waits for its parts with and without a thread that reads ahead. The copies are
-removed at the end; `input.json` has the figures.
+removed at the end; `input.json` has the figures, as far as they are there.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ SETTINGS = PretrainSettings()
 BATCH = SETTINGS.train_diffusion.batch
 CELLS = sees_cells(SETTINGS.tokenizer, SETTINGS.diffusion)
 PARTS = 3  # that are drawn from, so that the second and third are read while there is another one
+BATCHES = 8  # of each part, while memory is looked at
 
 
 def lay_out(folder: Path, task: str, gigabytes: float, per_file: int) -> None:
@@ -73,9 +74,11 @@ def memory_of(folder: Path, capacity: int) -> dict[str, float]:
     data = _data(folder, capacity)
     prepared = time.process_time() - began
     (stream,), generator, resident = data.streams, torch.Generator().manual_seed(0), 0.0
-    for _ in range(PARTS * capacity // BATCH):
-        stream.draw(BATCH, generator)
-        resident = max(resident, _resident_memory())
+    for part in range(PARTS):
+        stream.drawn = part * capacity
+        for _ in range(BATCHES):
+            stream.draw(BATCH, generator)
+            resident = max(resident, _resident_memory())
     stream.close()
     return {
         "showers": sum(data.counts.values()),
@@ -178,22 +181,25 @@ def _peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
 
 
-def run(told: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """All figures, of folders that are made and removed one after another."""
-    found: dict[str, Any] = {"memory": {}}
+def run(told: argparse.Namespace, folder: Path, out: Path) -> dict[str, Any]:
+    """All figures, of folders that are made and removed one after another; `out` is written anew with each."""
+    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(told).items()}
+    found: dict[str, Any] = {"settings": settings, "memory": {}}
     sizes = sorted(told.gigabytes)
     with track("input", len(sizes) + 2) as bar:
+
+        def add(name: str, measure: Callable[..., Any], *given: object, into: dict[str, Any]) -> None:
+            with workers(1, told.threads) as pool:  # a fresh process each
+                into[name] = pool.submit(measure, folder, *given).result()
+            save_json(out, found)
+            bar.advance()
+
         for gigabytes in sizes:
             lay_out(folder, told.task, gigabytes, told.shard_showers)
-            with workers(1, told.threads) as pool:  # a fresh process each
-                found["memory"][f"{gigabytes:g}"] = pool.submit(memory_of, folder, told.capacity).result()
-                bar.advance()
+            add(f"{gigabytes:g}", memory_of, told.capacity, into=found["memory"])
             if gigabytes == sizes[0]:
-                with workers(1, told.threads) as pool:
-                    found["rates"] = pool.submit(rates_of, folder, told.capacity, told.steps).result()
-                    bar.advance()
-                    found["waiting"] = pool.submit(waiting_of, folder, told.waiting_capacity).result()
-                    bar.advance()
+                add("rates", rates_of, told.capacity, told.steps, into=found)
+                add("waiting", waiting_of, told.waiting_capacity, into=found)
             shutil.rmtree(folder / told.task)
     return found
 
@@ -213,12 +219,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         told.out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=told.out) as folder:
-            found = run(told, Path(folder))
+            found = run(told, Path(folder), told.out / "input.json")
     except MetacaloError as error:
         Console(stderr=True, soft_wrap=True).print(f"input: {error}", markup=False)
         raise SystemExit(2) from None
-    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(told).items()}
-    save_json(told.out / "input.json", {"settings": settings, **found})
     for table in _tables(found):
         Console().print(table)
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 import torch
@@ -110,24 +109,6 @@ def test_a_base_loads_to_the_same_weights_every_time(base: Base) -> None:
     assert tensor_hash(base.generator("ar").frozen()) == tensor_hash(
         {f"tokenizer.{name}": tensor for name, tensor in base.weights["tokenizer"].items()}
     )
-
-
-def test_shards_train_the_same_base(
-    settings: Callable[..., PretrainSettings], base: Base, tasks: Path, tmp_path: Path
-) -> None:
-    """Bit for bit, in parts and read ahead; and nothing that reads is left."""
-    for name in ("siw", "pbwo4"):
-        shutil.copytree(tasks / name, tmp_path / "tasks" / name)
-        with open_showers(tmp_path / "tasks" / name / "showers.h5") as file:
-            for number, rows in enumerate((slice(0, 13), slice(13, 40), slice(40, 60))):
-                write_showers(tmp_path / "tasks" / name / f"showers-{number}.h5", file.load(rows))
-        (tmp_path / "tasks" / name / "showers.h5").unlink()
-    made = settings(tasks=(str(tmp_path / "tasks"),), generators=("diffusion",))
-    assert pretrain(made, tmp_path / "out") is not None
-    sharded = Base.load(tmp_path / "out")
-    assert tensor_hash(sharded.weights["diffusion"]) == tensor_hash(base.weights["diffusion"])
-    assert sharded.seen.tolist() == base.seen.tolist()
-    assert h5py.h5f.get_obj_count(types=h5py.h5f.OBJ_FILE) == 0
 
 
 def test_the_hyperprior_and_its_copula_are_those_of_the_tasks(base: Base, tasks: Path) -> None:

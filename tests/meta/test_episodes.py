@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,7 @@ from metacalo.generators.base import Batch
 from metacalo.meta.episodes import TaskStream, is_reserved
 from metacalo.meta.pool import ShowerPool, mixed_batch
 from metacalo.meta.sampler import EpisodeSampler
-from metacalo.showers import ShowerFile, Showers, Task
+from metacalo.showers import ShowerFile, Showers, Task, resolve_task, write_showers
 from metacalo.showers.conditions import encode_conditions
 from metacalo.showers.drift import Drift
 from metacalo.showers.latents import Latents, structure_size
@@ -115,6 +116,27 @@ class TestTaskStream:
             if seed == 9:
                 ahead.close()
         ahead.close()
+
+    def test_shards_draw_what_one_file_draws(
+        self, two_tasks: dict[str, tuple[Task, Normaliser]], tmp_path: Path, thread: ThreadPoolExecutor
+    ) -> None:
+        """Bit for bit, in parts and read ahead; and no file is left open."""
+        task, normaliser = two_tasks["siw"]
+        with task.open() as file:
+            write_showers(tmp_path / "one.h5", file.load(slice(0, 40)))
+            for number, rows in enumerate((slice(0, 13), slice(13, 16), slice(16, 40))):
+                write_showers(tmp_path / "many" / f"showers-{number}.h5", file.load(rows))
+        one, many = (
+            TaskStream(resolve_task(tmp_path / place), normaliser, np.arange(40), 12, thread=thread)
+            for place in ("one.h5", "many")
+        )
+        for seed in range(8):
+            assert equal(one.draw(5, seeded(seed)), many.draw(5, seeded(seed)))
+        for stream in (one, many):
+            stream.close()
+            assert stream._file is None
+        left = [h5py.h5f.get_name(file).decode() for file in h5py.h5f.get_obj_ids(types=h5py.h5f.OBJ_FILE)]
+        assert not [name for name in left if name.startswith(str(tmp_path))]
 
     def test_what_cannot_be_read_ahead_is_told_when_it_is_needed(
         self, stream: MakeStream, thread: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
