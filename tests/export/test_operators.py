@@ -74,6 +74,7 @@ def test_the_number_of_showers_stays_open_and_no_other_size():
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(Portable(_Shapes()), (drawn(2, 3, 4),), check_trace=False)
     torch.testing.assert_close(traced(drawn(5, 3, 4)), _Shapes()(drawn(5, 3, 4)))
-    shapes = [[*node.inputs()][1].node() for node in traced.inlined_graph.nodes() if node.kind() == "aten::reshape"]
+    graph = traced.inlined_graph  # lives as long as its nodes must
+    shapes = [[*node.inputs()][1].node() for node in graph.nodes() if node.kind() == "aten::reshape"]
     sizes = [[size.toIValue() for size in shape.inputs()] for shape in shapes]
     assert sizes == [[-1, 3, 2, 2], [-1, 12], [-1, 4, 3]]

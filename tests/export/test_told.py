@@ -67,6 +67,6 @@ def test_names_of_materials_are_those_of_geant4(absorber, active, lines):
 
 
 def test_what_par04_cannot_build_is_a_remark():
-    text = par04_macro(Detector.from_layers("WCu:2.0+steel:1.0", "Si:0.3"), "m.onnx", "onnx")
+    text = par04_macro(Detector.from_layers("WCu:2.0,steel:1.0", "Si:0.3"), "m.onnx", "onnx")
     assert "# Geant4 has no material of this name; build it in the detector construction: /Par04" in text
     assert "# Par04 knows two sheets in a period; its detector has to be extended for: /Par04" in text
