@@ -94,7 +94,9 @@ def _model(path: str, detector: Detector | None) -> ShowerModel:
 def timed(run: Callable[[], object], seconds: float) -> tuple[float, float]:
     """Milliseconds of the fastest run, of the wall and of the CPU, after one that is not timed."""
     run()
-    walls, works, began = [], [], time.perf_counter()
+    walls: list[float] = []
+    works: list[float] = []
+    began = time.perf_counter()
     while len(walls) < 5 or (time.perf_counter() - began < seconds and len(walls) < 200):
         wall, work = time.perf_counter(), time.process_time()
         run()

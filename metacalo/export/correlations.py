@@ -87,4 +87,5 @@ def _maps(longitudinal: Longitudinal, copula: Copula, log_energy: Float[Tensor, 
     size = longitudinal.correlation.shape[1]
     wanted = torch.linalg.cholesky(longitudinal.at(log_energy).double())
     given = torch.linalg.cholesky(copula.structure.covariance(log_energy, size).double())
-    return torch.linalg.solve_triangular(given, wanted, upper=False, left=False)
+    maps: Tensor = torch.linalg.solve_triangular(given, wanted, upper=False, left=False)
+    return maps

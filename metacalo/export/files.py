@@ -7,10 +7,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.jit._trace import TracerWarning
 
 from metacalo.errors import MissingExtraError
 from metacalo.export.interfaces import Interface
-from metacalo.export.sequence import scripted
+from metacalo.export.sequence import SequenceSampler, scripted
 
 __all__ = ["require_onnx", "write_onnx", "write_torchscript"]
 
@@ -40,10 +41,10 @@ def write_onnx(interface: Interface, path: Path, *, opset: int, seed: int | None
     from metacalo.export.onnx_slim import slimmed, with_seed
 
     sampler = interface.graph.sequence
-    if sampler is not None:
+    if isinstance(sampler, SequenceSampler):
         interface.graph.sequence = MarkedSequence(sampler)
     model = onnx_graph(interface, interface.example(2), interface.inputs, [interface.output], opset=opset)
-    if sampler is not None:
+    if isinstance(sampler, SequenceSampler):
         model = with_loops(model, sampler, opset=opset)
     if seed is not None:
         with_seed(model, seed)
@@ -54,13 +55,14 @@ def write_torchscript(interface: Interface, path: Path) -> None:
     """Writes a TorchScript file, for LibTorch; `interface` is of no use afterwards."""
     with torch.no_grad(), warnings.catch_warnings():
         # sizes become constants, which all but the number of showers are; TorchScript is said to be no longer developed
-        warnings.simplefilter("ignore", category=torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", category=TracerWarning)
         warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is", category=DeprecationWarning)
-        if interface.graph.sequence is not None:
-            interface.graph.sequence = scripted(interface.graph.sequence, _traced)
+        sampler = interface.graph.sequence
+        if isinstance(sampler, SequenceSampler):
+            interface.graph.sequence = scripted(sampler, _traced)
         module = torch.jit.freeze(_traced(interface.eval(), interface.example(2)))
         torch.jit.save(module, str(path))
 
 
 def _traced(module: nn.Module, example: tuple[Tensor, ...]) -> nn.Module:
-    return torch.jit.trace(module.eval(), example, check_trace=False)  # type: ignore[no-any-return]
+    return torch.jit.trace(module.eval(), example, check_trace=False)  # type: ignore[no-any-return, no-untyped-call]

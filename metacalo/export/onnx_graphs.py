@@ -14,6 +14,7 @@ import onnx
 import torch
 from onnx import ModelProto
 from torch import Tensor, nn
+from torch.jit._trace import TracerWarning
 
 from metacalo.export.operators import Portable
 
@@ -48,12 +49,12 @@ def onnx_graph(
     buffer = BytesIO()
     with torch.no_grad(), warnings.catch_warnings():
         # sizes become constants, which all but the number of showers are; and it is told that there is a newer exporter
-        warnings.simplefilter("ignore", category=torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", category=TracerWarning)
         warnings.simplefilter("ignore", category=DeprecationWarning)
         torch.onnx.export(
             Portable(module).eval(),
             example,
-            buffer,
+            buffer,  # type: ignore[arg-type]
             dynamo=False,
             opset_version=opset,
             input_names=list(inputs),

@@ -44,7 +44,7 @@ class MarkedSequence(nn.Module):
 def with_loops(model: ModelProto, sampler: SequenceSampler, *, opset: int) -> ModelProto:
     """A model with the prior's loops in the place of the node that `MarkedSequence` left."""
     (mark,) = (node for node in model.graph.node if node.domain == DOMAIN)
-    nodes, constants = _sequence(sampler, *mark.input, mark.output[0], opset=opset)
+    nodes, constants = _sequence(sampler, mark.input[0], mark.input[1], mark.output[0], opset=opset)
     place = list(model.graph.node).index(mark)
     kept = [*model.graph.node[:place], *nodes, *model.graph.node[place + 1 :]]
     del model.graph.node[:]
@@ -58,7 +58,7 @@ def _sequence(
 ) -> tuple[list[NodeProto], list[TensorProto]]:
     """Nodes that make `codes`, and their constants."""
     prior, start = sampler.prior, Start(sampler.prior)
-    example, buffers = torch.rand(2, prior.condition[0].in_features - len(prior.embedding)), 2 * len(prior.blocks)
+    example, buffers = torch.rand(2, prior.condition_size), 2 * len(prior.blocks)
     x, buffer = start(example)
     given = (torch.tensor([1]), torch.rand(2, prior.length), x, *[buffer] * buffers)
     begin = onnx_graph(start, (example,), ["conditions"], ["x", "buffer"], opset=opset)

@@ -146,9 +146,9 @@ class _Loops(nn.Module):
 def scripted(sampler: SequenceSampler, trace: Callable[[nn.Module, tuple[Tensor, ...]], nn.Module]) -> nn.Module:
     """The same function in TorchScript, of steps that `trace` records once each."""
     prior, start = sampler.prior, Start(sampler.prior)
-    conditions = torch.rand(2, prior.condition[0].in_features - len(prior.embedding))
+    conditions = torch.rand(2, prior.condition_size)
     uniform = torch.rand(2, prior.length)
     x, buffer = start(conditions)
     given = (torch.tensor([1]), uniform, x, torch.stack([buffer] * 2 * len(prior.blocks)))
-    steps = [trace(_Stacked(step(prior, sampler.sampling)), given) for step in (EnergyStep, PatchStep)]
-    return torch.jit.script(_Loops(trace(start, (conditions,)), *steps, prior))
+    energy, patch = (trace(_Stacked(step(prior, sampler.sampling)), given) for step in (EnergyStep, PatchStep))
+    return torch.jit.script(_Loops(trace(start, (conditions,)), energy, patch, prior))

@@ -253,7 +253,8 @@ def _waves(n_phi: int) -> Float[Tensor, "phi wave"]:
     for mode, size in enumerate(_wave_sizes(n_phi)):
         columns += [torch.cos(mode * angle), torch.sin(mode * angle)][:size]
     waves = torch.stack(columns, dim=1)
-    return (waves / waves.norm(dim=0)).float()
+    orthonormal: Tensor = (waves / waves.norm(dim=0)).float()
+    return orthonormal
 
 
 def fit_structure(samples: Sequence[tuple[Float[Tensor, "n d"], Float[Tensor, "n"]]]) -> Components:
