@@ -57,8 +57,9 @@ def write_torchscript(interface: Interface, path: Path) -> None:
         # sizes become constants, which all but the number of showers are; TorchScript is said to be no longer developed
         warnings.simplefilter("ignore", category=TracerWarning)
         warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is", category=DeprecationWarning)
-        if isinstance(interface.graph.sequence, SequenceSampler):
-            interface.graph.sequence = scripted(interface.graph.sequence, _traced)
+        sampler = interface.graph.sequence
+        if isinstance(sampler, SequenceSampler):
+            interface.graph.sequence = scripted(sampler, _traced)
         module = torch.jit.freeze(_traced(interface.eval(), interface.example(2)))
         torch.jit.save(module, str(path))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 from torch import Tensor, nn
 
 from metacalo.export.onnx_graphs import DOMAIN, onnx_graph
-from metacalo.export.sequence import EnergyStep, PatchStep, SequenceSampler, Start, example_conditions
+from metacalo.export.sequence import EnergyStep, PatchStep, SequenceSampler, Start
 
 __all__ = ["MarkedSequence", "with_loops"]
 
@@ -43,8 +44,7 @@ class MarkedSequence(nn.Module):
 def with_loops(model: ModelProto, sampler: SequenceSampler, *, opset: int) -> ModelProto:
     """A model with the prior's loops in the place of the node that `MarkedSequence` left."""
     (mark,) = (node for node in model.graph.node if node.domain == DOMAIN)
-    uniform, conditions = mark.input
-    nodes, constants = _sequence(sampler, uniform, conditions, mark.output[0], opset=opset)
+    nodes, constants = _sequence(sampler, mark.input[0], mark.input[1], mark.output[0], opset=opset)
     place = list(model.graph.node).index(mark)
     kept = [*model.graph.node[:place], *nodes, *model.graph.node[place + 1 :]]
     del model.graph.node[:]
@@ -57,41 +57,37 @@ def _sequence(
     sampler: SequenceSampler, uniform: str, conditions: str, codes: str, *, opset: int
 ) -> tuple[list[NodeProto], list[TensorProto]]:
     """Nodes that make `codes`, and their constants."""
-    prior = sampler.prior
-    example = example_conditions(prior)
-    start = Start(prior)
-    x, buffers = start(example)
-    given = (torch.tensor([1]), x, buffers, torch.rand(2, prior.length))
-    begin = onnx_graph(start, (example,), ["conditions"], ["x", "buffers"], opset=opset, axis=(0, 0, 1))
-    nodes, constants = _inlined(begin.graph, "start/", {"conditions": conditions, "x": "x:0", "buffers": "buffers:0"})
-    drawn = []
-    for turn, (step, name, times) in enumerate(
-        [(EnergyStep, "energy", prior.n_energies), (PatchStep, "patch", prior.n_patches)]
-    ):
+    prior, start = sampler.prior, Start(sampler.prior)
+    example, buffers = torch.rand(2, prior.condition_size), 2 * len(prior.blocks)
+    x, buffer = start(example)
+    given = (torch.tensor([1]), torch.rand(2, prior.length), x, *[buffer] * buffers)
+    begin = onnx_graph(start, (example,), ["conditions"], ["x", "buffer"], opset=opset)
+    nodes, constants = _inlined(begin.graph, "start/", {"conditions": conditions})
+    carried, drawn = ["start/x", *["start/buffer"] * buffers], []
+    for step, name, times in (EnergyStep, "energy", prior.n_energies), (PatchStep, "patch", prior.n_patches):
+        kept = ["x", *(f"buffer{number}" for number in range(buffers))]
         body = onnx_graph(
             step(prior, sampler.sampling),
             given,
-            ["number", "x", "buffers", "uniform"],
-            ["next_x", "next_buffers", "drawn"],
+            ["number", "uniform", *kept],
+            ["drawn", *(f"next_{part}" for part in kept)],
             opset=opset,
-            axis=(-1, 0, 1, 0, 0, 1, 0),
+            axis=(-1, *[0] * (2 * len(kept) + 2)),
         )
-        looped, more = _loop(body.graph, name, times, uniform, f":{turn}", f":{turn + 1}")
-        constants += more
+        looped, more = _loop(body.graph, name, times, uniform, carried, kept)
         flat = helper.make_node("Transpose", [f"{name}/all"], [f"{name}/rows"], perm=[1, 0, 2])
-        shape = helper.make_tensor(f"{name}/flat", TensorProto.INT64, [2], [0, -1])
-        nodes += [looped, flat, helper.make_node("Reshape", [f"{name}/rows", f"{name}/flat"], [f"{name}/drawn"])]
-        constants.append(shape)
-        drawn.append(f"{name}/drawn")
+        nodes += [*looped, flat, helper.make_node("Reshape", [f"{name}/rows", f"{name}/flat"], [f"{name}/sequence"])]
+        constants += [*more, helper.make_tensor(f"{name}/flat", TensorProto.INT64, [2], [0, -1])]
+        carried = [f"{name}/last_{part}" for part in kept]
+        drawn.append(f"{name}/sequence")
     return [*nodes, helper.make_node("Concat", drawn, [codes], axis=1)], constants
 
 
 def _loop(
-    body: GraphProto, name: str, times: int, uniform: str, before: str, after: str
-) -> tuple[NodeProto, list[TensorProto]]:
-    """A step `times` times, with its constants moved out of it."""
-    known = {"number": f"{name}/number", "uniform": uniform, "x": f"{name}/x", "buffers": f"{name}/buffers"}
-    nodes, constants = _inlined(body, f"{name}/", known)
+    body: GraphProto, name: str, times: int, uniform: str, carried: Sequence[str], kept: Sequence[str]
+) -> tuple[list[NodeProto], list[TensorProto]]:
+    """A step `times` times, with its constants moved out of it; `carried` goes into its first turn for `kept`."""
+    nodes, constants = _inlined(body, f"{name}/", {"uniform": uniform})
     constants += [
         helper.make_tensor(f"{name}/times", TensorProto.INT64, [], [times]),
         helper.make_tensor(f"{name}/go", TensorProto.BOOL, [], [True]),
@@ -106,17 +102,16 @@ def _loop(
         [
             helper.make_tensor_value_info(f"{name}/iteration", TensorProto.INT64, []),
             helper.make_tensor_value_info(f"{name}/going", TensorProto.BOOL, []),
-            _renamed(values["x"], f"{name}/x"),
-            _renamed(values["buffers"], f"{name}/buffers"),
+            *(_renamed(values[part], f"{name}/{part}") for part in kept),
         ],
         [
             helper.make_tensor_value_info(f"{name}/goes_on", TensorProto.BOOL, []),
-            *(_renamed(values[made], f"{name}/{made}") for made in ("next_x", "next_buffers", "drawn")),
+            *(_renamed(values[f"next_{part}"], f"{name}/next_{part}") for part in kept),
+            _renamed(values["drawn"], f"{name}/drawn"),
         ],
     )
-    outputs = [f"x{after}", f"buffers{after}", f"{name}/all"]
-    inputs = [f"{name}/times", f"{name}/go", f"x{before}", f"buffers{before}"]
-    return helper.make_node("Loop", inputs, outputs, body=graph), constants
+    outputs = [*(f"{name}/last_{part}" for part in kept), f"{name}/all"]
+    return [helper.make_node("Loop", [f"{name}/times", f"{name}/go", *carried], outputs, body=graph)], constants
 
 
 def _renamed(value: ValueInfoProto, name: str) -> ValueInfoProto:

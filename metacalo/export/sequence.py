@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -12,7 +12,7 @@ from metacalo.models.prior import Prior, Sampling
 from metacalo.models.transformer import KeyValueCache
 from metacalo.typing import Codes, Conditions
 
-__all__ = ["EnergyStep", "PatchStep", "SequenceSampler", "Start", "example_conditions", "scripted"]
+__all__ = ["EnergyStep", "PatchStep", "SequenceSampler", "Start", "scripted"]
 
 
 class SequenceSampler(nn.Module):
@@ -44,18 +44,17 @@ class _Written(KeyValueCache):
 
 
 class Start(nn.Module):
-    """The first token, and empty buffers for keys and values of all blocks: (2 block, n, head, position, width)."""
+    """The first token, and an empty buffer of keys or values of a block, (n, head, position, width of a head)."""
 
     def __init__(self, prior: Prior) -> None:
         super().__init__()
         self.prior = prior
 
     def forward(self, conditions: Conditions) -> tuple[Tensor, Tensor]:
-        """Of `conditions`, the token (n, 1, width) and the buffers."""
+        """Of `conditions`, the token (n, 1, width) and the buffer."""
         x = self.prior.start(conditions)
         width = x.shape[-1] // self.prior.heads
-        sizes = (2 * len(self.prior.blocks), conditions.shape[0], self.prior.heads, self.prior.n_positions, width)
-        return x, torch.zeros(sizes)
+        return x, torch.zeros(conditions.shape[0], self.prior.heads, self.prior.n_positions, width)
 
 
 class _Step(nn.Module):
@@ -66,41 +65,59 @@ class _Step(nn.Module):
         self.prior, self.sampling = prior, sampling
         self.register_buffer("positions", (prior.positions + prior.fixed_positions).detach(), persistent=False)
 
-    def hidden(self, position: Int[Tensor, "1"], x: Tensor, buffers: Tensor) -> tuple[Tensor, Tensor]:
+    def hidden(self, position: Int[Tensor, "1"], x: Tensor, buffers: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Hidden state (n, width) of a position whose token is `x`, and the buffers with its keys and values."""
         x = x + self.positions.index_select(0, position)
-        known = buffers.unbind(0)
         kept: list[Tensor] = []
         for number, block in enumerate(self.prior.blocks):
-            cache = _Written(known[2 * number], known[2 * number + 1], position)
+            cache = _Written(buffers[2 * number], buffers[2 * number + 1], position)
             x = block(x, cache=cache)
             kept += [cache.keys, cache.values]
-        return self.prior.norm(x[:, -1]), torch.stack(kept)
+        return self.prior.norm(x[:, -1]), kept
 
 
 class EnergyStep(_Step):
-    """One energy: from its number (1,), its token and the buffers to the next token, the buffers and its bin (n, 1)."""
+    """One energy: its bin (n, 1), the next token, and the buffers with what it adds to them."""
 
     def forward(
-        self, number: Int[Tensor, "1"], x: Tensor, buffers: Tensor, uniform: Float[Tensor, "n length"]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """One step; `uniform` is that of the whole sequence."""
-        hidden, buffers = self.hidden(number, x, buffers)
+        self, number: Int[Tensor, "1"], uniform: Float[Tensor, "n length"], x: Tensor, *buffers: Tensor
+    ) -> tuple[Tensor, ...]:
+        """One step.
+
+        Args:
+            number: of the energy.
+            uniform: numbers of the whole sequence.
+            x: token (n, 1, width).
+            buffers: keys, then values, of each block.
+        """
+        hidden, kept = self.hidden(number, x, buffers)
         index = self.prior.draw_energy(hidden, uniform.index_select(1, number)[:, 0], self.sampling)
-        return self.prior.energy_tokens(index)[:, None], buffers, index[:, None]
+        return index[:, None], self.prior.energy_tokens(index)[:, None], *kept
 
 
 class PatchStep(_Step):
     """One patch, as `EnergyStep`, with its codes (n, depth)."""
 
     def forward(
-        self, number: Int[Tensor, "1"], x: Tensor, buffers: Tensor, uniform: Float[Tensor, "n length"]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """One step; `uniform` is that of the whole sequence."""
-        hidden, buffers = self.hidden(number + self.prior.n_energies, x, buffers)
+        self, number: Int[Tensor, "1"], uniform: Float[Tensor, "n length"], x: Tensor, *buffers: Tensor
+    ) -> tuple[Tensor, ...]:
+        """One step; see `EnergyStep`."""
+        hidden, kept = self.hidden(number + self.prior.n_energies, x, buffers)
         places = self.prior.n_energies + number * self.prior.depth + torch.arange(self.prior.depth)
         codes = self.prior.draw_codes(hidden, uniform.index_select(1, places), self.sampling)
-        return self.prior.patch_tokens(codes[:, None]), buffers, codes
+        return codes, self.prior.patch_tokens(codes[:, None]), *kept
+
+
+class _Stacked(nn.Module):
+    """A step with all buffers in one tensor: a script must know how many there are."""
+
+    def __init__(self, step: nn.Module) -> None:
+        super().__init__()
+        self.step = step
+
+    def forward(self, number: Tensor, uniform: Tensor, x: Tensor, buffers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        drawn, x, *kept = self.step(number, uniform, x, *buffers.unbind(0))
+        return drawn, x, torch.stack(kept)
 
 
 class _Loops(nn.Module):
@@ -111,32 +128,27 @@ class _Loops(nn.Module):
         self.start, self.energy, self.patch = start, energy, patch
         self.n_energies: int = prior.n_energies
         self.n_patches: int = prior.n_patches
+        self.n_buffers: int = 2 * len(prior.blocks)
 
     def forward(self, uniform: Tensor, conditions: Tensor) -> Tensor:
-        x, buffers = self.start(conditions)
-        drawn: list[Tensor] = []
+        x, buffer = self.start(conditions)
+        buffers = torch.stack([buffer] * self.n_buffers)
+        all_drawn: list[Tensor] = []
         for number in range(self.n_energies):
-            x, buffers, index = self.energy(torch.tensor([number]), x, buffers, uniform)
-            drawn.append(index)
+            drawn, x, buffers = self.energy(torch.tensor([number]), uniform, x, buffers)
+            all_drawn.append(drawn)
         for number in range(self.n_patches):
-            x, buffers, codes = self.patch(torch.tensor([number]), x, buffers, uniform)
-            drawn.append(codes)
-        return torch.cat(drawn, dim=1)
-
-
-def example_conditions(prior: Prior) -> Conditions:
-    """Two condition vectors of the size that the prior reads, for tracing."""
-    first = prior.condition[0]
-    assert isinstance(first, nn.Linear)
-    return torch.rand(2, first.in_features - len(prior.embedding))
+            drawn, x, buffers = self.patch(torch.tensor([number]), uniform, x, buffers)
+            all_drawn.append(drawn)
+        return torch.cat(all_drawn, dim=1)
 
 
 def scripted(sampler: SequenceSampler, trace: Callable[[nn.Module, tuple[Tensor, ...]], nn.Module]) -> nn.Module:
     """The same function in TorchScript, of steps that `trace` records once each."""
-    prior = sampler.prior
-    conditions, number = example_conditions(prior), torch.tensor([1])
-    start = Start(prior)
-    given = (number, *start(conditions), torch.rand(2, prior.length))
-    energy, patch = (trace(step(prior, sampler.sampling), given) for step in (EnergyStep, PatchStep))
-    made: nn.Module = torch.jit.script(_Loops(trace(start, (conditions,)), energy, patch, prior))
-    return made
+    prior, start = sampler.prior, Start(sampler.prior)
+    conditions = torch.rand(2, prior.condition_size)
+    uniform = torch.rand(2, prior.length)
+    x, buffer = start(conditions)
+    given = (torch.tensor([1]), uniform, x, torch.stack([buffer] * 2 * len(prior.blocks)))
+    energy, patch = (trace(_Stacked(step(prior, sampler.sampling)), given) for step in (EnergyStep, PatchStep))
+    return torch.jit.script(_Loops(trace(start, (conditions,)), energy, patch, prior))

@@ -69,6 +69,7 @@ class Prior(nn.Module):
         self.n_energies = 1 + patching.grid[2]
         self.n_patches = patching.n_tokens
         self.depth, self.bins, self.heads = depth, settings.bins, settings.heads
+        self.condition_size = condition_size
         self.n_positions = self.n_energies + self.n_patches
         self.length = self.n_energies + self.n_patches * depth
         self.embedding = nn.Parameter(torch.zeros(settings.embedding))
