@@ -1,1 +1,1 @@
-"""Tests; a package, so that no other distribution's `tests` in site-packages stands for it (learn2learn 0.2.0 installs one)."""
+"""A package, or that `tests` would be imported which learn2learn 0.2.0 leaves in site-packages."""

@@ -134,6 +134,7 @@ def test_threads_end_when_the_main_one_is_interrupted() -> None:
 
     def press() -> None:
         begun.wait(60)
+        time.sleep(0.5)  # all are handed over: a pool interrupted while it starts a thread does not know that one
         os.kill(os.getpid(), signal.SIGINT)
 
     cores = torch.get_num_threads()
