@@ -6,7 +6,9 @@ Every held-out detector has a start of its own, trained on the mixed batches of 
 goes on over episodes for the same time. Then rows are measured, seed by seed, until the budget is spent; `--resume`
 goes on with the same settings and a new budget. Held-out detectors are worked on side by side. The budget is of work
 (CPU seconds over threads; on a GPU, of time): on a busy machine it takes longer. Half of it is for training, two fifths
-of that for the starts; small budgets train on fewer detectors and showers, since normalisers are fitted first.
+of that for the starts. Since normalisers are fitted first, and a row costs what it costs, a small budget (under 42
+minutes for each core) is for a smaller study: fewer detectors and showers to train on, fewer algorithms, numbers of
+shots and seeds. It shows what is measured, from bases that are hardly trained. What options ask for comes first.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,13 +37,20 @@ from metacalo.methods import Method
 from metacalo.showers.preprocessing import PreprocessingName
 from metacalo.showers.tasks import Task, resolve_task
 
-__all__ = ["planned", "seconds_of"]
+__all__ = ["parser", "planned", "seconds_of", "settings_of"]
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 _TRAINING, _START = 0.5, 0.4
 _FITTING, _FIT_SECONDS = 0.2, 10.0  # share of the budget for the normalisers of the training detectors; of each of them
-_FEWEST, _MANY = 6, 50  # training detectors; with fewer than many, of
-_SMALL = 400  # showers each
+_FEWEST, _MANY = 6, 50  # training detectors; with fewer than many, the study is
+_SMALL_TRAINING = 0.25  # for its steps; finding out how many there are, and compiling, takes a part that is not small
+_SMALL: Mapping[str, Any] = {
+    "algorithms": (BASELINE, "fomaml", "anil"),
+    "shots": (0, 50, 400),
+    "seeds": (1,),
+    "capacity": 400,
+    "compile": False,
+}
 
 
 def seconds_of(budget: str) -> float:
@@ -62,7 +71,7 @@ def seconds_of(budget: str) -> float:
 
 def planned(heldout: str, settings: StudySettings) -> Iterator[Wanted]:
     """The rows of a held-out detector, seed by seed: first the algorithms, which differ least, the baseline before the
-    others; then the bound, training from scratch and the methods.
+    others; then training from scratch, the bound and the methods.
 
     Shots that leave less than half of the wanted showers to compare with are left out.
     """
@@ -72,7 +81,7 @@ def planned(heldout: str, settings: StudySettings) -> Iterator[Wanted]:
     others = [algorithm for algorithm in settings.algorithms if algorithm != BASELINE]
     scratch = [name for name, preprocessing in FROM_SCRATCH.items() if _can(settings.generator, preprocessing)]
     algorithms = [(BASELINE, best), *((algorithm, best) for algorithm in others)]
-    beside: list[tuple[str, Method]] = [(BOUND, best), *((name, "full") for name in scratch)]
+    beside: list[tuple[str, Method]] = [*((name, "full") for name in scratch), (BOUND, best)]
     beside += [(BASELINE, method) for method in settings.methods if method != best]
     for arms, least in ((algorithms, 0), (beside, 1)):
         for shots, seed in draws:
@@ -135,27 +144,31 @@ def _starts(told: Sequence[str]) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in told)
 
 
-def _settings(arguments: argparse.Namespace, seconds: float) -> StudySettings:
+def settings_of(arguments: argparse.Namespace, seconds: float) -> StudySettings:
     """Settings of a new study, with so many seconds for each held-out detector."""
-    training = _TRAINING * seconds
     detectors = max(_FEWEST, int(_FITTING * seconds / _FIT_SECONDS))
-    return StudySettings.resolve(
-        arguments.config,
-        heldout=arguments.heldout,
-        data=arguments.data,
-        detectors=arguments.detectors or (detectors if detectors < _MANY else None),
-        capacity=arguments.capacity or (None if detectors >= _MANY else _SMALL),
-        start=_starts(arguments.start) or None,
-        recipe=arguments.recipe,
-        generator=arguments.generator,
-        shots=arguments.shots,
-        few_shots=None if arguments.few_shots is None else {"draws": arguments.few_shots},
-        seeds=arguments.seeds,
-        showers=arguments.showers,
-        start_seconds=_START * training,
-        algorithm_seconds=(1 - _START) * training / len(ALGORITHMS),
-        device=arguments.device,
-    )
+    small = detectors < _MANY
+    told = {
+        "heldout": arguments.heldout,
+        "data": arguments.data,
+        "detectors": arguments.detectors or (detectors if small else None),
+        "capacity": arguments.capacity,
+        "start": _starts(arguments.start) or None,
+        "recipe": arguments.recipe,
+        "generator": arguments.generator,
+        "shots": arguments.shots,
+        "few_shots": None if arguments.few_shots is None else {"draws": arguments.few_shots},
+        "seeds": arguments.seeds,
+        "showers": arguments.showers,
+        "device": arguments.device,
+    }
+    given = {name: value for name, value in told.items() if value is not None}
+    planned = {**_SMALL, **given} if small and arguments.config is None else given
+    training = (_SMALL_TRAINING if small else _TRAINING) * seconds
+    algorithms = len(planned.get("algorithms", ALGORITHMS))
+    planned["start_seconds"] = _START * training
+    planned["algorithm_seconds"] = (1 - _START) * training / algorithms
+    return StudySettings.resolve(arguments.config, **planned)
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -169,7 +182,7 @@ def _run(arguments: argparse.Namespace) -> None:
     heldout = arguments.heldout if begun is None else begun.heldout
     jobs = min(arguments.jobs or len(heldout), len(heldout))
     seconds = budget / -(-len(heldout) // jobs)  # one after another, jobs at a time
-    settings = _settings(arguments, seconds) if begun is None else begun
+    settings = settings_of(arguments, seconds) if begun is None else begun
     if begun is None:
         for name in settings.heldout:  # asked before long work
             _task(name, settings)
@@ -190,28 +203,33 @@ def _run(arguments: argparse.Namespace) -> None:
     )
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--budget", default="60m", help="work of each core, such as 10m or 1h; training has half of it")
+    made.add_argument("--heldout", nargs="+", default=["pblar", "pbwo4"], help="tasks, each with bases of its own")
+    made.add_argument("--data", help="folder of tasks in place of those that ship")
+    made.add_argument("--detectors", type=int, help="to train on, at most (by the budget)")
+    made.add_argument("--capacity", type=int, help="showers of each, at most (by the budget)")
+    made.add_argument("--start", nargs="+", default=[], metavar="TASK=BASE", help="bases to start from")
+    made.add_argument("--recipe", help="TOML of `metacalo pretrain`, for the sizes of the networks")
+    made.add_argument("--generator", choices=("ar", "diffusion"))
+    made.add_argument("--few-shots", type=int, metavar="N", help="normalisers of few showers of each task")
+    made.add_argument("--shots", type=int, nargs="+")
+    made.add_argument("--seeds", type=int, nargs="+")
+    made.add_argument("--showers", type=int, help="generated, and of the reference, at most (1000)")
+    made.add_argument("--config", help="TOML of the study: algorithms, methods, episodes and more")
+    made.add_argument("--device", help="cpu or cuda")
+    made.add_argument("--jobs", type=int, help="held-out detectors side by side (all)")
+    made.add_argument("--resume", action="store_true", help="go on with the study in --out")
+    made.add_argument("--out", default="out/meta")
+    return made
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the study."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--budget", default="60m", help="work of each core, such as 10m or 1h; training has half of it")
-    parser.add_argument("--heldout", nargs="+", default=["pblar", "pbwo4"], help="tasks, each with bases of its own")
-    parser.add_argument("--data", help="folder of tasks in place of those that ship")
-    parser.add_argument("--detectors", type=int, help="to train on, at most (by the budget)")
-    parser.add_argument("--capacity", type=int, help="showers of each, at most (by the budget)")
-    parser.add_argument("--start", nargs="+", default=[], metavar="TASK=BASE", help="bases to start from")
-    parser.add_argument("--recipe", help="TOML of `metacalo pretrain`, for the sizes of the networks")
-    parser.add_argument("--generator", choices=("ar", "diffusion"))
-    parser.add_argument("--few-shots", type=int, metavar="N", help="normalisers of few showers of each task")
-    parser.add_argument("--shots", type=int, nargs="+")
-    parser.add_argument("--seeds", type=int, nargs="+")
-    parser.add_argument("--showers", type=int, help="generated, and of the reference, at most (1000)")
-    parser.add_argument("--config", help="TOML of the study: algorithms, methods, episodes and more")
-    parser.add_argument("--device", help="cpu or cuda")
-    parser.add_argument("--jobs", type=int, help="held-out detectors side by side (all)")
-    parser.add_argument("--resume", action="store_true", help="go on with the study in --out")
-    parser.add_argument("--out", default="out/meta")
     try:
-        _run(parser.parse_args(arguments))
+        _run(parser().parse_args(arguments))
     except MetacaloError as error:
         Console(stderr=True, soft_wrap=True).print(f"meta: {error}", markup=False)
         raise SystemExit(2) from None

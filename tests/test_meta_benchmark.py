@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from benchmarks import meta, meta_table, time_to_quality
-from benchmarks.meta import collected, main, planned, seconds_of, study
+from benchmarks.meta import collected, main, parser, planned, seconds_of, settings_of, study
 from benchmarks.meta_cost import cases
 from benchmarks.meta_cost import measure as measure_cost
 from benchmarks.meta_row import BOUND, FROM_SCRATCH, Wanted, compared
@@ -79,8 +79,8 @@ def test_a_study_measures_all_that_is_planned(settings: StudySettings, finished:
     assert arms == [
         (BASELINE, "adapters"),
         ("meta-sgd", "adapters"),
-        (BOUND, "adapters"),
         *((name, "full") for name in FROM_SCRATCH),
+        (BOUND, "adapters"),
         (BASELINE, "bias"),
     ]
     for row in result["rows"].values():
@@ -159,6 +159,14 @@ def test_the_plan_begins_with_the_algorithms_seed_by_seed_and_the_baseline_first
     assert {row.method for row in first} == {"conditioning+bias"}
     assert not {row.algorithm for row in first} & {BOUND, *FROM_SCRATCH}
     assert len(rows) == len(set(rows)) == 2 * (7 + 7 + 1 + 2 + 6)
+
+
+def test_a_small_budget_is_for_a_smaller_study_of_what_is_not_asked_for() -> None:
+    small, large = (settings_of(parser().parse_args([]), seconds) for seconds in (600.0, 3600.0))
+    assert len(list(planned("pblar", small))) < len(list(planned("pblar", large))) / 4
+    assert small.start_seconds + len(small.algorithms) * small.algorithm_seconds == pytest.approx(600 / 4)
+    assert large.start_seconds + len(large.algorithms) * large.algorithm_seconds == pytest.approx(3600 / 2)
+    assert settings_of(parser().parse_args(["--shots", "0", "10"]), 600.0).shots == (0, 10)
 
 
 def test_wrong_arguments_end_with_one_sentence(
