@@ -79,7 +79,7 @@ def cases(generators: Sequence[str], inner_steps: Sequence[int], engines: Sequen
 
 
 def measure(case: Case, base: str, task: str, device: str, repeats: int) -> dict[str, Any]:
-    """Median seconds of the repeats (after one that warms up), showers per second and peak memory of this process."""
+    """Least seconds of the repeats (after one that warms up), showers per second and peak memory of this process."""
     run, showers = _prepared(case, base, task, device)
     times = []
     for _ in range(1 + repeats):
@@ -148,8 +148,8 @@ def markdown(result: dict[str, Any]) -> str:
         "",
         f"    {result['command']}",
         "",
-        f"{result['device']}, {result['threads']} threads, the fastest of some steps. A meta-batch has {EPISODES} episodes of K x {SUPPORT} "
-        f"support and {QUERY} query showers; `x plain`: over a plain step of as many showers.",
+        f"{result['device']}, {result['threads']} threads, the fastest of some steps. A meta-batch has {EPISODES} "
+        f"episodes of K x {SUPPORT} support and {QUERY} query showers; `x plain`: over a plain step of as many showers.",
         "",
         "| generator | step | order | subspace | engine | K | seconds | x plain | GiB |",
         "|---|---|---|---|---|---:|---:|---:|---:|",
