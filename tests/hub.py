@@ -88,11 +88,11 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def _answer(self) -> None:
-        path = unquote(urlsplit(self.path).path)
-        self.hub.asked.append((self.command, path))
+        path = urlsplit(self.path).path
+        self.hub.asked.append((self.command, unquote(path)))
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         try:
-            headers, content = self._route(path.strip("/").split("/"), body)
+            headers, content = self._route([unquote(part) for part in path.strip("/").split("/")], body)
             status = 200
         except _Refusal as refused:
             status, content = refused.status, json.dumps({"error": refused.message, **refused.told}).encode()
@@ -117,8 +117,8 @@ class _Handler(BaseHTTPRequestHandler):
                 return _json(self._info(f"{user}/{name}", revision))
             case ("GET", "api", "models", user, name, "tree", revision):
                 return _json([{"type": "file", **told} for told in self._listed(f"{user}/{name}", revision)])
-            case ("POST", "api", "models", user, name, "branch", *branch):
-                return _json(self._branch(f"{user}/{name}", "/".join(branch)))
+            case ("POST", "api", "models", user, name, "branch", branch):
+                return _json(self._branch(f"{user}/{name}", branch))
             case ("POST", "api", "models", _, _, "preupload", *_):
                 self._writer()
                 return _json({"files": [_mode(told) for told in json.loads(body)["files"]]})
@@ -129,8 +129,8 @@ class _Handler(BaseHTTPRequestHandler):
                 assert hashlib.sha256(body).hexdigest() == oid
                 self.hub.objects[oid] = body
                 return {}, b""
-            case ("POST", "api", "models", user, name, "commit", *branch):
-                return _json(self._commit(f"{user}/{name}", "/".join(branch), body))
+            case ("POST", "api", "models", user, name, "commit", branch):
+                return _json(self._commit(f"{user}/{name}", branch, body))
             case ("GET" | "HEAD", user, name, "resolve", revision, *file):
                 files = self._found(f"{user}/{name}").files(revision)
                 content = files.get("/".join(file))

@@ -25,6 +25,7 @@ __all__ = ["DEFAULT_REVISION", "Repository", "Revision", "require_hub"]
 DEFAULT_REVISION: Final = "main"
 
 _OF_THE_DISK: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS}
+_COMMIT: Final = "[0-9a-f]{40}"
 _ALONE: Final = ".gitattributes"  # hubs put it into every repository
 
 
@@ -119,9 +120,14 @@ class Repository:
         with self._told(revision):
             info = self._api.model_info(self.name, revision=revision, files_metadata=True)
             commit, siblings = str(info.sha), info.siblings or []
-            files = {each.rfilename: each.size for each in siblings if each.rfilename != _ALONE}
-        if not re.fullmatch("[0-9a-f]{40}", commit):  # the library makes paths of it
-            raise HubError(f"{self.url}: the server names a commit {commit[:100]!r}, which is none; is it a hub?")
+            sizes = {str(each.rfilename): each.size for each in siblings}
+        files = {name: size if isinstance(size, int) else None for name, size in sizes.items() if name != _ALONE}
+        if not re.fullmatch(_COMMIT, commit):  # the library makes paths of it
+            raise HubError(
+                f"{self.url}: the server names a commit {commit[:100]!r}, which is none; correct HF_ENDPOINT"
+            )
+        if re.fullmatch(_COMMIT, revision) and commit != revision:
+            raise HubError(f"{self.url}: the server gives commit {commit} for {revision}; correct HF_ENDPOINT")
         return Revision(commit, bool(info.private), files)
 
     def fetch(self, names: list[str], commit: str, folder: Path, *, quiet: bool = False) -> None:
@@ -221,9 +227,10 @@ class Repository:
             return f"{self.url}: your token may not write there; take one that may, or another --repository"
         if code in (409, 412):
             return f"{self.url}: was changed by somebody else meanwhile; look at it, then give the same command again"
-        reason = " ".join(str(chain[-1]).split())[:300] or type(chain[-1]).__name__
+        reason = " ".join(str(getattr(by, "server_message", None) or chain[-1]).split())[:300]
         if code is not None:
-            return f"{self.url}: the server answered {code} ({reason}); try again later"
+            mend = "try again later" if code >= 500 or code == 429 else "correct HF_ENDPOINT or the command"
+            return f"{self.url}: the server answered {code} ({reason}); {mend}"
         if not any(isinstance(each, (OSError, HTTPError)) for each in chain):
             kind = type(chain[-1]).__name__
             return f"{self.url}: the server's answer is none that a hub gives ({kind}: {reason}); correct HF_ENDPOINT"
