@@ -17,6 +17,7 @@ __all__ = [
     "ConfigError",
     "DataSetError",
     "DetectorError",
+    "HubError",
     "MetacaloError",
     "MissingExtraError",
     "ModelFolderError",
@@ -60,6 +61,10 @@ class BaseMismatchError(ModelFolderError):
 
 class MissingExtraError(MetacaloError):
     """Something optional was asked for that is not installed; the sentence has the line that installs it."""
+
+
+class HubError(MetacaloError):
+    """A repository of models cannot be reached, read or written."""
 
 
 class OutputError(MetacaloError):

@@ -7,12 +7,12 @@ import sys
 import warnings
 from signal import SIGINT
 
-from metacalo.cli import models, results, showers, simulations, sweeps
+from metacalo.cli import models, results, sharing, showers, simulations, sweeps
 from metacalo.cli.app import app, is_first_process, tell, warn
 from metacalo.errors import MetacaloError, RankError
 from metacalo.interruption import Signals
 
-__all__ = ["app", "main", "models", "results", "showers", "simulations", "sweeps"]
+__all__ = ["app", "main", "models", "results", "sharing", "showers", "simulations", "sweeps"]
 
 
 def main() -> None:
