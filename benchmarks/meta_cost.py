@@ -149,7 +149,7 @@ def markdown(result: dict[str, Any]) -> str:
         f"    {result['command']}",
         "",
         f"{result['device']}, {result['threads']} threads, the fastest of some steps. A meta-batch has {EPISODES} "
-        f"episodes of K x {SUPPORT} support and {QUERY} query showers; `x plain`: over a plain step of as many showers.",
+        f"episodes of K x {SUPPORT} support and {QUERY} query showers; `x plain`: over a plain step of as many.",
         "",
         "| generator | step | order | subspace | engine | K | seconds | x plain | GiB |",
         "|---|---|---|---|---|---:|---:|---:|---:|",
