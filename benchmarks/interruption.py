@@ -180,7 +180,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             share = (moment + 0.5) / told.moments
             ended = interrupted(name, at, place, LOADED + share * (whole - LOADED))
             found += [ended] if ended else []
-    (told.out / "interruption.json").write_text(json.dumps([asdict(each) for each in found], indent=2) + "\n")
+            written = json.dumps([asdict(each) for each in found], indent=2)
+            (told.out / "interruption.json").write_text(f"{written}\n")
     Console(width=140).print(interruption_table(found))
     faults = [
         f"{each.command} after {each.after:.1f} s: {fault}" for each in found if (fault := each.fault(told.limit))

@@ -19,6 +19,8 @@ from metacalo.export.interfaces import INTERFACES, Interface, InterfaceName
 from metacalo.export.macro import par04_macro
 from metacalo.generators.autoregressive import Autoregressive
 from metacalo.generators.diffusion import Diffusion
+from metacalo.interruption import told_if_interrupted
+from metacalo.locking import sole_writer
 from metacalo.model import ShowerModel, load_model
 from metacalo.sampling import SamplingOptions
 from metacalo.showers.detector import Detector
@@ -79,7 +81,7 @@ def export(
         ConfigError: the generator or the sampler cannot be exported.
         DetectorError: the interface has another mesh than the model.
         MissingExtraError: what writes ONNX files is not installed.
-        OutputError: `out` exists or cannot be written.
+        OutputError: `out` exists, another process is writing it, or it cannot be written.
         MetacaloError: see `load_model`.
     """
     settings, out = settings or ExportSettings(), Path(out)
@@ -93,7 +95,8 @@ def export(
     _require_no_noise_between(loaded, settings)
     interface = INTERFACES[settings.interface](ShowerGraph(loaded, settings.generator))
     told = {"model": str(model), "command": command, **_told(interface, loaded, settings)}
-    with atomic_file(out, force=force) as temporary:
+    kept = f"{out} was not written; give the same command again"
+    with sole_writer(out, force=force), told_if_interrupted(kept), atomic_file(out, force=force) as temporary:
         _writer(settings)(interface, temporary)
         save_json(sidecar, told)
         if settings.interface == "par04":
