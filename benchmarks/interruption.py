@@ -1,12 +1,11 @@
 """How long a command takes to end at Ctrl-C, whatever it is at.
 
-    python -m benchmarks.interruption --moments 6 --out out/interruption
+    python -m benchmarks.interruption --out out/interruption
 
-Each command is run to its end once, and then again and again, each time with one Ctrl-C (SIGINT to all its processes,
-as a terminal sends it) after another share of its CPU time. What counts is the CPU time from there to its end, which
-other programs do not lengthen, as they do the time of the wall beside it. Exit code 1 where a command takes longer than
-`--limit`, tells anything else than one line, or leaves a temporary file. The first second is left out: in it Python
-loads, and knows nothing of metacalo.
+Each command is run once to its end under `benchmarks.interruption_probe`, which tells the longest stretch in which it
+would not have heard a signal, and then again with a real Ctrl-C (SIGINT to all its processes, as a terminal sends it)
+in its middle. Times are of the CPU, which other programs do not lengthen. Exit code 1 where a command takes longer than
+`--limit`, tells anything else than one line, or leaves a temporary file.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,10 +30,11 @@ from benchmarks.survival_commands import metacalo_commands
 from metacalo.showers import data_folder
 from metacalo.simulate.data_sets import found_data_sets
 
-__all__ = ["Ended", "interrupted", "interruption_table", "main"]
+__all__ = ["Ended", "Heard", "interrupted", "interruption_table", "main"]
 
+METACALO = (sys.executable, "-m", "metacalo.cli")
 POLL = 0.02  # seconds between two looks at the CPU time
-LOADED = 1.0  # CPU seconds
+LOADED = 1.0  # CPU seconds in which Python loads, and knows nothing of metacalo
 EXAMPLE = """
 name = "small"
 [[layers]]
@@ -47,6 +47,23 @@ active = true
 [beam]
 energy_GeV = "1:10"
 """
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A command that nobody interrupted, but that was asked all the time whether it would hear it.
+
+    Attributes:
+        command: its name.
+        seconds: of CPU time that it took.
+        longest: CPU seconds of the longest stretch in which it heard nothing.
+        where: what ran when it heard again.
+    """
+
+    command: str
+    seconds: float
+    longest: float
+    where: str
 
 
 @dataclass(frozen=True)
@@ -123,7 +140,7 @@ def interrupted(name: str, line: Sequence[str], folder: Path, after: float) -> E
 def _lines(folder: Path) -> dict[str, list[str]]:
     """The commands, without the place of the result."""
     lines = {command.name: [*command.line, *command.force] for command in metacalo_commands(folder)}
-    metacalo, model = [sys.executable, "-m", "metacalo.cli"], ["--model", str(folder / "model")]
+    metacalo, model = [*METACALO], ["--model", str(folder / "model")]
     base, showers = ["--base", str(folder / "base")], str(data_folder("tasks") / "pblar" / "showers.h5")
     subprocess.run(
         [*metacalo, "generate", *model, *base, "--showers", "300", "--out", str(folder / "g.h5")], check=True
@@ -134,62 +151,70 @@ def _lines(folder: Path) -> dict[str, list[str]]:
     lines |= {
         "evaluate": [*metacalo, "evaluate", *judged, "--calochallenge"],
         "score": [*metacalo, "score", *model, *base, "--showers", showers, "--at-most", "300"],
-        "export": [*metacalo, "export", *model, *base, "--generator", "ar"],
+        "export": [*metacalo, "export", "--model", "base-no-pblar", "--detector", "pblar", "--generator", "ar"],
     }
     if "G4LEDATA" in found_data_sets():
         lines["simulate"] = [*metacalo, "simulate", "--detector", str(description), "--showers", "40"]
     return lines
 
 
-def interruption_table(found: Sequence[Ended]) -> Table:
+def _heard(name: str, line: Sequence[str], folder: Path) -> Heard:
+    folder.mkdir(parents=True)
+    report = folder / "report.json"
+    probe = [sys.executable, "-m", "benchmarks.interruption_probe", str(report)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*probe, *line[len(METACALO) :]], check=True, stdout=subprocess.DEVNULL, env=environment)
+    found = Heard(command=name, **json.loads(report.read_text()))
+    shutil.rmtree(folder)
+    return found
+
+
+def interruption_table(found: Sequence[tuple[Heard, Ended | None]]) -> Table:
     """One row a command."""
-    table = Table("command", "interrupted after (CPU s)", "median CPU s to the end", "most", "most of the wall (busy)")
-    for name in dict.fromkeys(each.command for each in found):
-        rows = sorted((each for each in found if each.command == name), key=lambda each: each.cpu)
-        after = sorted(each.after for each in rows)
-        middle, most, wall = rows[len(rows) // 2].cpu, rows[-1].cpu, max(each.wall for each in rows)
-        table.add_row(name, f"{after[0]:.1f} to {after[-1]:.1f}", f"{middle:.2f}", f"{most:.2f}", f"{wall:.1f}")
+    heads = ("command", "CPU s", "longest without hearing", "where", "Ctrl-C after", "CPU s to the end", "told")
+    table = Table(*heads)
+    for heard, ended in found:
+        row = (heard.command, f"{heard.seconds:.1f}", f"{heard.longest:.2f}", heard.where)
+        told = ("-", "-", "it had ended")
+        if ended is not None:
+            told = (f"{ended.after:.1f}", f"{ended.cpu:.2f}", ended.told.strip().partition("; ")[2])
+        table.add_row(*row, *told)
     return table
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the benchmark; exit code 1 where there was a fault."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--moments", type=int, default=6, help="of each command")
     parser.add_argument("--limit", type=float, default=2.0, help="CPU seconds that a command may take to end")
     parser.add_argument("--out", type=Path, default=Path("out/interruption"))
     parser.add_argument("--command", action="append", help="only this one; may be repeated")
     told = parser.parse_args(arguments)
     shutil.rmtree(told.out, ignore_errors=True)
     told.out.mkdir(parents=True)
-    found: list[Ended] = []
+    found: list[tuple[Heard, Ended | None]] = []
     for name, line in _lines(told.out).items():
         if told.command and name not in told.command:
             continue
         place = told.out / "place"
-        place.mkdir()
-        process = subprocess.Popen([*line, "--out", str(place / "result")], stdout=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        shutil.rmtree(place)
-        if process.returncode:
-            raise SystemExit(f"{name} fails when nobody interrupts it")
-        whole = usage.ru_utime + usage.ru_stime
-        for moment in range(told.moments):
-            at = [*line, "--out", str(place / "result")]
-            share = (moment + 0.5) / told.moments
-            ended = interrupted(name, at, place, LOADED + share * (whole - LOADED))
-            found += [ended] if ended else []
-            written = json.dumps([asdict(each) for each in found], indent=2)
-            (told.out / "interruption.json").write_text(f"{written}\n")
+        whole = [*line, "--out", str(place / "result")]
+        heard = _heard(name, whole, place)
+        middle = LOADED + (heard.seconds - LOADED) / 2
+        found.append((heard, interrupted(name, whole, place, middle)))
+        record = [{**asdict(first), "ended": second and asdict(second)} for first, second in found]
+        (told.out / "interruption.json").write_text(json.dumps(record, indent=2) + "\n")
     Console(width=140).print(interruption_table(found))
-    faults = [
-        f"{each.command} after {each.after:.1f} s: {fault}" for each in found if (fault := each.fault(told.limit))
-    ]
+    faults = [f"{heard.command}: {fault}" for heard, ended in found for fault in _faults(heard, ended, told.limit)]
     for fault in faults:
         Console(stderr=True).print(fault, markup=False)
     if faults:
         raise SystemExit(1)
+
+
+def _faults(heard: Heard, ended: Ended | None, limit: float) -> Iterator[str]:
+    if heard.longest > limit:
+        yield f"hears nothing for {heard.longest:.1f} s of CPU time, until {heard.where}"
+    if ended is not None and (fault := ended.fault(limit)):
+        yield fault
 
 
 if __name__ == "__main__":

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from benchmarks.interruption import Ended, interrupted, interruption_table
+from benchmarks.interruption import Ended, Heard, interrupted, interruption_table
+from benchmarks.interruption_probe import Probe
 
 BUSY = """
 import os, pathlib, sys
@@ -44,8 +47,28 @@ def test_a_command_that_is_done_was_not_interrupted(tmp_path: Path) -> None:
 
 
 def test_a_row_of_the_table() -> None:
-    rows = [Ended("adapt", after, cpu, 2 * cpu, 130, "", ()) for after, cpu in ((1.0, 0.5), (2.5, 3.0), (2.0, 0.25))]
-    assert [next(iter(column.cells)) for column in interruption_table(rows).columns] == [
-        "adapt", "1.0 to 2.5", "0.50", "3.00", "6.0"
+    ended = Ended("adapt", 2.5, 3.0, 6.0, 130, "metacalo: interrupted; x was not written\n", ())
+    table = interruption_table([(Heard("adapt", 5.0, 0.25, "methods.step"), ended)])
+    assert [next(iter(column.cells)) for column in table.columns] == [
+        "adapt", "5.0", "0.25", "methods.step", "2.5", "3.00", "x was not written"
     ]  # fmt: skip
-    assert [row.fault(2.0) for row in rows][1] == "takes 3.0 s of CPU time"
+    assert ended.fault(2.0) == "takes 3.0 s of CPU time"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_longest_stretch_without_hearing_is_found() -> None:
+    """A call into compiled code takes 0.4 s of CPU time, in which Python hears nothing."""
+    probe = Probe()
+    probe.start()
+    try:
+        while probe.longest == 0:
+            pass
+        before = probe.longest
+        started = time.process_time()
+        hashlib.pbkdf2_hmac("sha256", b"x", b"y", 400_000)
+        deaf = time.process_time() - started
+        while probe.longest == before:
+            pass
+    finally:
+        probe.stop()
+    assert probe.longest >= 0.5 * deaf > before
