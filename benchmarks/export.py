@@ -57,9 +57,8 @@ class Exported:
         detector = Detector.from_attributes(self.told["detector"], grid, "detector")
         self.model = _model(model or self.told["model"], detector)
         options = self.told["settings"]
-        SamplingOptions(**{name: options[name] for name in SamplingOptions.model_fields}).choose(
-            self.model, self.generator
-        )
+        chosen = SamplingOptions(**{name: options[name] for name in SamplingOptions.model_fields})
+        chosen.choose(self.model.generators.get(self.generator))
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = threads
         levels = onnxruntime.GraphOptimizationLevel

@@ -188,7 +188,8 @@ def _fault_after_resuming(command: Command, place: Path, new: str) -> str | None
         return f"does not go on: {error}"
     if found != new:
         return "resumed, it ends with another result"
-    others = sorted(entry.name for entry in place.iterdir() if entry.name != command.result)
+    expected = {command.result, *command.beside}
+    others = sorted(entry.name for entry in place.iterdir() if entry.name not in expected)
     return f"leaves {', '.join(others)}" if others else None
 
 

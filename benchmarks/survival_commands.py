@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metacalo.base import Base
-from metacalo.checkpoint import load_tensors, tensor_hash
+from metacalo.checkpoint import load_json, load_tensors, tensor_hash
 from metacalo.model import load_model
 from metacalo.showers import data_folder, open_showers, write_showers
 
 __all__ = ["Command", "metacalo_commands"]
 
 SHOWERS = 60  # of a task
+TRIALS = 3  # of a sweep
 
 RECIPE = """
 name = "tiny"
@@ -60,6 +61,12 @@ query = 2
 """
 
 
+SPACE = "".join(
+    f"[{name}]\nchoices = [{value}]\n" for name, value in {"method": '"bias"', "steps": 5, "sampler_steps": 1}.items()
+)
+"""Of a sweep: its trials are all the same, or a lost one, which takes a number, would change what the next ones try."""
+
+
 @dataclass(frozen=True)
 class Command:
     """A command line that writes one file or folder.
@@ -72,6 +79,7 @@ class Command:
         resume: what is added when it is given again.
         changed: what is added to make another result, which is there before.
         force: what is added so that another result is replaced.
+        beside: what else it leaves.
     """
 
     name: str
@@ -81,6 +89,7 @@ class Command:
     resume: tuple[str, ...] = ()
     changed: tuple[str, ...] = ("--seed", "2")
     force: tuple[str, ...] = ("--force",)
+    beside: tuple[str, ...] = ()
 
     def first(self, folder: Path) -> list[str]:
         """The command that is killed."""
@@ -116,12 +125,23 @@ def metacalo_commands(folder: Path) -> list[Command]:
     parts = folder / "generate.toml"
     parts.write_text("part_size = 100\nshowers = 450\n", encoding="utf-8")
     generate = (*metacalo, "generate", "--quiet", "--config", str(parts), "--model", str(model), "--base", str(base))
+    trials, space = folder / "sweep.toml", folder / "space.toml"
+    trials.write_text(f"shots = 40\ntrials = {TRIALS}\nheartbeat = 0.2\ncompared_showers = 0\n", encoding="utf-8")
+    space.write_text(SPACE, encoding="utf-8")
+    sweep = (*metacalo, "sweep", "--quiet", "--config", str(trials), "--space", str(space), "--base", str(base))
     subprocess.run([*pretrain, "--out", str(base)], check=True, stdout=subprocess.DEVNULL)
     subprocess.run([*adapt, "--out", str(model)], check=True)
     return [
         Command("pretrain", pretrain, lambda path: Base.load(path).hash, resume=("--resume",)),
         Command("adapt", adapt, lambda path: _of_model(path, base)),
         Command("generate", generate, _of_showers, result="showers.h5", resume=("--resume",)),
+        Command(
+            "sweep",
+            (*sweep, "--detector", str(showers)),
+            lambda path: _of_sweep(path, base),
+            changed=("--seed", "2", "--study", "other"),
+            beside=("result.work",),
+        ),
     ]
 
 
@@ -131,6 +151,13 @@ def _of_model(path: Path, base: Path) -> str:
     return tensor_hash(
         {f"{file.stem}/{name}": tensor for file in files for name, tensor in load_tensors(file)[0].items()}
     )
+
+
+def _of_sweep(path: Path, base: Path) -> str:
+    found, page = load_json(path / "sweep.json"), (path / "sweep.html").read_text(encoding="utf-8")
+    assert found["ended"] == TRIALS, "not all trials"
+    assert page.rstrip().endswith("</html>"), "half of a report"
+    return _of_model(path, base)
 
 
 def _of_showers(path: Path) -> str:

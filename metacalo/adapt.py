@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from metacalo.model import ShowerModel, save_model, zero_shot
 from metacalo.parallel import side_by_side
 from metacalo.progress import bars
 from metacalo.provenance import FILE, file_record, provenance, shown_path
+from metacalo.sampling import SamplingOptions
 from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import ShowerFile, Showers
 from metacalo.showers.records import record_of
@@ -34,7 +36,7 @@ from metacalo.showers.response import convention_scale
 from metacalo.showers.tasks import resolve_task
 from metacalo.tracking import Clock, RunLog, require_tensorboard
 
-__all__ = ["AdaptResult", "AdaptSettings", "adapt", "adapted_model", "draw_shots"]
+__all__ = ["AdaptResult", "AdaptSettings", "adapt", "adapt_into", "adapted_model", "draw_shots"]
 
 
 class AdaptSettings(MethodSettings):
@@ -47,6 +49,9 @@ class AdaptSettings(MethodSettings):
     )
     compared_showers: int = Field(
         default=200, ge=0, description="generated for the before/after comparison; 0 = no comparison"
+    )
+    sampling: SamplingOptions = Field(
+        default=SamplingOptions(), description="how the model is sampled where nothing else is asked for"
     )
 
     @property
@@ -98,20 +103,39 @@ def adapt(
     """
     if log_dir is not None:
         require_tensorboard()
+    out, settings = Path(out), settings or AdaptSettings()
     with sole_writer(out, force=force), told_if_interrupted(f"{out} was not written; give the same command again"):
-        return _adapt(detector, Path(out), settings or AdaptSettings(), described, force, quiet, command, log_dir)
+        place = atomic_folder(out, force=force)
+        model, metrics = adapt_into(
+            place, detector, settings, described=described, quiet=quiet, command=command, log_dir=log_dir
+        )
+    return AdaptResult(model, metrics, out)
 
 
-def _adapt(
+def adapt_into(
+    place: AbstractContextManager[Path],
     detector: str | Path,
-    out: Path,
     settings: AdaptSettings,
-    described: Detector | None,
-    force: bool,
-    quiet: bool,
-    command: str,
-    log_dir: str | Path | None,
-) -> AdaptResult:
+    *,
+    described: Detector | None = None,
+    quiet: bool = False,
+    command: str = "",
+    log_dir: str | Path | None = None,
+) -> tuple[ShowerModel, dict[str, Any]]:
+    """`adapt`, into a folder that may hold more than the model; returns the model and the figures of its run.
+
+    Args:
+        place: yields the folder; entered when there is something to write.
+        detector: a shower file, a task folder or the name of a task.
+        settings: see `AdaptSettings`.
+        described: takes the place of what the file says about its detector.
+        quiet: draw no bars.
+        command: recorded with the result.
+        log_dir: folder of losses and costs.
+
+    Raises:
+        MetacaloError: see `adapt`.
+    """
     started = time.perf_counter()
     clock = Clock(settings.watts_per_core, settings.device)
     base = resolve_base(settings.base)
@@ -138,7 +162,7 @@ def _adapt(
         },
         "generators": runs,
     }
-    with atomic_folder(out, force=force) as folder:
+    with place as folder:
         if reference is not None:
             metrics["fidelity"] = compare_models(
                 before,
@@ -157,7 +181,7 @@ def _adapt(
         save_model(folder, model, metrics["settings"], metacalo.__version__, command)
         save_json(folder / "metrics.json", metrics)
         save_json(folder / FILE, _provenance(detector, task.path, base, settings, described, command))
-    return AdaptResult(model, metrics, Path(out))
+    return model, metrics
 
 
 def adapted_model(
@@ -180,6 +204,8 @@ def adapted_model(
         return _with_library(before, shots)
     normaliser = before.base.preprocessing.fit(shots, prior=before.normaliser)
     generators = {name: before.base.generator(name) for name in settings.generators}
+    for generator in generators.values():
+        settings.sampling.choose(generator)
     cells = any(generator.sees_cells for generator in generators.values())
     pool = ShowerPool(shots, normaliser, before.detector, cells=cells)
     stop = Event()
@@ -202,7 +228,15 @@ def adapted_model(
             stop=stop,
         )
     runs = dict(zip(generators, records, strict=True))
-    model = ShowerModel(before.base, before.detector, normaliser, generators, shots.hashes(), method=settings.method)
+    model = ShowerModel(
+        before.base,
+        before.detector,
+        normaliser,
+        generators,
+        shots.hashes(),
+        method=settings.method,
+        sampling=settings.sampling,
+    )
     return model, runs
 
 

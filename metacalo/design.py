@@ -18,6 +18,8 @@ from metacalo.config import Seed, Settings
 from metacalo.errors import ConfigError, OutputError
 from metacalo.evaluate import EvaluateSettings, evaluate_files
 from metacalo.generate import GenerateSettings, generate
+from metacalo.interruption import told_if_interrupted
+from metacalo.locking import sole_writer
 from metacalo.model import seen_hashes
 from metacalo.simulate.prepare import prepare
 from metacalo.simulate.run import SimulateSettings, require_geant4, simulate
@@ -91,6 +93,7 @@ def design(
 
     Raises:
         ConfigError: another run than this one is to be resumed.
+        OutputError: `out` exists and neither `force` nor `resume`, or another process is writing it.
         MetacaloError: see `simulate`, `adapt`, `generate` and `evaluate_files`.
     """
     settings, out = settings or DesignSettings(), Path(out)
@@ -98,7 +101,24 @@ def design(
         update={"showers": settings.showers + settings.reference, "seed": settings.seed}
     )
     require_geant4(prepare(detector, beam=made.beam, physics=made.physics))  # told before anything is removed
-    _open(out, settings, Path(detector), force=force, resume=resume)
+    kept = f"finished steps and showers are kept in {out}; go on with the same command and --resume"
+    with sole_writer(out, force=force or resume), told_if_interrupted(kept):
+        _open(out, settings, Path(detector), force=force, resume=resume)
+        seconds = _run_steps(detector, out, settings, made, quiet=quiet, verbose=verbose, command=command)
+    return Design(out, load_json(out / "report" / "metrics.json"), seconds)
+
+
+def _run_steps(
+    detector: str | Path,
+    out: Path,
+    settings: DesignSettings,
+    made: SimulateSettings,
+    *,
+    quiet: bool,
+    verbose: bool,
+    command: str,
+) -> dict[str, float]:
+    """Does what is not done yet; seconds of each step."""
     shots, model, report = out / "showers.h5", out / "model", out / "report"
     seconds: dict[str, float] = {}
 
@@ -129,7 +149,7 @@ def design(
             command=command,
         ),
     )
-    return Design(out, load_json(report / "metrics.json"), seconds)
+    return seconds
 
 
 def _open(out: Path, settings: DesignSettings, detector: Path, *, force: bool, resume: bool) -> None:

@@ -117,7 +117,7 @@ def generate(
     settings = settings or GenerateSettings()
     loaded = load_model(model, base=base, detector=detector)
     loaded.require(settings.generator)
-    settings.choose(loaded, settings.generator)
+    settings.choose(loaded.generators.get(settings.generator))
     run = _Run(loaded, settings, *_conditions(settings, base))
     _warn_outside(loaded, settings.generator, run.energy)
     writer = ShowerWriter(
@@ -189,6 +189,7 @@ class _Run:
             tensors |= {f"normaliser/{key}": value for key, value in self.model.normaliser.tensors().items()}
         return {
             "settings": self.settings.model_dump(mode="json"),
+            "sampling": self.model.sampling.model_dump(mode="json"),
             "model": tensor_hash(tensors),
             "conditions": conditions.hexdigest(),
             "version": metacalo.__version__,

@@ -112,11 +112,14 @@ def signals_held(grace: float = 1.0) -> Iterator[HeldSignals]:
 
 @contextmanager
 def told_if_interrupted(text: str) -> Iterator[None]:
-    """Adds a note to an interruption that passes: what was kept, and how to go on."""
+    """Notes at an interruption that passes what was kept, and how to go on.
+
+    Of several blocks the outermost is believed: it is of the command that was given, and the others of its steps.
+    """
     try:
         yield
     except (KeyboardInterrupt, Interrupted) as interruption:
-        interruption.add_note(text)
+        interruption.__notes__ = [text]
         raise
 
 

@@ -17,6 +17,7 @@ from metacalo.checkpoint import load_tensors, save_json, save_tensors
 from metacalo.config import Settings
 from metacalo.errors import (
     BaseMismatchError,
+    ConfigError,
     DetectorError,
     MetacaloError,
     ModelFolderError,
@@ -26,6 +27,7 @@ from metacalo.errors import (
 from metacalo.generators.base import ShowerGenerator, bf16
 from metacalo.generators.frozen import FrozenLibrary
 from metacalo.models.subspaces import SubspaceName
+from metacalo.sampling import SamplingOptions
 from metacalo.showers.conditions import encode_conditions
 from metacalo.showers.detector import Detector
 from metacalo.showers.grid import Grid
@@ -53,6 +55,9 @@ class AdaptedConfig(Settings):
     generators: tuple[GeneratorName, ...] = Field(max_length=2)
     libraries: tuple[Annotated[str, Field(pattern="^frozen$")], ...] = Field(default=(), max_length=1)
     method: SubspaceName = Field(default="adapters", description="what moved; older folders do not tell")
+    sampling: SamplingOptions = Field(
+        default=SamplingOptions(), description="how its generators are sampled where nothing else is asked for"
+    )
     adapt: dict[str, Any] = Field(description="resolved settings of the run")
     command: str
 
@@ -69,6 +74,7 @@ class ShowerModel:
         shots: content hashes of the showers it was adapted on, int64; empty at zero shots.
         libraries: name to library of shots, which needs neither base nor normaliser.
         method: subspace outside of which the generators are the base's.
+        sampling: how the generators were told to draw, kept with the model.
     """
 
     base: Base
@@ -78,6 +84,7 @@ class ShowerModel:
     shots: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     libraries: Mapping[str, FrozenLibrary] = field(default_factory=dict)
     method: SubspaceName = "adapters"
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
 
     def require(self, name: str) -> None:
         """Raises `UnknownNameError` where nothing of that name makes showers: asked before long work."""
@@ -179,6 +186,7 @@ def save_model(folder: Path, model: ShowerModel, adapt: Mapping[str, Any], versi
         generators=tuple(name for name in GENERATORS if name in model.generators),
         libraries=tuple(model.libraries),
         method=model.method,
+        sampling=model.sampling,
         adapt=dict(adapt),
         command=command,
     )
@@ -221,6 +229,10 @@ def load_model(path: PathLike, *, base: PathLike | None = None, detector: Detect
     for name in config.generators:
         generators[name] = of.generator(name)
         _adopt(generators[name], config.method, folder / f"adapters-{name}.safetensors")
+        try:
+            config.sampling.choose(generators[name])
+        except ConfigError as error:
+            raise ModelFolderError(f"{folder}/config.json: {error}; adapt again") from None
     tensors, _ = load_tensors(folder / "normaliser.safetensors")
     try:
         expected = predicted_normaliser(of.hyperprior, described, of.config.grid, of.path)
@@ -229,7 +241,7 @@ def load_model(path: PathLike, *, base: PathLike | None = None, detector: Detect
     except (KeyError, ValueError) as error:
         raise ModelFolderError(f"{folder}/normaliser.safetensors: not complete ({error}); adapt again") from None
     libraries = {name: _library(folder / f"{name}.safetensors", config.grid) for name in config.libraries}
-    return ShowerModel(of, described, normaliser, generators, _shots(folder), libraries, config.method)
+    return ShowerModel(of, described, normaliser, generators, _shots(folder), libraries, config.method, config.sampling)
 
 
 def _base_of(folder: Path, config: AdaptedConfig, base: PathLike | None) -> Base:

@@ -1,38 +1,44 @@
-"""How a generator is sampled: the options that `generate`, `export` and `benchmark` share."""
+"""How a generator is sampled: the options of `generate` and `export`, and what a model folder keeps of them."""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
 
 from pydantic import Field
 
 from metacalo.config import Settings
 from metacalo.generators.autoregressive import Autoregressive
+from metacalo.generators.base import ShowerGenerator
 from metacalo.generators.diffusion import Diffusion
 from metacalo.generators.samplers import SamplerName
-from metacalo.model import ShowerModel
-from metacalo.models.prior import Sampling
 
 __all__ = ["SamplingOptions"]
 
 
 class SamplingOptions(Settings):
-    """What is left open of a generator until showers are drawn."""
+    """What is left open of a generator until showers are drawn; None leaves it as it is.
 
-    temperature: float = Field(default=1.0, ge=0, description="of the ar prior; 1 = the model itself")
+    A generator is, before anything is chosen, as its base has it, and one of an adapted model as the folder says.
+    """
+
+    temperature: float | None = Field(default=None, ge=0, description="of the ar prior; 1 = the model itself")
     top_k: int | None = Field(default=None, ge=1, description="ar: draw among the likeliest indices only")
-    top_p: float = Field(default=1.0, gt=0, le=1, description="ar: draw among the likeliest indices of this share only")
-    steps: int | None = Field(
-        default=None, ge=1, le=100_000, description="diffusion: sampler steps; by default the base's"
+    top_p: float | None = Field(
+        default=None, gt=0, le=1, description="ar: draw among the likeliest indices of this share only"
     )
-    sampler: SamplerName | None = Field(default=None, description="diffusion: by default the base's")
+    steps: int | None = Field(default=None, ge=1, le=100_000, description="diffusion: sampler steps")
+    sampler: SamplerName | None = None
 
-    def choose(self, model: ShowerModel, name: str) -> None:
-        """Makes the generator of that name draw so; nothing is done where there is none.
+    def choose(self, generator: ShowerGenerator | None) -> None:
+        """Makes a generator draw so; a library of showers, which is none, has no options.
 
         Raises:
             ConfigError: the generator cannot be sampled so.
         """
-        generator = model.generators.get(name)
         if isinstance(generator, Autoregressive):
-            generator.sampling = Sampling(self.temperature, self.top_k, self.top_p)
+            told: dict[str, Any] = {"temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p}
+            given = {name: value for name, value in told.items() if value is not None}
+            generator.sampling = replace(generator.sampling, **given)
         if isinstance(generator, Diffusion):
             generator.choose(self.sampler, self.steps)

@@ -62,6 +62,8 @@ def replace(path: Path, **tensors: torch.Tensor) -> None:
         ({"base": "/etc"}, "'base' = '/etc' is not valid"),
         ({"grid": [10**9, 16, 45]}, "'grid.0' = 1000000000 is not valid"),
         ({"detector": {}}, "describes no detector"),
+        ({"sampling": {"steps": 10**9}}, "'sampling.steps' = 1000000000 is not valid"),
+        ({"sampling": {"sampler": "../heun"}}, "'sampling.sampler' = '../heun' is not valid"),
     ],
 )
 def test_names_and_numbers_of_an_adapted_model(adapted, tmp_path, changes, words):

@@ -30,7 +30,7 @@ def test_a_signal_becomes_the_exit_code_of_shells(number: int, code: int) -> Non
     before = signal.getsignal(number)
     with Signals() as signals:
         assert signals.received is None
-        with pytest.raises(Interrupted) as caught, told_if_interrupted("all is kept"):
+        with pytest.raises(Interrupted) as caught, told_if_interrupted("all is kept"), told_if_interrupted("a step"):
             send(number)
         send(number)  # the same wish once more
     assert (caught.value.code, caught.value.__notes__, signals.received) == (code, ["all is kept"], number)

@@ -19,13 +19,14 @@ from metacalo.base import FORMAT, GENERATORS, Base, BaseConfig, build_generator,
 from metacalo.checkpoint import load_tensors, save_tensors, tensor_hash
 from metacalo.errors import BaseMismatchError, ModelFolderError
 from metacalo.generators.autoregressive import Autoregressive
-from metacalo.generators.diffusion import DiffusionSettings
+from metacalo.generators.diffusion import Diffusion, DiffusionSettings
 from metacalo.methods import Method
 from metacalo.model import ShowerModel, load_model, save_model, seen_hashes, zero_shot
 from metacalo.models.dit import DiTSettings
-from metacalo.models.prior import PriorSettings
+from metacalo.models.prior import PriorSettings, Sampling
 from metacalo.models.quantizer import QuantizerSettings
 from metacalo.models.vqvae import VQVAESettings
+from metacalo.sampling import SamplingOptions
 from metacalo.showers import DESCRIPTORS, Showers, data_folder, open_showers, resolve_task
 from metacalo.showers.conditions import TRAINED_ENERGY_MEV, condition_size
 from metacalo.showers.fitting import fit_normaliser
@@ -35,6 +36,7 @@ from metacalo.showers.spectrum import Spectrum
 from tests.small import disturb, draw_copula, draw_latents, seeded
 
 GRID, PATCH = (9, 16, 45), (9, 16, 15)
+SAMPLING = SamplingOptions(sampler="euler", steps=3, temperature=0.7, top_p=0.9)
 
 
 def hyperprior() -> Hyperprior:
@@ -94,7 +96,7 @@ def shots() -> Showers:
 @pytest.fixture(scope="module")
 def adapted(base: Base, shots: Showers) -> ShowerModel:
     """Both generators adapted, and then moved at random wherever adaptation may move them."""
-    settings = AdaptSettings(shots=len(shots), steps=3, batch=8, check_every=1)
+    settings = AdaptSettings(shots=len(shots), steps=3, batch=8, check_every=1, sampling=SAMPLING)
     model, _ = adapted_model(zero_shot(base, shots.detector), shots, settings)
     for generator in model.generators.values():
         with torch.no_grad():
@@ -128,6 +130,21 @@ def test_an_adapted_model_read_back_makes_the_same_showers_bit_for_bit(
     assert (ours != before).any((1, 2, 3)).all()
     assert np.isfinite(ours).all()
     assert ours.sum((1, 2, 3)).min() > 0
+
+
+def test_options_that_are_not_given_are_as_the_folder_says(folder: Path, base: Base) -> None:
+    loaded = load_model(folder, base=base.path)
+    diffusion, ar = loaded.generator("diffusion"), loaded.generator("ar")
+    assert isinstance(diffusion, Diffusion)
+    assert isinstance(ar, Autoregressive)
+    for options, wanted in (
+        ({}, ("euler", 3, Sampling(temperature=0.7, top_p=0.9))),
+        ({"steps": 5, "top_k": 4, "temperature": 1.0}, ("euler", 5, Sampling(top_k=4, top_p=0.9))),
+        ({"sampler": "heun", "top_p": 1.0}, ("heun", 5, Sampling(top_k=4))),
+    ):
+        for generator in (diffusion, ar):
+            SamplingOptions(**options).choose(generator)
+        assert (diffusion.sampler, diffusion.steps, ar.sampling) == wanted
 
 
 def test_an_adapted_model_read_back_has_the_same_normaliser(

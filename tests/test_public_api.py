@@ -39,8 +39,9 @@ LAYERS = (
     {"meta", "evaluate"},
     {"soundness"},
     {"base"},
+    {"sampling"},
     {"model"},
-    {"comparison", "methods", "sampling"},
+    {"comparison", "methods"},
     {"adapt", "generate", "pretrain"},
     {"cli", "__main__"},
 )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from metacalo.cli.app import app, command_line, say, show, tell
+from metacalo.cli.app import app, command_line, say, show
 from metacalo.cli.options import (
     Absorber,
     Active,
@@ -71,22 +71,18 @@ def sweep(
     if space is not None:
         settings = settings.with_space(SearchSpace.from_toml(space))
     described = described_detector(absorber, active, description)
-    try:
-        result = run(
-            detector,
-            out,
-            settings,
-            storage=storage,
-            described=described,
-            force=force,
-            quiet=quiet,
-            command=command_line(),
-        )
-    except KeyboardInterrupt:
-        tell("stopped; the same command goes on with the trials that are done")
-        raise
+    result = run(
+        detector,
+        out,
+        settings,
+        storage=storage,
+        described=described,
+        force=force,
+        quiet=quiet,
+        command=command_line(),
+    )
     if not quiet:
         show(findings_table(result.found))
         who = "written" if result.written else "was written by another worker of the study"
         say(f"model {result.out} {who}   report {result.out / 'sweep.html'}")
-        say(f"showers: metacalo generate --model {result.out} {result.sampling_options}")
+        say(f"showers: metacalo generate --model {result.out} --generator {result.generator}")

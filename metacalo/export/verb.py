@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,10 @@ from metacalo.export.files import require_onnx, write_onnx, write_torchscript
 from metacalo.export.graph import ShowerGraph
 from metacalo.export.interfaces import INTERFACES, Interface, InterfaceName
 from metacalo.export.macro import par04_macro
+from metacalo.generators.autoregressive import Autoregressive
 from metacalo.generators.diffusion import Diffusion
+from metacalo.interruption import told_if_interrupted
+from metacalo.locking import sole_writer
 from metacalo.model import ShowerModel, load_model
 from metacalo.sampling import SamplingOptions
 from metacalo.showers.detector import Detector
@@ -77,7 +81,7 @@ def export(
         ConfigError: the generator or the sampler cannot be exported.
         DetectorError: the interface has another mesh than the model.
         MissingExtraError: what writes ONNX files is not installed.
-        OutputError: `out` exists or cannot be written.
+        OutputError: `out` exists, another process is writing it, or it cannot be written.
         MetacaloError: see `load_model`.
     """
     settings, out = settings or ExportSettings(), Path(out)
@@ -87,11 +91,12 @@ def export(
     _require_exportable(settings)
     loaded = load_model(model, base=base, detector=detector)
     loaded.require(settings.generator)
-    settings.choose(loaded, settings.generator)
+    settings.choose(loaded.generators.get(settings.generator))
     _require_no_noise_between(loaded, settings)
     interface = INTERFACES[settings.interface](ShowerGraph(loaded, settings.generator))
     told = {"model": str(model), "command": command, **_told(interface, loaded, settings)}
-    with atomic_file(out, force=force) as temporary:
+    kept = f"{out} was not written; give the same command again"
+    with sole_writer(out, force=force), told_if_interrupted(kept), atomic_file(out, force=force) as temporary:
         _writer(settings)(interface, temporary)
         save_json(sidecar, told)
         if settings.interface == "par04":
@@ -127,11 +132,11 @@ def _writer(settings: ExportSettings) -> Callable[[Interface, Path], None]:
 def _told(interface: Interface, model: ShowerModel, settings: ExportSettings) -> dict[str, Any]:
     """The sidecar."""
     generator, grid, detector = model.generator(settings.generator), model.detector.grid, model.detector
-    drawn = (
-        {"sampler": generator.sampler, "steps": generator.steps}
-        if isinstance(generator, Diffusion)
-        else settings.model_dump(include={"temperature", "top_k", "top_p"})
-    )
+    drawn: dict[str, Any] = {}
+    if isinstance(generator, Diffusion):
+        drawn = {"sampler": generator.sampler, "steps": generator.steps}
+    elif isinstance(generator, Autoregressive):
+        drawn = asdict(generator.sampling)
     return {
         "format": settings.format,
         "interface": {

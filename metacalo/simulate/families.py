@@ -10,9 +10,11 @@ import h5py
 import numpy as np
 from pydantic import Field, model_validator
 
-from metacalo.checkpoint import atomic_file, load_json, require_free, save_json
+from metacalo.checkpoint import atomic_file, load_json, save_json
 from metacalo.config import Settings
 from metacalo.errors import ConfigError, OutputError
+from metacalo.interruption import told_if_interrupted
+from metacalo.locking import sole_writer
 from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import open_showers
 from metacalo.showers.materials import find_material
@@ -136,19 +138,20 @@ def simulate_family(
         told.physics.model_dump() | ({"constructor": settings.physics} if settings.physics else {}), "physics"
     )
     members = [prepared(detector, told.geometry, beam, physics) for detector in detectors_of(told)]
-    require_free(out, force)
     work = out.with_name(out.name + ".work")
-    _open_work(work, told, settings, force=force, resume=resume)
-    parts = []
-    for number, member in enumerate(members):
-        part = work / f"{member.detector.name}.h5"
-        if not part.exists():
-            seed = int(np.random.SeedSequence(settings.seed, spawn_key=(number,)).generate_state(1)[0])
-            own = settings.model_copy(update={"seed": seed})
-            simulate_prepared(member, part, own, resume=True, quiet=quiet, verbose=verbose)
-        parts.append(part)
-    detectors = _join(parts, out, force)
-    shutil.rmtree(work, ignore_errors=True)
+    kept = f"finished detectors and showers are kept in {work}; go on with the same command and --resume"
+    with sole_writer(out, force=force), told_if_interrupted(kept):
+        _open_work(work, told, settings, force=force, resume=resume)
+        parts = []
+        for number, member in enumerate(members):
+            part = work / f"{member.detector.name}.h5"
+            if not part.exists():
+                seed = int(np.random.SeedSequence(settings.seed, spawn_key=(number,)).generate_state(1)[0])
+                own = settings.model_copy(update={"seed": seed})
+                simulate_prepared(member, part, own, resume=True, quiet=quiet, verbose=verbose)
+            parts.append(part)
+        detectors = _join(parts, out)
+        shutil.rmtree(work, ignore_errors=True)
     return Family(out, tuple(detectors), settings.showers)
 
 
@@ -172,10 +175,10 @@ def _open_work(work: Path, family: FamilySettings, settings: SimulateSettings, *
     save_json(record, wanted)
 
 
-def _join(parts: list[Path], out: Path, force: bool) -> list[Detector]:
+def _join(parts: list[Path], out: Path) -> list[Detector]:
     """Each file as a group of `out`."""
     detectors = []
-    with atomic_file(out, force=force) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_file(out) as temporary, h5py.File(temporary, "w") as file:
         for part in parts:
             with h5py.File(part) as source:
                 source.copy(source["/"], file, part.stem)

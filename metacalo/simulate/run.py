@@ -15,6 +15,8 @@ from pydantic import Field
 from metacalo.checkpoint import load_json, require_free, save_json
 from metacalo.config import Seed, Settings
 from metacalo.errors import ConfigError, OutputError, SimulationError
+from metacalo.interruption import told_if_interrupted
+from metacalo.locking import sole_writer
 from metacalo.progress import track
 from metacalo.showers.hdf5 import Showers
 from metacalo.showers.writer import ShowerWriter
@@ -106,7 +108,8 @@ def simulate(
         MissingExtraError: geant4_pybind is not installed.
         DataSetError: Geant4's data sets are not found, or lack an element.
         ConfigError: a setting is not allowed, or another run than this one is to be resumed.
-        OutputError: `out` or an unfinished run exists and neither `force` nor `resume`, or nothing can be written.
+        OutputError: `out` or an unfinished run exists and neither `force` nor `resume`, another process is writing it,
+            or nothing can be written.
         SimulationError: Geant4 stopped; what was finished is kept.
 
     Warns:
@@ -132,7 +135,26 @@ def simulate_prepared(
     require_free(out, force)
     variables = require_geant4(prepared)
     work = out.with_name(out.name + ".work")
-    record = _open_work(work, prepared, settings, force=force, resume=resume)
+    kept = f"finished showers are kept in {work}; go on with the same command and --resume"
+    with sole_writer(out, force=force), told_if_interrupted(kept):
+        record = _open_work(work, prepared, settings, force=force, resume=resume)
+        result = _simulated(prepared, out, work, record, settings, variables, quiet=quiet, verbose=verbose)
+        shutil.rmtree(work, ignore_errors=True)
+    return result
+
+
+def _simulated(
+    prepared: Prepared,
+    out: Path,
+    work: Path,
+    record: dict[str, Any],
+    settings: SimulateSettings,
+    variables: dict[str, str],
+    *,
+    quiet: bool,
+    verbose: bool,
+) -> Simulated:
+    """What is not in the folder of the run yet, and the file of all."""
     journal = Journal(work / "showers.journal")
     try:
         shots = [
@@ -157,13 +179,11 @@ def simulate_prepared(
                 spent, energy = spent + deposits.seconds, energy + deposits.energy / 1e3
                 steps = int(done + energy) - int(done + energy - deposits.energy / 1e3)
                 bar.advance(steps, showers=len(journal), ms_per_GeV=1e3 * spent / energy)
-        result = _write(out, prepared, settings, journal, str(record["geant4_version"]), force)
+        return _write(out, prepared, settings, journal, str(record["geant4_version"]))
     finally:
         journal.close()
         if not len(journal):  # nothing to resume
             shutil.rmtree(work, ignore_errors=True)
-    shutil.rmtree(work, ignore_errors=True)
-    return result
 
 
 def _keep(journal: Journal, deposits: Deposits) -> None:
@@ -209,9 +229,7 @@ def _open_work(
     return wanted
 
 
-def _write(
-    out: Path, prepared: Prepared, settings: SimulateSettings, journal: Journal, version: str, force: bool
-) -> Simulated:
+def _write(out: Path, prepared: Prepared, settings: SimulateSettings, journal: Journal, version: str) -> Simulated:
     """The file from the journal; a pass for the sums, one for the showers."""
     n, rows = settings.showers, np.array([_sums(journal.read(index)) for index in range(settings.showers)])
     energy, active, passive, front, seconds = rows.T
@@ -228,7 +246,7 @@ def _write(
         "sampling_fraction_error": error,
         "deposited_over_incident": balance,
     }
-    with ShowerWriter(out, detector.grid, detector=detector, attributes=attributes, force=force) as writer:
+    with ShowerWriter(out, detector.grid, detector=detector, attributes=attributes, force=True) as writer:
         for batch in _batches(prepared, journal, n, fraction):
             writer.append(batch)
     cost = float(1e6 * seconds.sum() / energy.sum())

@@ -114,7 +114,7 @@ class CrossValidation:
         made: list[np.ndarray] = []
         for index, fold in enumerate(self.folds):
             generator = fold.model.base.generator(self.name)
-            hyper.set_sampling(generator)
+            hyper.sampling().choose(generator)
             run = adapt_generator(
                 generator,
                 fold.kept,

@@ -10,12 +10,12 @@ from typing import Any, Final
 
 import optuna
 import torch
-from filelock import FileLock
 
 import metacalo
-from metacalo.adapt import AdaptSettings, adapt
+from metacalo.adapt import AdaptSettings, adapt_into
 from metacalo.checkpoint import atomic_folder, load_json, require_free, save_json
 from metacalo.errors import ModelFolderError
+from metacalo.locking import sole_writer
 from metacalo.showers.detector import Detector
 from metacalo.sweep.report import write_report
 from metacalo.sweep.settings import SweepSettings
@@ -75,7 +75,7 @@ def write_result(
     Raises:
         OutputError: `out` cannot be written.
     """
-    with _alone(out):
+    with sole_writer(out, wait=True):
         earlier = read_result(out, identity, found["study"])
         if earlier is not None and earlier["ended"] >= found["ended"]:
             return earlier, False
@@ -88,11 +88,12 @@ def write_result(
             device=settings.device,
             autocast=settings.autocast,
             compared_showers=settings.compared_showers,
+            sampling=hyper.sampling(),
             **hyper.adaptation(),
         )
         told = {
             **found,
-            "sampling": hyper.model_dump(include={"sampler", "sampler_steps", "temperature", "top_p"}),
+            "sampling": adaptation.sampling.model_dump(exclude_none=True),
             "settings": settings.model_dump(mode="json", exclude_none=True),
             "identity": dict(identity),
             "storage": storage,
@@ -100,18 +101,15 @@ def write_result(
             "version": metacalo.__version__,
             "versions": {"optuna": optuna.__version__, "torch": torch.__version__, "python": platform.python_version()},
         }
-        with atomic_folder(out, force=force or earlier is not None) as folder:
-            adapt(detector, folder, adaptation, described=described, force=True, quiet=quiet, command=command)
-            save_json(folder / _FILE, told)
-            write_report(folder / "sweep.html", told)
+        place = _with_trials(out, told, force=force or earlier is not None)
+        adapt_into(place, detector, adaptation, described=described, quiet=quiet, command=command)
     return told, True
 
 
 @contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Within it, no other worker on this disk writes `out`; a process that is killed lets go."""
-    place = out.absolute().parent / f".{out.name}.lock"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(place):
-        yield
-        place.unlink(missing_ok=True)  # whoever waits for it finds the result written
+def _with_trials(out: Path, told: Mapping[str, Any], *, force: bool) -> Iterator[Path]:
+    """Yields a folder that becomes `out`, with the trials beside what was written into it."""
+    with atomic_folder(out, force=force) as folder:
+        yield folder
+        save_json(folder / _FILE, told)
+        write_report(folder / "sweep.html", told)

@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from metacalo.adapt import draw_shots
 from metacalo.base import resolve_base
 from metacalo.errors import UnknownNameError
+from metacalo.interruption import told_if_interrupted
 from metacalo.methods import MethodSettings
 from metacalo.model import ShowerModel, zero_shot
 from metacalo.progress import Track, track
@@ -45,18 +46,9 @@ class SweepResult:
     written: bool
 
     @property
-    def sampling_options(self) -> str:
-        """Options of `metacalo generate` that make the model sample as the best trial did."""
-        named = {"sampler": "--sampler", "sampler_steps": "--steps", "temperature": "--temperature", "top_p": "--top-p"}
-        varied = {name: value for name, value in self.found["best"]["params"].items() if name in named}
-        told = [f"--generator {self.found['settings']['generator']}"]
-        return " ".join(
-            told
-            + [
-                f"{named[name]} {value:g}" if name != "sampler" else f"{named[name]} {value}"
-                for name, value in varied.items()
-            ]
-        )
+    def generator(self) -> str:
+        """What was adapted."""
+        return str(self.found["settings"]["generator"])
 
 
 def default_storage(out: PathLike) -> str:
@@ -81,7 +73,7 @@ def sweep(
 
     Args:
         detector: a shower file, a task folder or the name of a task.
-        out: folder to write: an adapted model with `sweep.json` and `sweep.html` beside.
+        out: folder to write: an adapted model that samples as the best trial did, `sweep.json` and `sweep.html`.
         settings: see `SweepSettings`.
         storage: see `storage_url`; by default SQLite in `<out>.work`.
         described: takes the place of what the file says about its detector.
@@ -101,7 +93,8 @@ def sweep(
     identity, name = identity_of(settings, before, shots), study_name(settings, before.detector.name)
     require_free_or_same(out, identity, name, force)
     url = storage_url(storage or default_storage(out))
-    with _quiet_optuna(), opened_storage(url) as trials:
+    kept = "the trials that have ended are kept; the same command goes on with them"
+    with told_if_interrupted(kept), _quiet_optuna(), opened_storage(url) as trials:
         study = _joined(trials, name, identity, settings, before)
         _run_trials(study, settings, before, shots, quiet=quiet)
         found = findings(study, settings.objectives, settings.seed)

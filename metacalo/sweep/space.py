@@ -17,12 +17,11 @@ from pydantic import Field, model_validator
 
 from metacalo.config import Settings
 from metacalo.errors import ConfigError
-from metacalo.generators.autoregressive import Autoregressive
 from metacalo.generators.base import ShowerGenerator
 from metacalo.generators.diffusion import Diffusion
 from metacalo.generators.samplers import SamplerName
 from metacalo.methods import LEARNING_RATES, Method
-from metacalo.models.prior import Sampling
+from metacalo.sampling import SamplingOptions
 
 __all__ = ["SAMPLING", "Dimension", "Hyperparameters", "SearchSpace"]
 
@@ -58,16 +57,10 @@ class Hyperparameters(Settings):
             named["learning_rate"] = self.rate * LEARNING_RATES[self.method]
         return named
 
-    def set_sampling(self, generator: ShowerGenerator) -> None:
-        """Makes a generator sample so.
-
-        Raises:
-            ConfigError: it cannot be sampled so.
-        """
-        if isinstance(generator, Diffusion):
-            generator.choose(self.sampler, self.sampler_steps)
-        elif isinstance(generator, Autoregressive):
-            generator.sampling = Sampling(temperature=self.temperature, top_p=self.top_p)
+    def sampling(self) -> SamplingOptions:
+        """How showers are drawn; what is as usual is left out."""
+        varied = self.model_dump(include={"sampler", "temperature", "top_p"}, exclude_defaults=True)
+        return SamplingOptions(steps=self.sampler_steps, **varied)
 
 
 class Dimension(Settings):
@@ -191,8 +184,8 @@ class SearchSpace(Settings):
                 low, high = dimension.ends()
                 values.append(list(range(int(low), int(high) + 1, int(dimension.step or 1))))
         for sampler, steps in product(*values):
-            Hyperparameters.build({"sampler": sampler, "sampler_steps": steps}).set_sampling(generator)
-        Hyperparameters().set_sampling(generator)
+            Hyperparameters.build({"sampler": sampler, "sampler_steps": steps}).sampling().choose(generator)
+        Hyperparameters().sampling().choose(generator)
 
     def draw(self, trial: BaseTrial) -> Hyperparameters:
         """The hyperparameters of a trial: its own where the space varies them."""

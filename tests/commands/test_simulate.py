@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import tomllib
 
 import numpy as np
 import pytest
 
+from metacalo.locking import sole_writer
 from metacalo.showers import open_showers
 from metacalo.simulate.data_sets import DATA_SETS, found_data_sets
+from metacalo.simulate.records import Journal
 from tests.geant4 import SMALL, needs_geant4
 
 
@@ -77,6 +81,47 @@ def test_bad_descriptions(refused, detector, verb):
         assert words in refused(*told)
     detector.unlink()
     assert "there is no such detector file" in refused(*told)
+
+
+@needs_geant4
+@pytest.mark.parametrize("verb", ["simulate", "family", "design"])
+def test_a_second_process_on_the_same_output_is_told_so(refused, detector, tmp_path, verb):
+    family = tmp_path / "family.toml"
+    family.write_text('detectors = 1\npairs = [["Pb", "PVT"]]\nactive_mm = { PVT = [5, 5] }\n', encoding="utf-8")
+    lines = {"simulate": ("simulate", "--detector", detector), "family": ("simulate", "--family", family)}
+    with sole_writer(tmp_path / "out.h5"):
+        told = refused(*lines.get(verb, ("design", detector)))
+    assert re.fullmatch(
+        rf"metacalo: {tmp_path}/out.h5: another metacalo process \(PID {os.getpid()} on host \S+\) is writing it; wait "
+        r"for it or choose another --out\n",
+        told,
+    )
+
+
+@needs_geant4
+@pytest.mark.parametrize("verb", ["simulate", "design"])
+def test_an_interruption_says_how_to_go_on(command, detector, tmp_path, monkeypatch, verb):
+    out = tmp_path / "out"
+    keep = Journal.append
+
+    def kept(journal, deposits):
+        keep(journal, deposits)
+        if len(journal) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Journal, "append", kept)
+    told = ("simulate", "--detector", detector) if verb == "simulate" else ("design", detector)
+    ran = command(*told, "--workers", 1, "--showers", 40, "--out", out)
+    assert (ran.code, ran.out) == (130, "")
+    what, where = ("showers", tmp_path / "out.work") if verb == "simulate" else ("steps and showers", out)
+    assert ran.err == (
+        f"metacalo: interrupted; finished {what} are kept in {where}; go on with the same command and --resume\n"
+    )
+    (path,) = tmp_path.rglob("showers.journal")
+    journal = Journal(path)
+    assert len(journal) == 2
+    journal.close()
+    assert [path.name for path in tmp_path.iterdir() if path != detector] == [where.name]
 
 
 @needs_geant4

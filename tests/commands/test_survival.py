@@ -36,11 +36,12 @@ def lines_of(sample: Path, adapted: AdaptResult, out: Path) -> dict[str, tuple[o
         "generate": ("generate", *model, "--showers", 6, "--batch-size", 2, "--out", out),
         "evaluate": ("evaluate", "--generated", sample, "--reference", sample, "--no-classifiers", "--out", out),
         "convert": ("convert", sample, "--to", "par04", "--out", out),
+        "export": ("export", *model, "--format", "torchscript", "--out", out),
         "score": ("score", *model, "--showers", sample, "--at-most", 20, "--out", out),
     }
 
 
-NAMES = ("adapt", "generate", "evaluate", "convert", "score")
+NAMES = ("adapt", "generate", "evaluate", "convert", "export", "score")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import time
 from pathlib import Path
+from threading import Thread
 
+import numpy as np
 import pytest
 
 from metacalo.checkpoint import load_tensors, tensor_hash
+from metacalo.locking import sole_writer
 from metacalo.model import load_model
+from metacalo.showers import open_showers
 from metacalo.sweep import SweepSettings, search, sweep
 
 SPACE = """
@@ -57,16 +64,17 @@ def cheap(monkeypatch, small):
         def judge(self, hyper, settings, on_check):
             Judged.asked += 1
             if Judged.asked == self.stop:
-                raise KeyboardInterrupt
+                os.kill(os.getpid(), signal.SIGINT)
             return {"w1": hyper.rate, "loss": hyper.rate, "seconds": 1 / hyper.rate, "shower_ms": 1.0}
 
         stop = 0
 
-    def adapt(detector, out, settings, **_):
-        (out / "config.json").write_text("{}")
+    def adapt_into(place, detector, settings, **_):
+        with place as folder:
+            (folder / "config.json").write_text("{}")
 
     monkeypatch.setattr(search.CrossValidation, "prepare", lambda *_, **__: Judged())
-    monkeypatch.setattr("metacalo.sweep.result.adapt", adapt)
+    monkeypatch.setattr("metacalo.sweep.result.adapt_into", adapt_into)
     return Judged
 
 
@@ -94,7 +102,20 @@ def test_the_folder_is_a_model_with_the_trials_beside(swept, base, sample, small
     adapted = json.loads((swept.out / "config.json").read_text())["adapt"]
     assert adapted["method"] == found["best"]["params"]["method"] == load_model(swept.out, base=base.path).method
     assert len(load_model(swept.out, base=base.path).shots) == SHOTS
-    assert f"--steps {found['best']['params']['sampler_steps']}" in swept.sampling_options
+    assert found["sampling"] == {"steps": found["best"]["params"]["sampler_steps"]}
+
+
+def test_the_model_samples_as_the_best_trial_did(swept, base, command, tmp_path):
+    steps = swept.found["best"]["params"]["sampler_steps"]
+    told = ("generate", "--model", swept.out, "--showers", 3)
+    for name, options in {"as it is": (), "the same": ("--steps", steps), "other": ("--steps", 3)}.items():
+        assert command(*told, *options, "--out", tmp_path / name).code == 0
+    showers = {}
+    for path in tmp_path.iterdir():
+        with open_showers(path) as file:
+            showers[path.name] = file.load().showers
+    np.testing.assert_array_equal(showers["as it is"], showers["the same"])
+    assert (showers["as it is"] != showers["other"]).any()
 
 
 def test_the_report_needs_nothing_else(swept):
@@ -135,7 +156,8 @@ def test_an_interrupted_sweep_goes_on(cheap, arguments, command, tmp_path):
     cheap.stop = 3
     ran = command(*arguments, "--out", tmp_path / "out")
     assert ran.code == 130
-    assert "the same command goes on with the trials that are done" in ran.err
+    told = "metacalo: interrupted; the trials that have ended are kept; the same command goes on with them"
+    assert ran.err == f"{told}\n"
     assert not (tmp_path / "out").exists()
     ran = command(*arguments, "--out", tmp_path / "out")
     assert (ran.code, cheap.asked) == (0, TRIALS + 1)
@@ -147,6 +169,22 @@ def test_an_interrupted_sweep_goes_on(cheap, arguments, command, tmp_path):
     ran = command(*arguments, "--trials", TRIALS + 2, "--out", tmp_path / "out")
     assert (ran.code, cheap.asked) == (0, TRIALS + 3)
     assert json.loads((tmp_path / "out" / "sweep.json").read_text())["ended"] == TRIALS + 2
+
+
+def test_the_result_is_written_by_one_worker_at_a_time(cheap, small, sample, tmp_path):
+    """Who is ready while another one writes waits for it, and does not fail."""
+    out, written = tmp_path / "out", []
+    worker = Thread(target=lambda: written.append(sweep(sample, out, small).written))
+    with sole_writer(out):
+        worker.start()
+        while cheap.asked < TRIALS:
+            time.sleep(0.01)
+        worker.join(1)
+        assert not out.exists()
+    worker.join()
+    assert written == [True]
+    assert {path.name for path in out.iterdir()} == {"config.json", "sweep.json", "sweep.html"}
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "out.work"}
 
 
 def test_two_objectives_give_a_front_and_the_model_of_the_best_fidelity(cheap, arguments, command, tmp_path):

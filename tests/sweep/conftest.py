@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,44 +18,54 @@ PASSWORD = "open-sesame"
 
 
 def postgres_programs() -> Path | None:
-    """The folder of initdb and pg_ctl; Debian does not put it on the path."""
+    """The folder of initdb and postgres; Debian does not put it on the path."""
     on_path = shutil.which("initdb")
     places = [Path(on_path).parent] if on_path else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    return next((place for place in reversed(places) if (place / "pg_ctl").exists()), None)
+    return next((place for place in reversed(places) if (place / "postgres").exists()), None)
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """URL of a database on a PostgreSQL server that runs for these tests alone."""
+    """URL of a database on a PostgreSQL server that runs for these tests alone, and ends with them even if killed."""
     programs = postgres_programs()
     if programs is None:
         pytest.skip("no PostgreSQL server is installed here (Debian: apt-get install postgresql)")
-    pytest.importorskip("psycopg", reason="psycopg is not installed here: pip install 'metacalo[postgres]'")
+    psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed here: pip install 'metacalo[postgres]'")
     folder = Path(tempfile.mkdtemp(prefix="metacalo-postgres-"))
-    other = []
+    other = ["setpriv", "--pdeathsig", "QUIT"] if shutil.which("setpriv") else []  # QUIT: at once
     if os.geteuid() == 0:  # as whom the server does not run
         shutil.chown(folder, "postgres", "postgres")
-        other = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+        other += ["--reuid=postgres", "--regid=postgres", "--clear-groups"]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
 
-    def run(program: str, *arguments: object) -> None:
+    def started(program: str, *arguments: object) -> subprocess.Popen[bytes]:
         command = [*other, str(programs / program), "-D", str(folder / "data"), *map(str, arguments)]
         with (folder.parent / f"{folder.name}.log").open("ab") as log:
-            subprocess.run(command, cwd="/", check=True, stdout=log, stderr=log)
+            return subprocess.Popen(command, cwd="/", stdout=log, stderr=log)
 
     password = folder / "password"
     password.write_text(PASSWORD)
     password.chmod(0o644)
     try:
-        run("initdb", "-U", "sweeper", "-A", "scram-sha-256", f"--pwfile={password}", "--no-sync", "-E", "UTF8")
-        options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-        run("pg_ctl", "-w", "-o", options, "start")
+        login = ("-U", "sweeper", "-A", "scram-sha-256", f"--pwfile={password}")
+        assert started("initdb", *login, "--no-sync", "-E", "UTF8").wait() == 0
+        options = ("-c", "listen_addresses=127.0.0.1", "-c", "fsync=off")
+        url = f"postgresql://sweeper:{PASSWORD}@127.0.0.1:{port}/postgres"
+        server = started("postgres", "-p", port, "-k", folder, *options)
         try:
-            yield f"postgresql://sweeper:{PASSWORD}@127.0.0.1:{port}/postgres"
+            while True:
+                try:
+                    psycopg.connect(url).close()
+                    break
+                except psycopg.OperationalError:  # it is starting
+                    assert server.poll() is None, "the server ended"
+                    time.sleep(0.1)
+            yield url
         finally:
-            run("pg_ctl", "-m", "immediate", "stop")
+            server.send_signal(signal.SIGQUIT)
+            server.wait()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         (folder.parent / f"{folder.name}.log").unlink(missing_ok=True)

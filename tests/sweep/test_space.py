@@ -22,7 +22,7 @@ def test_the_space_that_ships_holds_what_adapt_does():
         drawn = of.draw(FixedTrial(first))
         usual = MethodSettings()
         assert usual.model_copy(update=drawn.adaptation()) == usual.model_copy(update={"rank": first["rank"]})
-        drawn.set_sampling(generator)
+        drawn.sampling().choose(generator)
 
 
 def test_what_a_generator_or_a_loss_does_not_see_is_left_out():
