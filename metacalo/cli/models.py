@@ -11,14 +11,22 @@ from metacalo.cli.app import app, command_line, say, show
 from metacalo.cli.options import (
     Absorber,
     Active,
+    BaseName,
+    BaseOfModel,
+    BatchSize,
     Config,
     Description,
+    DetectorOfBase,
     Device,
     Force,
     LogDir,
+    ModelPath,
+    NewDetector,
     Out,
     Quiet,
+    Resume,
     Seed,
+    Steps,
     described_detector,
     named_detector,
     several,
@@ -50,7 +58,7 @@ def pretrain(
     log_dir: LogDir = None,
     seed: Seed = None,
     device: Device = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    resume: Resume = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, and do nothing.")] = False,
     force: Force = False,
 ) -> None:
@@ -85,9 +93,9 @@ def pretrain(
 
 @app.command()
 def adapt(
-    detector: Annotated[str, typer.Option("--detector", help="Shower file, task folder or task name.")],
+    detector: NewDetector,
     out: Out = Path("out/adapted"),
-    base: Annotated[str | None, typer.Option("--base", help="Name or folder of the base.")] = None,
+    base: BaseName = None,
     shots: Annotated[int | None, typer.Option("--shots", help="Showers to adapt on.")] = None,
     generator: Annotated[str | None, typer.Option("--generator", help="ar, diffusion, both or frozen.")] = None,
     method: Annotated[
@@ -136,7 +144,7 @@ def adapt(
 
 @app.command()
 def generate(
-    model: Annotated[Path, typer.Option("--model", help="Adapted model, or a base with --detector.")],
+    model: ModelPath,
     out: Out = Path("out/showers.h5"),
     showers: Annotated[int | None, typer.Option("--showers", help="How many.")] = None,
     energy: Annotated[str | None, typer.Option("--energy", help="GeV: 10, or 1:100 (log-uniform).")] = None,
@@ -148,20 +156,20 @@ def generate(
     ] = None,
     generator: Annotated[str | None, typer.Option("--generator", help="ar, diffusion or frozen.")] = None,
     format: Annotated[str | None, typer.Option("--format", help="par04 or calochallenge.")] = None,  # noqa: A002
-    batch_size: Annotated[int | None, typer.Option("--batch-size")] = None,
+    batch_size: BatchSize = None,
     temperature: Annotated[float | None, typer.Option("--temperature", help="ar: of the prior, 1 = itself.")] = None,
     top_k: Annotated[int | None, typer.Option("--top-k", help="ar: among the likeliest indices only.")] = None,
     top_p: Annotated[float | None, typer.Option("--top-p", help="ar: among the likeliest of this share only.")] = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="diffusion: sampler steps.")] = None,
+    steps: Steps = None,
     sampler: Annotated[
         str | None, typer.Option("--sampler", help="diffusion: heun, euler, ab2, ddim, ddpm or shortcut.")
     ] = None,
-    base: Annotated[Path | None, typer.Option("--base", help="Where the model's base lies.")] = None,
-    detector: Annotated[str | None, typer.Option("--detector", help="Detector of a base: task, file or toml.")] = None,
+    base: BaseOfModel = None,
+    detector: DetectorOfBase = None,
     config: Config = None,
     seed: Seed = None,
     device: Device = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    resume: Resume = False,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -204,7 +212,7 @@ def generate(
 
 @app.command()
 def export(
-    model: Annotated[Path, typer.Option("--model", help="Adapted model, or a base with --detector.")],
+    model: ModelPath,
     out: Out = Path("out/model.onnx"),
     generator: Annotated[str | None, typer.Option("--generator", help="ar or diffusion.")] = None,
     format: Annotated[str | None, typer.Option("--format", help="onnx or torchscript.")] = None,  # noqa: A002
@@ -214,13 +222,13 @@ def export(
     temperature: Annotated[float | None, typer.Option("--temperature", help="ar: of the prior, 1 = itself.")] = None,
     top_k: Annotated[int | None, typer.Option("--top-k", help="ar: among the likeliest indices only.")] = None,
     top_p: Annotated[float | None, typer.Option("--top-p", help="ar: among the likeliest of this share only.")] = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="diffusion: sampler steps.")] = None,
+    steps: Steps = None,
     sampler: Annotated[
         str | None, typer.Option("--sampler", help="diffusion: heun, euler, ab2, ddim or shortcut.")
     ] = None,
     opset: Annotated[int | None, typer.Option("--opset", help="Version of ONNX's operators, 18 to 20.")] = None,
-    base: Annotated[Path | None, typer.Option("--base", help="Where the model's base lies.")] = None,
-    detector: Annotated[str | None, typer.Option("--detector", help="Detector of a base: task, file or toml.")] = None,
+    base: BaseOfModel = None,
+    detector: DetectorOfBase = None,
     config: Config = None,
     seed: Annotated[int | None, typer.Option("--seed", help="par04 in ONNX: the same noise in every session.")] = None,
     force: Force = False,
@@ -252,12 +260,12 @@ def export(
 
 @app.command()
 def benchmark(
-    model: Annotated[Path, typer.Option("--model", help="Adapted model, or a base with --detector.")],
+    model: ModelPath,
     energy: Annotated[float | None, typer.Option("--energy", help="GeV, of all showers.")] = None,
     showers: Annotated[int | None, typer.Option("--showers", help="Timed one by one, and as many in a batch.")] = None,
     threads: Annotated[int | None, typer.Option("--threads", help="Threads of each run.")] = None,
-    base: Annotated[Path | None, typer.Option("--base", help="Where the model's base lies.")] = None,
-    detector: Annotated[str | None, typer.Option("--detector", help="Detector of a base: task, file or toml.")] = None,
+    base: BaseOfModel = None,
+    detector: DetectorOfBase = None,
     config: Config = None,
     seed: Seed = None,
 ) -> None:

@@ -15,14 +15,22 @@ if TYPE_CHECKING:  # numpy and h5py take a second: `metacalo --help` does withou
 __all__ = [
     "Absorber",
     "Active",
+    "BaseName",
+    "BaseOfModel",
+    "BatchSize",
     "Config",
     "Description",
+    "DetectorOfBase",
     "Device",
     "Force",
     "LogDir",
+    "ModelPath",
+    "NewDetector",
     "Out",
     "Quiet",
+    "Resume",
     "Seed",
+    "Steps",
     "described_detector",
     "named_detector",
     "several",
@@ -33,6 +41,14 @@ Out = Annotated[Path, typer.Option("--out", help="Where the result goes.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing result.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda.")]
+ModelPath = Annotated[Path, typer.Option("--model", help="Adapted model, or a base with --detector.")]
+BaseOfModel = Annotated[Path | None, typer.Option("--base", help="Where the model's base lies.")]
+BaseName = Annotated[str | None, typer.Option("--base", help="Name or folder of the base.")]
+DetectorOfBase = Annotated[str | None, typer.Option("--detector", help="Detector of a base: task, file or toml.")]
+NewDetector = Annotated[str, typer.Option("--detector", help="Shower file, task folder or task name.")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size")]
+Steps = Annotated[int | None, typer.Option("--steps", help="diffusion: sampler steps.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
 Absorber = Annotated[str | None, typer.Option("--absorber", help="Absorber of a period in mm, such as Pb:2.0.")]
 Active = Annotated[str | None, typer.Option("--active", help="Active layer of a period in mm, such as lAr:4.0.")]
 Description = Annotated[Path | None, typer.Option("--description", help="detector.toml that describes the detector.")]

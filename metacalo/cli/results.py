@@ -8,7 +8,10 @@ from typing import Annotated
 import typer
 
 from metacalo.cli.app import app, say, show
-from metacalo.cli.options import Quiet
+from metacalo.cli.options import (
+    BaseOfModel,
+    Quiet,
+)
 
 __all__ = ["reproduce"]
 
@@ -19,7 +22,7 @@ def reproduce(
     detector: Annotated[
         str | None, typer.Option("--detector", help="Where the shower file of an adapted model lies now.")
     ] = None,
-    base: Annotated[Path | None, typer.Option("--base", help="Where the model's base lies.")] = None,
+    base: BaseOfModel = None,
     quiet: Quiet = False,
 ) -> None:
     """Make a result again from what it says of itself, and compare bit for bit; exit code 1 where they differ."""

@@ -8,7 +8,12 @@ from typing import Annotated
 import typer
 
 from metacalo.cli.app import app, say, warn
-from metacalo.cli.options import Config, Force, Quiet
+from metacalo.cli.options import (
+    BaseOfModel,
+    Config,
+    Force,
+    Quiet,
+)
 
 __all__ = ["pull", "push"]
 
@@ -22,7 +27,7 @@ def push(
     revision: Annotated[str | None, typer.Option("--revision", help="Branch, made if new.")] = None,
     private: Annotated[bool | None, typer.Option("--private", help="Make a new repository private.")] = None,
     license: Annotated[str | None, typer.Option("--license", help="By its name on the hub; mit.")] = None,  # noqa: A002
-    base: Annotated[Path | None, typer.Option("--base", help="Where the model's base lies.")] = None,
+    base: BaseOfModel = None,
     config: Config = None,
     force: Force = False,
     quiet: Quiet = False,
@@ -44,7 +49,7 @@ def pull(
     repository: Named,
     out: Annotated[Path, typer.Option("--out", help="Where the result goes.")],
     revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit.")] = None,
-    base: Annotated[Path | None, typer.Option("--base", help="Where the model's base lies.")] = None,
+    base: BaseOfModel = None,
     config: Config = None,
     force: Force = False,
     quiet: Quiet = False,

@@ -14,10 +14,14 @@ from metacalo.cli.app import app, command_line, say, show, warn
 from metacalo.cli.options import (
     Absorber,
     Active,
+    BaseOfModel,
+    BatchSize,
     Config,
     Description,
+    DetectorOfBase,
     Device,
     Force,
+    ModelPath,
     Out,
     Quiet,
     Seed,
@@ -145,7 +149,7 @@ def convert(
 
 @app.command()
 def score(
-    model: Annotated[Path, typer.Option("--model", help="Adapted model, or a base with --detector.")],
+    model: ModelPath,
     showers: Annotated[Path, typer.Option("--showers", help="Shower file to score.")],
     out: Out = Path("out/scores.h5"),
     against: Annotated[Path | None, typer.Option("--against", help="Second file, to be told from the first.")] = None,
@@ -157,9 +161,9 @@ def score(
     at_most: Annotated[int | None, typer.Option("--at-most", help="Showers of a file, drawn at random.")] = None,
     unseen: Annotated[bool | None, typer.Option("--unseen/--all", help="Leave out showers the model has seen.")] = None,
     outliers: Annotated[int | None, typer.Option("--outliers", help="How many of the least likely are told.")] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size")] = None,
-    base: Annotated[Path | None, typer.Option("--base", help="Where the model's base lies.")] = None,
-    detector: Annotated[str | None, typer.Option("--detector", help="Detector of a base: task, file or toml.")] = None,
+    batch_size: BatchSize = None,
+    base: BaseOfModel = None,
+    detector: DetectorOfBase = None,
     config: Config = None,
     seed: Seed = None,
     device: Device = None,

@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from metacalo.cli.app import app, command_line, say, show
-from metacalo.cli.options import Config, Force, Out, Quiet, Seed
+from metacalo.cli.options import (
+    BaseName,
+    Config,
+    Force,
+    Out,
+    Quiet,
+    Resume,
+    Seed,
+)
 
 __all__ = ["design", "simulate"]
 
@@ -17,7 +25,6 @@ Workers = Annotated[int | None, typer.Option("--workers", help="Processes of Gea
 Physics = Annotated[
     str | None, typer.Option("--physics", help="Physics constructor or list of Geant4, such as FTFP_BERT.")
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show what Geant4 prints.")]
 
 
@@ -81,7 +88,7 @@ def design(
     reference: Annotated[
         int | None, typer.Option("--reference", help="Showers to simulate besides, for the report to compare with.")
     ] = None,
-    base: Annotated[str | None, typer.Option("--base", help="Name or folder of the base.")] = None,
+    base: BaseName = None,
     classifiers: Annotated[bool | None, typer.Option(help="Train the two classifiers of the report.")] = None,
     physics: Physics = None,
     workers: Workers = None,

@@ -11,10 +11,12 @@ from metacalo.cli.app import app, command_line, say, show
 from metacalo.cli.options import (
     Absorber,
     Active,
+    BaseName,
     Config,
     Description,
     Device,
     Force,
+    NewDetector,
     Out,
     Quiet,
     Seed,
@@ -26,9 +28,9 @@ __all__ = ["sweep"]
 
 @app.command()
 def sweep(
-    detector: Annotated[str, typer.Option("--detector", help="Shower file, task folder or task name.")],
+    detector: NewDetector,
     out: Out = Path("out/sweep"),
-    base: Annotated[str | None, typer.Option("--base", help="Name or folder of the base.")] = None,
+    base: BaseName = None,
     shots: Annotated[int | None, typer.Option("--shots", help="Showers to adapt on, and to be judged on.")] = None,
     generator: Annotated[str | None, typer.Option("--generator", help="ar or diffusion.")] = None,
     trials: Annotated[int | None, typer.Option("--trials", help="Of the study, in all workers together.")] = None,
