@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from onnx import TensorProto, helper, load, save
 
 from tests.export.conftest import SHORT
 
+onnx = pytest.importorskip("onnx", reason="the extra 'onnx' is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra 'onnx' is not installed")
 
 REPOSITORY = Path(__file__).parents[2]
@@ -103,7 +103,7 @@ def test_sessions_with_one_seed_are_told(shower, exported):
 
 def changed(path: Path, to: Path, *steps: object) -> Path:
     """The same file with more operators at its end."""
-    model = load(path)
+    model = onnx.load(path)
     (output,) = model.graph.output
     output.type.tensor_type.ClearField("shape")
     last = next(node for node in reversed(model.graph.node) if output.name in node.output)
@@ -112,11 +112,11 @@ def changed(path: Path, to: Path, *steps: object) -> Path:
         after = output.name if number == len(steps) - 1 else f"energies_{number}"
         inputs = [f"constant_{number}_{k}" for k in range(len(constants))]
         for key, value in zip(inputs, constants, strict=True):
-            kind = TensorProto.INT64 if isinstance(value[0], int) else TensorProto.FLOAT
-            model.graph.initializer.append(helper.make_tensor(key, kind, [len(value)], value))
-        model.graph.node.append(helper.make_node(operator, [name, *inputs], [after], **attributes))
+            kind = onnx.TensorProto.INT64 if isinstance(value[0], int) else onnx.TensorProto.FLOAT
+            model.graph.initializer.append(onnx.helper.make_tensor(key, kind, [len(value)], value))
+        model.graph.node.append(onnx.helper.make_node(operator, [name, *inputs], [after], **attributes))
         name = after
-    save(model, to)
+    onnx.save(model, to)
     shutil.copy(f"{path}.json", f"{to}.json")
     return to
 
