@@ -51,6 +51,7 @@ def onnx_graph(
         # sizes become constants, which all but the number of showers are; and it is told that there is a newer exporter
         warnings.simplefilter("ignore", category=TracerWarning)
         warnings.simplefilter("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message=r".*operator 'dropout' is set to train=True")  # which draws noise
         torch.onnx.export(
             Portable(module).eval(),
             example,

@@ -13,7 +13,8 @@ from onnx_ir.passes import Sequential, common
 
 __all__ = ["slimmed", "with_seed"]
 
-_RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
+_SEEDS: dict[str, type[float] | type[int]] = {"RandomNormal": float, "RandomNormalLike": float, "Dropout": int}
+"""Type of the seed of each operator that draws."""
 _ERRORS = 3  # the least that the run time reports
 _LARGEST_TENSOR = 2**28  # bytes
 
@@ -46,6 +47,6 @@ def slimmed(model: ModelProto) -> ModelProto:
 
 def with_seed(model: ModelProto, seed: int) -> None:
     """Makes the noise that the run time draws the same in every session, in place."""
-    drawing = [node for node in model.graph.node if node.op_type in _RANDOM]
+    drawing = [node for node in model.graph.node if node.op_type in _SEEDS]
     for number, node in enumerate(drawing):
-        node.attribute.append(onnx.helper.make_attribute("seed", float(seed + number)))
+        node.attribute.append(onnx.helper.make_attribute("seed", _SEEDS[node.op_type](seed + number)))

@@ -17,20 +17,37 @@ _FLOATS = 2**24  # numbers that single precision tells apart in [0, 1)
 
 
 class OwnNoise(nn.Module):
-    """Numbers that the run time draws anew in every run.
+    """Numbers that the run time draws anew in every run, and other ones in every session of a process.
+
+    ONNX Runtime seeds its normal numbers with the time at which the process began and a place in the graph, so that all
+    sessions of a process, such as those of Geant4's worker threads, draw the same. Its dropout is fed from one
+    generator of the whole process. It therefore decides on a sign for each number, and an orthogonal map makes of each
+    a sum over all: as normal and as independent as before, and unlike the same numbers with other signs.
 
     Args:
         n_normal, n_uniform: how many of each kind a shower needs.
     """
 
+    rotation: Tensor
+
     def __init__(self, n_normal: int, n_uniform: int) -> None:
         super().__init__()
         self.n_normal, self.n_uniform = n_normal, n_uniform
+        side = math.isqrt(n_normal + n_uniform - 1) + 1
+        self.register_buffer("rotation", _cosines(side), persistent=False)
 
     def forward(self, like: Float[Tensor, "n"]) -> tuple[Tensor, Tensor | None]:
         """Normal and uniform numbers (n, _) of as many showers as `like` has."""
-        n = like.shape[0]
-        return torch.randn(n, self.n_normal), torch.rand(n, self.n_uniform) if self.n_uniform else None
+        shape = (like.shape[0], *self.rotation.shape)
+        _, kept = torch.native_dropout(
+            torch.ones(shape), 0.5, True
+        )  # optimisers take dropout for idle but for its mask
+        signs = 2 * kept.float() - 1
+        numbers = (self.rotation @ (signs * torch.randn(shape)) @ self.rotation).flatten(1)
+        normal, rest = numbers[:, : self.n_normal], numbers[:, self.n_normal : self.n_normal + self.n_uniform]
+        if not self.n_uniform:
+            return normal, None
+        return normal, (0.5 * (1 + torch.erf(rest / math.sqrt(2)))).clamp(0, 1 - 1 / _FLOATS)
 
 
 class HashedNoise(nn.Module):
@@ -55,6 +72,12 @@ class HashedNoise(nn.Module):
         angle = bits[:, half : 2 * half].float() * (2 * math.pi / _FLOATS)
         normal = torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=1)[:, : self.n_normal]
         return normal, bits[:, 2 * half :].float() / _FLOATS if self.n_uniform else None
+
+
+def _cosines(side: int) -> Float[Tensor, "side side"]:
+    """The orthonormal matrix of the discrete cosine transform of type IV, which is symmetric and mixes all with all."""
+    place = torch.arange(side, dtype=torch.float64) + 0.5
+    return (math.sqrt(2 / side) * torch.cos(math.pi / side * place[:, None] * place)).float()
 
 
 def _hashed(seed: Int[Tensor, "n"], count: int) -> Int[Tensor, "n count"]:

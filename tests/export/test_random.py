@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from scipy import stats
 
@@ -41,9 +42,39 @@ def test_a_seed_gives_the_same_numbers_in_any_batch():
     assert torch.equal(together[1][1:2], alone[1])
 
 
-def test_own_noise_is_new_in_every_run():
-    noise = OwnNoise(10, 5)
-    first, second = noise(torch.zeros(3)), noise(torch.zeros(3))
-    assert [tuple(part.shape) for part in first] == [(3, 10), (3, 5)]
-    assert not torch.isin(first[0], second[0]).any()
+def test_own_noise_is_new_in_every_run_and_normal_and_uniform():
+    noise = OwnNoise(2001, 300)
+    torch.manual_seed(1)
+    first, second = noise(torch.zeros(50)), noise(torch.zeros(50))
+    assert [tuple(part.shape) for part in first] == [(50, 2001), (50, 300)]
+    assert stats.kstest(first[0].flatten().numpy(), "norm").pvalue > 1e-3
+    assert stats.kstest(first[1].flatten().numpy(), "uniform").pvalue > 1e-3
+    assert 0 <= float(first[1].min()) < float(first[1].max()) < 1
+    for one, other in zip(first, second, strict=True):
+        correlation = np.corrcoef(torch.cat([one, other]).numpy()) - np.eye(100)
+        assert np.abs(correlation).max() < 5 / one.shape[1] ** 0.5
     assert OwnNoise(10, 0)(torch.zeros(3))[1] is None
+
+
+@pytest.mark.parametrize("level", ["ORT_ENABLE_ALL", "ORT_DISABLE_ALL"])
+def test_sessions_of_one_process_share_no_noise(level):
+    """As those of worker threads do, which ONNX Runtime's normal numbers alone are the same in."""
+    onnxruntime = pytest.importorskip("onnxruntime", reason="the extra 'onnx' is not installed")
+    from metacalo.export.onnx_graphs import onnx_graph
+    from metacalo.export.onnx_slim import slimmed, with_seed
+
+    model = onnx_graph(OwnNoise(4000, 500), (torch.zeros(2),), ["like"], ["normal", "uniform"], opset=18)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+
+    def drawn():
+        session = onnxruntime.InferenceSession(slimmed(model).SerializeToString(), options)
+        return session.run(None, {"like": np.zeros(2, np.float32)})
+
+    for one, other, law in zip(drawn(), drawn(), ("norm", "uniform"), strict=True):
+        correlation = np.corrcoef(np.concatenate([one, other])) - np.eye(4)
+        assert np.abs(correlation).max() < 5 / one.shape[1] ** 0.5
+        assert stats.kstest(one.flatten(), law).pvalue > 1e-4
+    with_seed(model, 3)
+    for one, other in zip(drawn(), drawn(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
