@@ -161,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
-    parser.add_argument("--showers", type=int, default=20, help="of either kind, for each task")
+    parser.add_argument("--showers", type=int, default=100, help="of either kind, for each task")
     parser.add_argument("--workers", type=int, help="processes; by default one for each core")
     parser.add_argument("--seed", type=int, default=1)
     told = parser.parse_args(arguments)
