@@ -1,12 +1,11 @@
 """What `metacalo simulate` makes, against what showers are known to be and against the showers that ship.
 
-    python -m benchmarks.geant4 --showers 20
+    python -m benchmarks.geant4
 
 For each task it simulates showers of 10 GeV at normal incidence, and others of the energies and angles of the file that
 ships. Two tables are printed: depth of the shower maximum against ln(E/E_c) - 0.5, containment within a Moliere radius,
 energy balance, sampling fraction, resolution and speed; and the observables of both files, as residuals around their
-trend in ln E and in the angle, so that no two showers need the same energy. `--showers` of either kind; with 20 errors
-are large.
+trend in ln E and in the angle, so that no two showers need the same energy. There are `--showers` of either kind.
 """
 
 from __future__ import annotations
