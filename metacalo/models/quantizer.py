@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
-from vector_quantize_pytorch import ResidualVQ
 
 from metacalo.config import Settings
 
@@ -44,6 +43,9 @@ class ResidualQuantizer(nn.Module):
 
     def __init__(self, settings: QuantizerSettings) -> None:
         super().__init__()
+        # it loads torch's compiler and sympy: two seconds that commands without a tokenizer need not wait
+        from vector_quantize_pytorch import ResidualVQ
+
         self.settings = settings
         self.codebooks = ResidualVQ(
             dim=settings.code_width,
