@@ -225,12 +225,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command = commands[index]
         return kill_and_resume(command, told.out / command.name, each + (index < more), told.seed)
 
+    tallies: list[Tally] = []
     with ThreadPoolExecutor(told.jobs) as pool:
-        tallies = list(pool.map(killed, range(len(commands))))
-    for tally in tallies:
-        for fault in tally.faults:
-            Console(stderr=True).print(f"{tally.command}: {fault}", markup=False)
-    (told.out / "survival.json").write_text(json.dumps([asdict(tally) for tally in tallies], indent=2) + "\n")
+        for tally in pool.map(killed, range(len(commands))):
+            tallies.append(tally)
+            for fault in tally.faults:
+                Console(stderr=True).print(f"{tally.command}: {fault}", markup=False)
+            # as far as it is: a long run may end early
+            (told.out / "survival.json").write_text(json.dumps([asdict(one) for one in tallies], indent=2) + "\n")
     Console(width=140).print(survival_table(tallies))
     if any(tally.faults for tally in tallies):
         raise SystemExit(1)
