@@ -7,31 +7,14 @@ examples/extended/parameterisations/Par04).
 from __future__ import annotations
 
 from metacalo.showers.detector import Detector
+from metacalo.showers.nist import nist_name
 from metacalo.showers.stack import Layer
 
 __all__ = ["par04_macro"]
 
 _LIBRARIES = {"onnx": "ONNX", "torchscript": "TORCH"}
-_NIST = {
-    "air": "G4_AIR",
-    "lAr": "G4_lAr",
-    "LKr": "G4_lKr",
-    "LXe": "G4_lXe",
-    "polystyrene": "G4_POLYSTYRENE",
-    "PVT": "G4_PLASTIC_SC_VINYLTOLUENE",
-    "PMMA": "G4_PLEXIGLASS",
-    "PE": "G4_POLYETHYLENE",
-    "PbWO4": "G4_PbWO4",
-    "CsI": "G4_CESIUM_IODIDE",
-    "NaI": "G4_SODIUM_IODIDE",
-    "BaF2": "G4_BARIUM_FLUORIDE",
-    "BGO": "G4_BGO",
-    "quartz": "G4_SILICON_DIOXIDE",
-    "lead glass": "G4_GLASS_LEAD",
-    "brass": "G4_BRASS",
-    "steel": "G4_STAINLESS-STEEL",
-}
-"""Names that Geant4 has for materials which are no elements."""
+_ALLOYS = {"brass": "G4_BRASS", "steel": "G4_STAINLESS-STEEL"}
+"""Near enough for Par04, which builds nothing that is not in Geant4's table."""
 
 
 def par04_macro(detector: Detector, model: str, format: str) -> str:  # noqa: A002
@@ -91,7 +74,7 @@ def _absorbers(layers: tuple[Layer, ...]) -> list[str]:
     lines = []
     for number, (layer, thickness) in enumerate(sheets):
         name = layer.material.name
-        known = _NIST.get(name, f"G4_{name}" if set(layer.material.composition) == {name} else None)
+        known = nist_name(layer.material) or _ALLOYS.get(name)
         command = f"/Par04/detector/setAbsorber {number} {known or name} {thickness:.6g} mm true"
         if number > 1:
             lines.append(f"# Par04 knows two sheets in a period; its detector has to be extended for: {command}")

@@ -10,37 +10,15 @@ from typing import Any
 from metacalo.errors import ConfigError, DetectorError
 from metacalo.showers.detector import Detector
 from metacalo.showers.materials import Material
+from metacalo.showers.nist import nist_name
 from metacalo.showers.setup import BeamSettings, GeometrySettings, PhysicsSettings
 from metacalo.showers.stack import DetectorSettings, Layer
 from metacalo.simulate.job import Job, Role, Sheet, Substance
 
-__all__ = ["Prepared", "nist_name", "prepare", "prepared"]
+__all__ = ["Prepared", "prepare", "prepared"]
 
 PAR04_LENGTH_MM = 4000.0
 HADRONS = ("pi-", "pi+", "proton", "neutron")
-
-NIST_NAMES = {
-    "C": "G4_GRAPHITE",
-    "lAr": "G4_lAr",
-    "LKr": "G4_lKr",
-    "LXe": "G4_lXe",
-    "air": "G4_AIR",
-    "polystyrene": "G4_POLYSTYRENE",
-    "PVT": "G4_PLASTIC_SC_VINYLTOLUENE",
-    "PMMA": "G4_PLEXIGLASS",
-    "PE": "G4_POLYETHYLENE",
-    "PbWO4": "G4_PbWO4",
-    "CsI": "G4_CESIUM_IODIDE",
-    "NaI": "G4_SODIUM_IODIDE",
-    "BaF2": "G4_BARIUM_FLUORIDE",
-    "BGO": "G4_BGO",
-    "quartz": "G4_SILICON_DIOXIDE",
-    "lead glass": "G4_GLASS_LEAD",
-    "Kapton": "G4_KAPTON",
-    "Mylar": "G4_MYLAR",
-    "water": "G4_WATER",
-}
-"""metacalo's name -> Geant4's; elements are `G4_` and their symbol."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +30,6 @@ class Prepared:
     geometry: GeometrySettings
     beam: BeamSettings
     physics: PhysicsSettings
-
-
-def nist_name(material: Material) -> str:
-    """What Geant4 may know the material as; its density and elements decide whether that is it."""
-    if material.name in NIST_NAMES:
-        return NIST_NAMES[material.name]
-    return f"G4_{material.name}" if list(material.composition) == [material.name] else ""
 
 
 def prepare(path: str | Path, *, beam: dict[str, Any] | None = None, physics: str | None = None) -> Prepared:

@@ -6,8 +6,9 @@ import pytest
 
 from metacalo.errors import ConfigError, DetectorError
 from metacalo.showers import Detector, data_folder, find_material
+from metacalo.showers.nist import nist_name
 from metacalo.showers.template import write_template
-from metacalo.simulate.prepare import nist_name, prepare
+from metacalo.simulate.prepare import prepare
 from tests.geant4 import SMALL
 
 
