@@ -43,7 +43,7 @@ __all__ = [
     "sees_cells",
 ]
 
-FORMAT = 3
+FORMAT = 4
 GeneratorName = Literal["ar", "diffusion"]
 GENERATORS: tuple[GeneratorName, ...] = ("ar", "diffusion")
 
@@ -57,7 +57,7 @@ Cells = Annotated[int, Field(ge=1, le=1024)]
 class BaseConfig(Settings):
     """What a base is and where it came from; `config.json` in its folder."""
 
-    format: Literal[3] = 3
+    format: Literal[4] = 4
     kind: Literal["base"] = "base"
     name: PlainName
     version: str = Field(description="metacalo that made it")

@@ -45,7 +45,7 @@ Sampler = Callable[[np.ndarray, np.ndarray, np.ndarray, torch.Generator], Shower
 class AdaptedConfig(Settings):
     """What an adapted model is and where it came from; `config.json` in its folder."""
 
-    format: Literal[3] = 3
+    format: Literal[4] = 4
     kind: Literal["adapted"] = "adapted"
     version: str
     base: PlainName = Field(description="name of the base")

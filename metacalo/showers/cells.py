@@ -1,5 +1,8 @@
 """From ring energies and hit counts to cells: which of a ring's phi cells are hit, and how they share its energy.
 
+No hit is below the threshold of the file, and Geant4's spectrum does not pile up there. So what hits share is the
+excess of their ring: its energy less one threshold for each hit. All that is called energy below is excess.
+
 The n cells of a ring with the largest latents are hit. Given the (n+1)-th largest latent tau of independent standard
 normal ones, the n above it are independent normals truncated at tau (order statistics), so that
 
@@ -97,7 +100,7 @@ def encode_shares(
 
     Args:
         table: see `fit_shares`.
-        showers: in MeV (over the scale of the file).
+        showers: excesses in MeV (over the scale of the file).
         hits: from `hits.count_hits`.
         rings: sums of `showers` over phi.
     """
@@ -124,7 +127,7 @@ def fit_shares(
     """Tables of log-weights by ring and class of the hit count, given ln of the mean energy of a hit.
 
     Args:
-        showers: in MeV (over the scale of the file).
+        showers: excesses in MeV (over the scale of the file).
         hits: cells with energy in each ring.
         rings: sums of `showers` over phi.
         rng: of the totals that turn shares into weights.
@@ -205,15 +208,15 @@ def share_out(
     threshold: float,
     spectrum: Spectrum | None = None,
 ) -> ShowerTensor:
-    """Cell energies that add up to `rings`; those below `threshold` are lifted to it at the cost of the others.
+    """Cell energies that add up to `rings`, each hit's above `threshold`.
 
     Args:
         table: see `fit_shares`.
         latent: of the cells: the `hits` largest of a ring are hit.
         hits: from `hits.draw_hits`; 0 gives an empty ring.
-        rings: ring energies in MeV (over the scale of the file).
+        rings: ring energies in MeV (over the scale of the file), at least `threshold` for each hit.
         threshold: smallest cell energy, in the unit of `rings`.
-        spectrum: corrects the cells' energies before they are made to add up.
+        spectrum: corrects the cells' excesses before they are made to add up.
     """
     n, n_r, n_phi, n_z = latent.shape
     cells = _flat(latent)
@@ -224,27 +227,14 @@ def share_out(
     hit = torch.arange(n_phi, device=cells.device) < count
     hit = torch.empty_like(hit).scatter_(-1, order, hit)  # by rank: as many as were drawn even if some are equal
     u = (torch.special.ndtr(cells) - tau) / (1 - tau).clamp_min(1e-9)
-    mean_hit = log_energy(rings / hits.clamp_min(1)).flatten(1)
+    above = (rings - hits * threshold).clamp_min(0.0)
+    mean_hit = log_energy(above / hits.clamp_min(1)).flatten(1)
     ratio = table.to_value(score_of(u.clamp(0, 1)), mean_hit, _share_site(hits, n_phi).flatten(1))
     share = torch.where(hit, ratio, -torch.inf).softmax(-1)
-    share = torch.where(count > 0, share, 0.0)
-    ring = rings.flatten(1)[..., None]
-    energy = ring * share
+    shared = above.flatten(1)[..., None] * torch.where(count > 0, share, 0.0)
     if spectrum is not None:
-        in_mesh = energy.reshape(n, n_r, n_z, n_phi).permute(0, 1, 3, 2)
-        energy = _flat(spectrum.sharpen(in_mesh))
-    energy = torch.where(hit, _lifted(energy, count, ring, threshold), 0.0)
-    energy = energy * (ring / energy.sum(-1, keepdim=True).clamp_min(1e-9))  # all low: nobody had any to spare
+        in_mesh = shared.reshape(n, n_r, n_z, n_phi).permute(0, 1, 3, 2)
+        shared = _flat(spectrum.sharpen(in_mesh))
+    energy = torch.where(hit, threshold + shared, 0.0)
+    energy = energy * (rings.flatten(1)[..., None] / energy.sum(-1, keepdim=True).clamp_min(1e-9))
     return energy.reshape(n, n_r, n_z, n_phi).permute(0, 1, 3, 2)
-
-
-def _lifted(energy: Tensor, count: Tensor, ring: Tensor, threshold: float) -> Float[Tensor, "n ring phi"]:
-    """Energies max(threshold, c energy) of hits, with the c that keeps the sum of the ring.
-
-    If the m largest pay for the others, c = (ring - (count - m) threshold) / (their sum). The right m has the least c:
-    with any other one somebody is below the threshold, or is lifted without need.
-    """
-    largest = energy.sort(dim=-1, descending=True).values
-    paid_for = count - torch.arange(1, energy.shape[-1] + 1, device=energy.device)
-    factor = (ring - paid_for * threshold) / largest.cumsum(-1).clamp_min(1e-9)
-    return (factor.amin(-1, keepdim=True) * energy).clamp_min(threshold)

@@ -23,6 +23,7 @@ from metacalo.showers.normalise import PRIOR_STRENGTH, Normaliser
 from metacalo.showers.response import fit_response
 from metacalo.showers.spectrum import Spectrum, fit_spectrum
 from metacalo.showers.tabulate import fit_marginals
+from metacalo.showers.threshold import excess, least_hit
 from metacalo.typing import ShowerArray, ShowerTensor
 
 __all__ = ["LOG_ENERGY_KNOTS", "fit_normaliser", "with_spectrum"]
@@ -55,6 +56,8 @@ def fit_normaliser(
     scale = float(np.mean(total / energy))
     threshold = float(showers[showers > 0].min())
     scaled = showers / np.float32(scale)
+    least = least_hit(threshold, scale)
+    above = excess(torch.from_numpy(scaled), least).numpy()
     in_rings = scaled.sum(2)
     in_layers = in_rings.sum(1)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -66,9 +69,9 @@ def fit_normaliser(
     tables = Normaliser(
         total=fit_response(total / scale / energy, energy, theta),
         layers=fit_marginals([(fractions[:, z], log_energy) for z in range(n_z)], LOG_ENERGY_KNOTS, extrapolate=True),
-        rings=rings.fit_rings(in_rings, energy),
+        rings=rings.fit_rings(in_rings, energy, least),
         hits=fit_hits(hits, in_rings, energy, np.random.default_rng(0)),
-        shares=cells.fit_shares(scaled, hits, in_rings, np.random.default_rng(1)),
+        shares=cells.fit_shares(above, hits, above.sum(2), np.random.default_rng(1)),
         spectrum=Spectrum.none(n_r),
         drift=Drift.none(structure_size((n_r, 1, n_z))),
         longitudinal=Longitudinal.none(1 + n_z),
@@ -131,6 +134,6 @@ def with_spectrum(
         latents = tables.copula.colour(latents, log_energy)
 
     def decode(spectrum: Spectrum) -> ShowerTensor:
-        return replace(tables, spectrum=spectrum).share_out(latents.cells, hits, in_rings)
+        return excess(replace(tables, spectrum=spectrum).share_out(latents.cells, hits, in_rings), tables.least)
 
-    return replace(tables, spectrum=fit_spectrum(scaled, decode, tables.spectrum, strength))
+    return replace(tables, spectrum=fit_spectrum(excess(scaled, tables.least), decode, tables.spectrum, strength))

@@ -36,6 +36,7 @@ from metacalo.showers.longitudinal import Longitudinal
 from metacalo.showers.marginals import ConditionalMarginals, Interval
 from metacalo.showers.response import Response
 from metacalo.showers.spectrum import Spectrum
+from metacalo.showers.threshold import excess, least_hit
 from metacalo.typing import ShowerTensor
 
 __all__ = ["PRIOR_STRENGTH", "STAGES", "Normaliser"]
@@ -58,7 +59,6 @@ PRIOR_STRENGTH = {
 Least error on a held-out detector at 50 and 400 shots."""
 
 _TINY = 1e-9  # MeV
-_ROUNDING = 1e-3  # a cell of the sample must not fall below its own threshold on the way back
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,8 @@ class Normaliser:
         steady = Interval(*(self.drift.remove(side, x) for side in structure))
         shares = None
         if cells:
-            scores = encode_shares(self.shares, self.spectrum.blur(scaled), hits, in_rings)
+            above = excess(scaled, self.least)
+            scores = encode_shares(self.shares, self.spectrum.blur(above), hits, above.sum(2))
             shares = EncodedCells(scores, surroundings(scaled).half())
         _, n_r, n_phi, n_z = showers.shape
         return EncodedShowers(steady, shares, x, (n_r, n_phi, n_z))
@@ -122,7 +123,7 @@ class Normaliser:
         stages = [
             self.total.to_latent(total / energy, energy, theta),
             layers,
-            rings.encode_rings(self.rings, in_rings, energy),
+            rings.encode_rings(self.rings, in_rings, energy, self.least),
             encode_hits(self.hits, hits, in_rings, energy, n_phi),
         ]
         lower, upper = (torch.cat([stage[side].reshape(len(total), -1) for stage in stages], dim=1) for side in (0, 1))
@@ -152,18 +153,21 @@ class Normaliser:
         latents = latents.with_structure(self.drift.add(latents.structure(), x))
         total = self.total.to_response(latents.total, energy, theta) * energy
         fractions = self.layers.to_value(latents.layers[..., None], x[:, None].expand_as(latents.layers))[..., 0]
-        threshold = self.threshold / self.scale
-        in_layers = _share_total(total, torch.exp(fractions), threshold)
-        in_rings = rings.break_rings(self.rings, latents.rings, in_layers, energy, threshold)
-        hits = draw_hits(self.hits, latents.hits, in_rings, energy, latents.grid[1], threshold)
+        in_layers = _share_total(total, torch.exp(fractions), self.least)
+        in_rings = rings.break_rings(self.rings, latents.rings, in_layers, energy, self.least)
+        hits = draw_hits(self.hits, latents.hits, in_rings, energy, latents.grid[1], self.least)
         return self.scale * self.share_out(latents.cells, hits, in_rings)
 
     def share_out(
         self, latent: ShowerTensor, hits: Int[Tensor, "n r z"], in_rings: Float[Tensor, "n r z"]
     ) -> ShowerTensor:
         """Cells that add up to ring energies, both over the scale, of coloured latents; see `cells.share_out`."""
-        threshold = self.threshold / self.scale * (1 - _ROUNDING)
-        return share_out(self.shares, latent, hits, in_rings, threshold, self.spectrum)
+        return share_out(self.shares, latent, hits, in_rings, self.least, self.spectrum)
+
+    @property
+    def least(self) -> float:
+        """Energy over the scale, in MeV, that every hit is above: the threshold, but for rounding."""
+        return least_hit(self.threshold, self.scale)
 
     def shrunk_towards(self, prior: Normaliser, strengths: Mapping[str, float]) -> Normaliser:
         """The normaliser with all tables averaged with `prior`'s, and with its copula.

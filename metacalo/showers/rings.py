@@ -1,8 +1,10 @@
 """From layer energies to the energies of their rings: sticks broken from the inside outwards.
 
-Ring r takes a part f of what the rings before it have left. Its log-odds ln(f / (1 - f)), given the logarithms of what
-was left and of the incident energy, have a table per ring and depth; its atoms are a ring without energy and one that
-takes all. So the rings of a layer add up to its energy exactly, and no ring holds less than the smallest cell can.
+Ring r takes a part of what the rings before it have left. Where it neither takes nothing nor all, it holds at least the
+threshold of a cell and leaves as much, and a part f of the rest is its own. The log-odds ln(f / (1 - f)), given the
+logarithms of what was left and of the incident energy, have a table per ring and depth; its atoms are a ring without
+energy and one that takes all. So the rings of a layer add up to its energy exactly, none holds less than the smallest
+cell can, and none piles up there.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from metacalo.showers.marginals import ConditionalMarginals, Interval
 from metacalo.showers.tabulate import fit_marginals
+from metacalo.showers.threshold import excess
 
 __all__ = [
     "DEPTH_BLOCK",
@@ -35,8 +38,6 @@ LOG_INCIDENT_PLANES = np.linspace(np.log(1e3), np.log(1e5), 3)
 
 DEPTH_BLOCK = 3
 """Layers that share a table."""
-
-_TINY = 1e-9  # MeV
 
 
 def depth_sites(n_r: int, n_z: int, block: int = DEPTH_BLOCK) -> Int[Tensor, "r z"]:
@@ -61,22 +62,31 @@ def _left(rings: Float[Tensor, "n r z"]) -> Float[Tensor, "n r z"]:
     return rings.flip(1).cumsum(1).flip(1)
 
 
-def _log_odds(rings: Tensor, left: Tensor) -> Float[Tensor, "n r z"]:
+def _log_odds(rings: Tensor, left: Tensor, threshold: float) -> Float[Tensor, "n r z"]:
     """-inf and +inf at the atoms, NaN where nothing was left, and for the outermost ring, which has no choice."""
     outside = torch.cat([left[:, 1:], torch.zeros_like(left[:, :1])], dim=1)
-    odds = torch.log(rings) - torch.log(outside)
+    odds = torch.log(excess(rings, threshold)) - torch.log(excess(outside, threshold))
     odds = torch.where(left > 0, odds, torch.full_like(odds, torch.nan))
     return torch.cat([odds[:, :-1], torch.full_like(odds[:, :1], torch.nan)], dim=1)
 
 
-def encode_rings(table: ConditionalMarginals, rings: Float[Tensor, "n r z"], energy: Float[Tensor, "n"]) -> Interval:
-    """Intervals of latents (n, r, z) of ring energies, in MeV (over the scale of the file), and of E_inc in MeV."""
+def encode_rings(
+    table: ConditionalMarginals, rings: Float[Tensor, "n r z"], energy: Float[Tensor, "n"], threshold: float
+) -> Interval:
+    """Intervals of latents (n, r, z) of ring energies.
+
+    Args:
+        table: see `fit_rings`.
+        rings: ring energies in MeV (over the scale of the file).
+        energy: E_inc in MeV.
+        threshold: smallest cell energy, in the unit of `rings`.
+    """
     n, n_r, n_z = rings.shape
     left = _left(rings)
     site = depth_sites(n_r, n_z).to(rings.device).flatten().expand(n, -1)
     last = table.t0.shape[0] // len(table.planes) - 1
     site = site.clamp_max(last)  # the outermost ring has no table and needs none
-    odds = _log_odds(rings, left).flatten(1)[..., None]
+    odds = _log_odds(rings, left, threshold).flatten(1)[..., None]
     incident = torch.log(energy)[:, None].expand_as(site)
     lower, upper = table.to_latent(odds, log_energy(left).flatten(1), site, incident)
     return Interval(lower.reshape(n, n_r, n_z), upper.reshape(n, n_r, n_z))
@@ -114,13 +124,19 @@ def _break(left: Tensor, odds: Tensor, threshold: float) -> tuple[Tensor, Tensor
 
     Each is a sigmoid of its own: 1 - part would forget what is below 6e-8 of a large layer.
     """
-    odds = torch.where(left < 2 * threshold, torch.where(odds < 0, -torch.inf, torch.inf), odds)
-    least = torch.where(torch.isfinite(odds), threshold / left.clamp_min(_TINY), 0.0)
-    taken, rest = (torch.sigmoid(side).clamp(least, 1 - least) for side in (odds, -odds))
-    return left * taken, left * rest
+    shared = left - 2 * threshold
+    odds = torch.where(shared < 0, torch.where(odds < 0, -torch.inf, torch.inf), odds)
+    both = torch.isfinite(odds)
+    taken, rest = (
+        torch.where(both, threshold + shared * torch.sigmoid(side), torch.where(side > 0, left, 0.0))
+        for side in (odds, -odds)
+    )
+    return taken, rest
 
 
-def fit_rings(rings: Float[np.ndarray, "n r z"], energy: Float[np.ndarray, "n"]) -> ConditionalMarginals:
+def fit_rings(
+    rings: Float[np.ndarray, "n r z"], energy: Float[np.ndarray, "n"], threshold: float
+) -> ConditionalMarginals:
     """Tables of (n_r - 1) rings and the blocks of layers, given ln(E_left / MeV) and ln(E_inc / MeV).
 
     Both are needed: 10 MeV outside a ring are one hit at 1 GeV and the sum of many at 100 GeV.
@@ -128,10 +144,11 @@ def fit_rings(rings: Float[np.ndarray, "n r z"], energy: Float[np.ndarray, "n"])
     Args:
         rings: ring energies in MeV (over the scale of the file).
         energy: E_inc in MeV.
+        threshold: smallest cell energy, in the unit of `rings`.
     """
     energies = torch.from_numpy(rings)
     left = _left(energies)
-    odds, x = _log_odds(energies, left).numpy(), log_energy(left).numpy()
+    odds, x = _log_odds(energies, left, threshold).numpy(), log_energy(left).numpy()
     y = np.broadcast_to(np.log(energy)[:, None, None], x.shape)
     n_r, n_z = rings.shape[1:]
     blocks = [slice(z, z + DEPTH_BLOCK) for z in range(0, n_z, DEPTH_BLOCK)]

@@ -3,6 +3,7 @@
 Shares of a ring are tabulated relative to its mean hit, which blurs features of the absolute energy, such as the
 deposit of a particle that crosses a cell. One monotone map of ln(E_cell) for each ring puts them back: fitted so that
 decoded cells of true rings have the quantiles of the shots, and applied before the cells of a ring are made to add up.
+The energy of a cell is here what it has above the threshold (`threshold`).
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from metacalo.typing import ShowerTensor
 
 __all__ = ["LOG_CELL_KNOTS", "Spectrum", "fit_spectrum"]
 
-LOG_CELL_KNOTS = np.linspace(np.log(0.03), np.log(4e3), 60)
-"""Knots in ln(E / MeV) of a cell's energy, 0.03 MeV to 4 GeV; beyond them the correction of the end holds."""
+LOG_CELL_KNOTS = np.linspace(np.log(2e-3), np.log(4e3), 72)
+"""Knots in ln(E / MeV) of a cell's energy above the threshold, 2 keV to 4 GeV; beyond them that of the end holds."""
 
 _LEVELS = (np.arange(2000) + 0.5) / 2000
 _ROUNDS = 3  # of fit and decoding: rings must add up, so that one cell's correction moves the others

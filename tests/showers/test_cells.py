@@ -19,6 +19,7 @@ from metacalo.showers.cells import (
 )
 from metacalo.showers.hits import count_hits
 from metacalo.showers.marginals import LEVELS, NO_ATOM, ConditionalMarginals
+from metacalo.showers.threshold import excess
 
 N_PHI = 16
 N_CLASSES = 7  # of hit counts in 16 cells: 2, 3, 4-5, 6-8, 9-12, 13-15, 16
@@ -39,9 +40,14 @@ def shares(showers: torch.Tensor) -> ConditionalMarginals:
     return fit(showers)
 
 
-def fit(showers: torch.Tensor) -> ConditionalMarginals:
-    rng = np.random.default_rng(0)
-    return fit_shares(showers.numpy(), count_hits(showers).numpy(), showers.sum(2).numpy(), rng)
+def fit(showers: torch.Tensor, threshold: float = THRESHOLD) -> ConditionalMarginals:
+    above, rng = excess(showers, threshold), np.random.default_rng(0)
+    return fit_shares(above.numpy(), count_hits(showers).numpy(), above.sum(2).numpy(), rng)
+
+
+def encode(table: ConditionalMarginals, showers: torch.Tensor, threshold: float = THRESHOLD) -> torch.Tensor:
+    above = excess(showers, threshold)
+    return encode_shares(table, above, count_hits(showers), above.sum(2))
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -116,7 +122,7 @@ def test_latents_of_real_cells_are_standard_normal_and_decode_to_the_very_cells(
     showers: torch.Tensor, shares: ConditionalMarginals
 ) -> None:
     hits, rings = count_hits(showers), showers.sum(2)
-    score = encode_shares(shares, showers, hits, rings)
+    score = encode(shares, showers)
     assert torch.equal(score.isnan(), showers == 0)
     assert torch.equal((score == ALONE).any(2), hits == 1)
     latent = place_cells(score, surroundings(showers), generator())
@@ -136,7 +142,7 @@ def test_latents_of_real_cells_are_standard_normal_and_decode_to_the_very_cells(
 
 def test_energies_of_real_cells_come_back(showers: torch.Tensor, shares: ConditionalMarginals) -> None:
     hits, rings = count_hits(showers), showers.sum(2)
-    latent = place_cells(encode_shares(shares, showers, hits, rings), surroundings(showers), generator())
+    latent = place_cells(encode(shares, showers), surroundings(showers), generator())
     again = share_out(shares, latent, hits, rings, THRESHOLD)
     error = (again / showers - 1).abs()[showers > 0]
     assert error.median() < 1e-5
@@ -145,7 +151,7 @@ def test_energies_of_real_cells_come_back(showers: torch.Tensor, shares: Conditi
 
 def test_scores_do_not_depend_on_the_other_showers(showers: torch.Tensor, shares: ConditionalMarginals) -> None:
     def scores(rows: torch.Tensor) -> torch.Tensor:
-        return encode_shares(shares, rows, count_hits(rows), rows.sum(2))
+        return encode(shares, rows)
 
     together = scores(showers[10:20])
     for rows in (slice(7, 8), slice(2, 6)):
@@ -159,7 +165,7 @@ def test_totals_of_showers_are_independent(shares: ConditionalMarginals) -> None
     """Rings that differ in one bit: their shares are the same, and only the totals tell their scores apart."""
     showers = torch.zeros(400, 9, N_PHI, 45)
     showers[:, 0, :2, 0] = (30.0 * (1 + 1e-6 * torch.arange(400)))[:, None]
-    score = encode_shares(shares, showers, count_hits(showers), showers.sum(2))[:, 0, :2, 0].double().numpy()
+    score = encode(shares, showers)[:, 0, :2, 0].double().numpy()
     np.testing.assert_array_equal(score[:, 0], score[:, 1])
     assert score[:, 0].std() > 0.1
     assert stats.pearsonr(score[1:, 0], score[:-1, 0]).pvalue > 1e-3
@@ -167,7 +173,7 @@ def test_totals_of_showers_are_independent(shares: ConditionalMarginals) -> None
 
 def test_every_draw_places_cells_anew(showers: torch.Tensor, shares: ConditionalMarginals) -> None:
     few = showers[:20]
-    score, around = encode_shares(shares, few, count_hits(few), few.sum(2)), surroundings(few)
+    score, around = encode(shares, few), surroundings(few)
     first, second, again = (place_cells(score, around, generator(seed)) for seed in (0, 1, 0))
     assert torch.equal(first, again)
     free = (count_hits(few) < N_PHI)[:, :, None].expand_as(few)  # in a full ring order statistics have no choice
@@ -176,7 +182,7 @@ def test_every_draw_places_cells_anew(showers: torch.Tensor, shares: Conditional
 
 
 def test_empty_cells_near_energy_rank_first(showers: torch.Tensor, shares: ConditionalMarginals) -> None:
-    score, around = encode_shares(shares, showers, count_hits(showers), showers.sum(2)), surroundings(showers)
+    score, around = encode(shares, showers), surroundings(showers)
     latent = place_cells(score, around, generator())
     sparse = ((showers > 0).sum(2, keepdim=True) == 1) & (showers == 0)
     assert stats.spearmanr(around[sparse], latent[sparse]).statistic > 0.2
@@ -225,38 +231,25 @@ def test_no_hit_is_below_the_threshold() -> None:
 
 
 @given(st.integers(0, 10_000), st.floats(1, 20), st.floats(0.05, 3))
-def test_of_those_above_the_threshold_all_pay_the_same_share(seed: int, hits_worth: float, sigma: float) -> None:
+def test_hits_share_what_their_ring_has_above_the_threshold(seed: int, hits_worth: float, sigma: float) -> None:
     latent = torch.randn(50, 1, N_PHI, 1, generator=generator(seed))
     hits = torch.randint(1, N_PHI + 1, (50, 1, 1), generator=generator(seed + 1))
     rings = hits * hits_worth * THRESHOLD
     table = normal_table(N_CLASSES, sigma)
-    free, held = (share_out(table, latent, hits, rings, threshold) for threshold in (0, THRESHOLD))
-    torch.testing.assert_close(held.sum(2), rings, rtol=1e-5, atol=0)
-    assert (held[held > 0] >= THRESHOLD * (1 - 1e-4)).all()
-    paid = torch.where(held > THRESHOLD * (1 + 1e-4), held / free, torch.nan)
-    most, least = (torch.nan_to_num(paid, nan=filler) for filler in (0.0, 2.0))
-    several = (~paid.isnan()).sum(2) > 1
-    torch.testing.assert_close(most.amax(2)[several], least.amin(2)[several], rtol=1e-4, atol=0)
-    lifted = (free > 0) & paid.isnan()
-    assert ((free * most.amax(2, keepdim=True))[lifted] <= THRESHOLD * (1 + 1e-3)).all()  # nobody without need
-
-
-def test_cells_below_the_threshold_are_lifted_to_it() -> None:
-    latent = torch.randn(2000, 1, N_PHI, 1, generator=generator())
-    hits = torch.full((2000, 1, 1), 5)
-    rings = torch.full((2000, 1, 1), 100 * THRESHOLD)
-    table = normal_table(N_CLASSES, sigma=2.0)
-    free = share_out(table, latent, hits, rings, 0)
     held = share_out(table, latent, hits, rings, THRESHOLD)
-    low = (free > 0) & (free < THRESHOLD)
-    assert low.sum() > 100
-    torch.testing.assert_close(held[low], torch.full_like(held[low], THRESHOLD), rtol=1e-5, atol=0)
-    others = free * ~low
-    spare = held.sum(2, keepdim=True) - THRESHOLD * low.sum(2, keepdim=True)
-    expected = others * spare / others.sum(2, keepdim=True)
-    enough = ((expected >= THRESHOLD) | (others == 0)).all(2, keepdim=True) & (others > 0)
-    assert enough.sum() > 1000
-    torch.testing.assert_close(held[enough], expected[enough], rtol=1e-4, atol=0)
+    free = share_out(table, latent, hits, rings - hits * THRESHOLD, 0)
+    torch.testing.assert_close(held.sum(2), rings, rtol=1e-5, atol=0)
+    torch.testing.assert_close(held, torch.where(held > 0, free + THRESHOLD, 0.0), rtol=1e-5, atol=1e-6)
+
+
+def test_cells_of_real_rings_do_not_pile_up_at_the_threshold(
+    showers: torch.Tensor, shares: ConditionalMarginals
+) -> None:
+    latent = torch.randn(showers.shape, generator=generator())
+    drawn = share_out(shares, latent, count_hits(showers), showers.sum(2), THRESHOLD)
+    edges = torch.tensor([1.0, 1.5, 3.0]) * THRESHOLD
+    found, true = (torch.histogram(sample[sample > 0], edges).hist for sample in (drawn, showers))
+    assert ((found - true).abs() < 4 * torch.sqrt(found + true)).all()
 
 
 def dirichlet(n: int, counts: np.ndarray, shape: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -274,7 +267,7 @@ def test_weights_of_dirichlet_shares_are_gamma_distributed() -> None:
     # all rings of one energy per hit: the contexts say nothing
     energy *= np.exp(LOG_HIT_KNOTS[4]) * counts / energy.sum(2, keepdims=True)
     showers = torch.from_numpy(energy)
-    table = fit(showers)
+    table = fit(showers, 0)
     assert table.quantiles.shape == (2 * N_CLASSES, len(LOG_HIT_KNOTS), len(LEVELS))
     assert table.weight[[2, N_CLASSES + 2]].sum() == 0  # of 4 and 5 hits
     level = slice(LEVELS.index(0.05), LEVELS.index(0.95) + 1)
@@ -292,11 +285,11 @@ def test_independent_latents_have_the_shares_of_the_sample() -> None:
     energy *= np.exp(LOG_HIT_KNOTS[4]) * counts / energy.sum(2, keepdims=True)
     showers = torch.from_numpy(energy)
     hits, rings = count_hits(showers), showers.sum(2)
-    table = fit(showers)
+    table = fit(showers, 0)
     drawn = share_out(table, torch.randn(showers.shape, generator=generator()), hits, rings, 0)
     back = share_out(
         table,
-        place_cells(encode_shares(table, showers, hits, rings), surroundings(showers), generator()),
+        place_cells(encode(table, showers, 0), surroundings(showers), generator()),
         hits,
         rings,
         0,
@@ -316,7 +309,7 @@ def test_scores_in_a_ring_of_two_are_independent_and_normal() -> None:
     energy, hit = dirichlet(4000, np.array([2]), np.array([1.0]))
     energy *= 2 * np.exp(LOG_HIT_KNOTS[4]) / energy.sum(2, keepdims=True)
     showers = torch.from_numpy(energy)
-    score = encode_shares(fit(showers), showers, count_hits(showers), showers.sum(2))
+    score = encode(fit(showers, 0), showers, 0)
     pairs = score[:, 0, :, 0][torch.from_numpy(hit[:, 0, :, 0])].reshape(-1, 2).double().numpy()
     assert stats.pearsonr(*pairs.T).pvalue > 1e-3
     assert stats.kstest(pairs[:, 0], stats.norm.cdf).pvalue > 1e-3
@@ -325,7 +318,7 @@ def test_scores_in_a_ring_of_two_are_independent_and_normal() -> None:
 def test_equal_showers_have_equal_scores(showers: torch.Tensor, shares: ConditionalMarginals) -> None:
     few = showers[:20]
     first, again, other = (
-        encode_shares(shares, batch, count_hits(batch), batch.sum(2)) for batch in (few, few.clone(), showers[20:40])
+        encode(shares, batch) for batch in (few, few.clone(), showers[20:40])
     )
     torch.testing.assert_close(first, again, equal_nan=True)
     several = (count_hits(few) > 1)[:, :, None] & (few > 0)
@@ -339,8 +332,8 @@ def test_any_number_of_phi_cells(n_phi: int) -> None:
     energy = np.where(rng.random((40, 2, n_phi, 3)) < 0.5, rng.exponential(5, (40, 2, n_phi, 3)) + 0.1, 0)
     showers = torch.from_numpy(energy.astype(np.float32))
     hits, rings = count_hits(showers), showers.sum(2)
-    table = fit(showers)
-    latent = place_cells(encode_shares(table, showers, hits, rings), surroundings(showers), generator())
+    table = fit(showers, 0.1)
+    latent = place_cells(encode(table, showers, 0.1), surroundings(showers), generator())
     again = share_out(table, latent, hits, rings, 0.1)
     assert ((again > 0) != (showers > 0)).sum() <= 0.02 * (showers > 0).sum()
     torch.testing.assert_close(again.sum(2), rings, rtol=1e-5, atol=0)

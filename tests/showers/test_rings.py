@@ -30,7 +30,7 @@ def incident(emptied_siw: Showers) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def table(emptied_siw: Showers, rings: torch.Tensor) -> ConditionalMarginals:
-    return fit_rings(rings.numpy(), emptied_siw.energy)
+    return fit_rings(rings.numpy(), emptied_siw.energy, THRESHOLD)
 
 
 def ten_gev(n: int) -> torch.Tensor:
@@ -70,9 +70,11 @@ def test_each_ring_takes_its_part_of_what_is_left() -> None:
     rings = break_rings(constant_table(2, -8.0, 8.0), latent, layers, ten_gev(1), THRESHOLD)[0]
     first = torch.sigmoid(latent[0, 0])
     second = torch.sigmoid(latent[0, 1])
-    torch.testing.assert_close(rings[0], layers[0] * first, rtol=1e-4, atol=0)
-    torch.testing.assert_close(rings[1], layers[0] * (1 - first) * second, rtol=1e-4, atol=0)
-    torch.testing.assert_close(rings[2], layers[0] * (1 - first) * (1 - second), rtol=1e-4, atol=0)
+    inner = THRESHOLD + (layers[0] - 2 * THRESHOLD) * first
+    middle = THRESHOLD + (layers[0] - inner - 2 * THRESHOLD) * second
+    torch.testing.assert_close(rings[0], inner, rtol=1e-4, atol=0)
+    torch.testing.assert_close(rings[1], middle, rtol=1e-4, atol=0)
+    torch.testing.assert_close(rings[2], layers[0] - inner - middle, rtol=1e-4, atol=0)
 
 
 @given(st.integers(0, 1000), st.floats(-6, 4), st.floats(-3, 6), st.floats(-5, 5), st.booleans())
@@ -88,6 +90,15 @@ def test_rings_add_up_to_layers_and_none_is_below_the_threshold(
     assert (rings[rings > 0] > THRESHOLD * (1 - 1e-5)).all()
 
 
+def test_rings_do_not_pile_up_at_the_threshold(
+    rings: torch.Tensor, incident: torch.Tensor, table: ConditionalMarginals
+) -> None:
+    decoded = break_rings(table, noise(*rings.shape), rings.sum(1), incident, THRESHOLD)
+    edges = torch.tensor([1.0, 1.5, 3.0, 10.0]) * THRESHOLD
+    drawn, true = (torch.histogram(sample[sample > 0], edges).hist for sample in (decoded, rings))
+    assert ((drawn - true).abs() < 4 * torch.sqrt(drawn + true)).all()
+
+
 def test_a_layer_below_the_threshold_keeps_its_energy_in_one_ring() -> None:
     layers = torch.full((50, 3), 0.5 * THRESHOLD)
     rings = break_rings(constant_table(5, -1.0, 2.0), noise(50, 6, 3), layers, ten_gev(50), THRESHOLD)
@@ -96,7 +107,7 @@ def test_a_layer_below_the_threshold_keeps_its_energy_in_one_ring() -> None:
 
 
 def test_encoded_rings_come_back(rings: torch.Tensor, incident: torch.Tensor, table: ConditionalMarginals) -> None:
-    interval = encode_rings(table, rings, incident)
+    interval = encode_rings(table, rings, incident, THRESHOLD)
     latent = draw_within(interval, torch.Generator().manual_seed(0))
     again = break_rings(table, latent, rings.sum(1), incident, THRESHOLD)
     assert_adds_up(again, rings.sum(1))
@@ -112,7 +123,7 @@ def test_encoded_rings_come_back(rings: torch.Tensor, incident: torch.Tensor, ta
 def test_latents_of_the_sample_are_standard_normal(
     rings: torch.Tensor, incident: torch.Tensor, table: ConditionalMarginals
 ) -> None:
-    latent = draw_within(encode_rings(table, rings, incident), torch.Generator().manual_seed(1))
+    latent = draw_within(encode_rings(table, rings, incident, THRESHOLD), torch.Generator().manual_seed(1))
     columns = latent.flatten(1).double().numpy()  # in a column showers are independent
     p = np.array([stats.kstest(column, stats.norm.cdf).pvalue for column in columns.T])
     # tables pool layers and contexts, so that not every column is normal; about all are
@@ -134,7 +145,7 @@ def test_normal_latents_have_the_rings_of_the_sample(
 def test_what_has_no_choice_says_nothing(
     rings: torch.Tensor, incident: torch.Tensor, table: ConditionalMarginals
 ) -> None:
-    lower, upper = encode_rings(table, rings, incident)
+    lower, upper = encode_rings(table, rings, incident, THRESHOLD)
     free = (lower == -torch.inf) & (upper == torch.inf)
     assert free[:, -1].all()  # the outermost ring takes what is left
     assert free[0].all()
@@ -150,12 +161,13 @@ def test_what_has_no_choice_says_nothing(
 def test_a_ring_that_takes_all_and_one_that_takes_nothing() -> None:
     rings = torch.tensor([[[3.0, 0.0], [0.0, 2.0], [0.0, 0.0], [0.0, 5.0]]])
     table = constant_table(3, -1.0, 1.5)
-    lower, upper = encode_rings(table, rings, ten_gev(1))
+    lower, upper = encode_rings(table, rings, ten_gev(1), THRESHOLD)
     assert (lower[0, 0].tolist(), upper[0, 0].tolist()) == ([1.5, -np.inf], [np.inf, -1.0])
-    assert lower[0, 1, 1] == upper[0, 1, 1]  # ln(2 / 5)
+    assert lower[0, 1, 1] == upper[0, 1, 1]  # ln(2 / 5), but for the threshold
+    odds = np.log((2 - THRESHOLD) / (5 - THRESHOLD))
     np.testing.assert_allclose(
         stats.norm.cdf(lower[0, 1, 1]),
-        stats.norm.cdf(-1) + (stats.norm.cdf(1.5) - stats.norm.cdf(-1)) * stats.norm.cdf(np.log(2 / 5)),
+        stats.norm.cdf(-1) + (stats.norm.cdf(1.5) - stats.norm.cdf(-1)) * stats.norm.cdf(odds),
         rtol=1e-3,
     )
     latent = draw_within(Interval(lower, upper), torch.Generator().manual_seed(0))
@@ -167,7 +179,7 @@ def test_in_large_layers_small_rings_keep_their_energy(log_odds: float) -> None:
     layers = torch.linspace(2e4, 5e4, 100)[:, None]
     table = constant_table(1, -8.0, 8.0, mean=log_odds)
     rings = break_rings(table, torch.zeros(100, 2, 1), layers, ten_gev(100), threshold := 1e-3)
-    expected = (layers * torch.sigmoid(torch.tensor(-log_odds))).clamp_min(threshold)
+    expected = threshold + (layers - 2 * threshold) * torch.sigmoid(torch.tensor(-log_odds))
     torch.testing.assert_close(rings[:, 1], expected, rtol=1e-2, atol=0)
 
 
@@ -198,10 +210,10 @@ def two_beams(n: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_rings_of_one_energy_are_shared_out_by_the_incident_one() -> None:
     rings, incident = two_beams(3000)
-    table = fit_rings(rings.numpy(), incident.numpy())
+    table = fit_rings(rings.numpy(), incident.numpy(), THRESHOLD)
     assert table.quantiles.shape == (len(LOG_INCIDENT_PLANES), len(LOG_ENERGY_KNOTS), len(LEVELS))
     torch.testing.assert_close(table.planes, torch.from_numpy(LOG_INCIDENT_PLANES).float())
-    latent = draw_within(encode_rings(table, rings, incident), torch.Generator().manual_seed(2))
+    latent = draw_within(encode_rings(table, rings, incident, THRESHOLD), torch.Generator().manual_seed(2))
     again = break_rings(table, latent, rings.sum(1), incident, THRESHOLD)
     torch.testing.assert_close(again, rings, rtol=1e-3, atol=1e-4)
     drawn = break_rings(table, noise(*rings.shape, seed=3), rings.sum(1), incident, THRESHOLD)
@@ -219,7 +231,7 @@ def test_between_planes_log_odds_are_interpolated_and_beyond_them_held() -> None
     x = torch.empty(n).uniform_(low, high, generator=torch.Generator().manual_seed(0))
     inner = 10 * torch.sigmoid(-1 + 3 * (x - low) / (high - low) + 0.3 * noise(n, seed=1))
     rings = torch.stack([inner, 10 - inner], dim=1)[..., None]
-    table = fit_rings(rings.numpy(), torch.exp(x).numpy())
+    table = fit_rings(rings.numpy(), torch.exp(x).numpy(), THRESHOLD)
     at = torch.exp(low + (high - low) * torch.tensor([-0.5, 0, 0.3, 0.5, 0.9, 1, 1.5]))
     medians = break_rings(table, torch.zeros(7, 2, 1), torch.full((7, 1), 10.0), at, THRESHOLD)[:, 0, 0]
     expected = torch.tensor([-1, -1, -0.1, 0.5, 1.7, 2, 2])
