@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from math import nan
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +22,7 @@ from metacalo.provenance import FILE, file_record, provenance, shown_path
 from metacalo.showers.conventions import Convention
 from metacalo.showers.detector import Detector
 from metacalo.showers.grid import Grid
-from metacalo.showers.hdf5 import ShowerFile, Showers, open_showers
+from metacalo.showers.hdf5 import ShowerFile, Showers, described_on_mesh, open_showers
 from metacalo.showers.layouts import DETECTOR_ATTRIBUTES, LAYOUT_ATTRIBUTES
 from metacalo.showers.ntuple import NtupleFile, is_root, open_ntuple
 from metacalo.showers.rebin import coarser_grid, parse_mesh, rebin
@@ -118,8 +117,7 @@ def convert(
         out: file to write; it appears when complete.
         settings: see `ConvertSettings`.
         group: which group of a file that holds several detectors.
-        described: the detector, in the place of what `source` says about it; its cell sizes count where the source
-            has none and both have the same mesh.
+        described: the detector, in the place of what `source` says about it; see `open_showers`.
         force: replace an existing `out`.
         quiet: no progress bar.
         command: the command line, kept in the file.
@@ -145,10 +143,10 @@ def convert(
     with (
         sole_writer(out, force=force),
         told_if_interrupted(f"{out} was not written; give the same command again"),
-        _opened(source, settings, group) as file,
+        _opened(source, settings, group, described) as file,
     ):
         rows = settings.chosen(len(file), source)
-        detector = file.detector if described is None else _on_its_mesh(described, file)
+        detector = file.detector if described is None else described_on_mesh(described, file.grid, source)
         grid = detector.grid if detector else file.grid
         if mesh is not None:
             grid = _coarser(grid, mesh, source)
@@ -192,24 +190,16 @@ def _provenance(
 
 
 def _opened(
-    source: Path, settings: ConvertSettings, group: str | None
+    source: Path, settings: ConvertSettings, group: str | None, described: Detector | None
 ) -> AbstractContextManager[ShowerFile | NtupleFile]:
     if not is_root(source):
         if settings.mesh is not None:
             raise ConfigError(f"--mesh {settings.mesh}: {source} tells its mesh; for a coarser one give --grid")
-        return open_showers(source, group=group)
+        return open_showers(source, group=group, detector=described)
     if group is not None:
         raise ConfigError(f"--group {group}: {source} is a ROOT file, which has trees and no groups; leave it out")
     mesh = parse_mesh(settings.mesh) if settings.mesh else None
     return open_ntuple(source, mesh=mesh)
-
-
-def _on_its_mesh(described: Detector, file: ShowerFile | NtupleFile) -> Detector:
-    """The description on the file's mesh: cell sizes that the file does not tell are its own where the cells are."""
-    grid, told, own = file.grid, described.grid, file.attributes
-    dr_mm = grid.dr_mm if "dr_mm" in own else told.dr_mm if told.n_r == grid.n_r else nan
-    dz_mm = grid.dz_mm if "dz_mm" in own else told.dz_mm if told.n_z == grid.n_z else nan
-    return replace(described, grid=replace(grid, dr_mm=dr_mm, dz_mm=dz_mm))
 
 
 def _coarser(grid: Grid, mesh: tuple[int, int, int], source: Path) -> Grid:

@@ -141,17 +141,11 @@ def test_a_detector_is_described(tmp_path: Path, undescribed: Path, scipb: Showe
     assert_equal(load(tmp_path / "out.h5"), scipb)
 
 
-def test_cell_sizes_of_the_file_win_over_the_description_s(tmp_path: Path, scipb: Showers) -> None:
-    detector = Detector.from_layers("W:2", "Si:0.5", grid=Grid(9, 16, 45, 8.0, 6.0), name="mine")
+def test_cell_sizes_of_the_file_serve_where_the_description_states_none(tmp_path: Path, scipb: Showers) -> None:
+    detector = Detector.from_layers("W:2", "Si:0.5", name="mine")
     convert(SCIPB, tmp_path / "out.h5", ConvertSettings(to="par04", showers=3), described=detector)
     found = load(tmp_path / "out.h5").detector
     assert (found.name, found.absorber, found.grid) == ("mine", "W", scipb.detector.grid)
-
-
-def test_a_description_on_another_mesh_tells_no_sizes(tmp_path: Path, undescribed: Path) -> None:
-    detector = Detector.from_layers("W:2", "Si:0.5", grid=Grid(18, 50, 40, 8.0, 6.0))
-    convert(undescribed, tmp_path / "out.h5", ConvertSettings(to="par04"), described=detector)
-    assert load(tmp_path / "out.h5").detector.grid == Detector.from_layers("W:2", "Si:0.5").grid
 
 
 def test_a_detector_that_calochallenge_would_be_mistaken_for(tmp_path: Path, undescribed: Path) -> None:

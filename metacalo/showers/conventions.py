@@ -99,8 +99,13 @@ def refuse_at_once(error: MetacaloError) -> None:
     raise error
 
 
-def recognise(place: h5py.Group, path: Path, refuse: Refuse = refuse_at_once) -> Source:
+def recognise(
+    place: h5py.Group, path: Path, refuse: Refuse = refuse_at_once, mesh: tuple[int, int, int] | None = None
+) -> Source:
     """Finds the convention of `place` (the file's root, or one of its groups) and checks all but the showers.
+
+    `mesh` is the number of cells (r, phi, z) that the caller states, for files that do not: it wins over the mesh that
+    the number of voxels suggests.
 
     With a `refuse` that returns, values that cannot be right are kept as they are, NaN stands for those of a dataset
     that is missing, and a detector that cannot be is None.
@@ -117,7 +122,7 @@ def recognise(place: h5py.Group, path: Path, refuse: Refuse = refuse_at_once) ->
         if showers.ndim == 4:
             return _par04(place, showers, path, where, refuse)
         if showers.ndim == 2:
-            return _calochallenge(place, showers, path, where, refuse)
+            return _calochallenge(place, showers, path, where, refuse, mesh)
         raise ShowerFileError(
             f"{where}: 'showers' has shape {showers.shape}; (N, R, PHI, Z) or, flat, (N, Z * PHI * R) was expected"
         )
@@ -232,17 +237,26 @@ def _par04(place: h5py.Group, showers: h5py.Dataset, path: Path, where: str, ref
     return Source("par04", (showers,), grid, energy, theta, phi, detector, attributes)
 
 
-def _calochallenge(place: h5py.Group, showers: h5py.Dataset, path: Path, where: str, refuse: Refuse) -> Source:
+def _calochallenge(
+    place: h5py.Group,
+    showers: h5py.Dataset,
+    path: Path,
+    where: str,
+    refuse: Refuse,
+    mesh: tuple[int, int, int] | None,
+) -> Source:
     voxels, attributes = showers.shape[1], read_attributes(place, where)
     try:
         told = tuple(round(number(attributes, key)) for key in ("n_r", "n_phi", "n_z") if key in attributes)
     except (DetectorError, ValueError, OverflowError) as error:
         raise ShowerFileError(f"{where}: n_r, n_phi, n_z are no numbers of cells ({error}); correct them") from None
-    shape = told if len(told) == 3 else CALOCHALLENGE_GRIDS.get(voxels, (0, 0, 0))
+    stated = mesh if mesh is not None and math.prod(mesh) == voxels else CALOCHALLENGE_GRIDS.get(voxels, (0, 0, 0))
+    shape = told if len(told) == 3 else stated
     if math.prod(shape) != voxels or min(shape) < 0:
         raise ShowerFileError(
             f"{where}: 'showers' has {voxels} voxels per row; 6480 (45 z x 16 phi x 9 r) or "
-            "40500 (45 z x 50 phi x 18 r) was expected, or attributes n_r, n_phi, n_z that multiply to it"
+            "40500 (45 z x 50 phi x 18 r) was expected, or n_r, n_phi, n_z that multiply to it, as attributes or under "
+            "[grid] of a --description"
         )
     count = _count(showers, where)
     energy = _energies(place, "incident_energies", count, where, refuse)
@@ -252,8 +266,9 @@ def _calochallenge(place: h5py.Group, showers: h5py.Dataset, path: Path, where: 
     grid = _grid(shape, attributes, where)
     detector = _described(attributes, grid, place.name.strip("/") or path.stem, where, refuse)
     if detector is None and voxels in CALOCHALLENGE_CELLS:
-        grid = replace(grid, dr_mm=CALOCHALLENGE_CELLS[voxels][0], dz_mm=CALOCHALLENGE_CELLS[voxels][1])
-        detector = known_detector("SiW", grid)
+        # of the challenge's detector: of no other that the caller may describe
+        cells = replace(grid, dr_mm=CALOCHALLENGE_CELLS[voxels][0], dz_mm=CALOCHALLENGE_CELLS[voxels][1])
+        detector = known_detector("SiW", cells)
     return Source("calochallenge", (showers,), grid, energy, theta, phi, detector, attributes)
 
 

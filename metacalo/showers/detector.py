@@ -55,6 +55,7 @@ class Detector:
         grid: the mesh; cell sizes that are NaN are filled in: dr so that the mesh is 4.5 R_M wide (0.5 R_M for
             9 cells), dz as the multiple of the period nearest to 0.8 X0.
         sampling_fraction: measured part of the energy that is deposited in the active sheets; None where not known.
+        stated: the mesh as it was given, with NaN for the cell sizes that `grid` has from R_M, X0 and the period.
 
     Mixtures follow the PDG: 1/X0 = sum of t_i / X0_i over thickness fractions t_i, and
     1/R_M = (1/E_s) sum of t_i E_c,i / X0_i, from which E_c = E_s X0 / R_M.
@@ -73,8 +74,10 @@ class Detector:
     n_layers: int
     grid: Grid = field(default_factory=Grid)
     sampling_fraction: float | None = None
+    stated: Grid = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "stated", self.grid)
         if not any(layer.active for layer in self.layers):
             raise DetectorError(f"detector '{self.name}' has no active layer; mark the one that is read out as active")
         if self.n_layers < 1:
@@ -89,6 +92,17 @@ class Detector:
         dr_mm = 4.5 * self.R_M_mm / self.grid.n_r if isnan(self.grid.dr_mm) else self.grid.dr_mm
         dz_mm = self._default_dz_mm() if isnan(self.grid.dz_mm) else self.grid.dz_mm
         object.__setattr__(self, "grid", replace(self.grid, dr_mm=dr_mm, dz_mm=dz_mm))
+
+    def on_mesh(self, mesh: Grid) -> Detector:
+        """The same detector on the cells of `mesh`; a cell size that was stated for the detector wins over the mesh's.
+
+        What neither states follows from R_M, X0 and the period.
+        """
+        sizes = {
+            axis: mine if not isnan(mine := getattr(self.stated, axis)) else getattr(mesh, axis)
+            for axis in ("dr_mm", "dz_mm")
+        }
+        return replace(self, grid=replace(mesh, **sizes))
 
     def _default_dz_mm(self) -> float:
         if self.homogeneous:
@@ -206,7 +220,8 @@ class Detector:
         detector = cls(name, layers, 1 if n_layers is None else n_layers, grid, sampling_fraction)
         if n_layers is not None:
             return detector
-        return replace(detector, n_layers=max(1, ceil(grid.n_z * detector.grid.dz_mm / detector.period_mm - 1e-6)))
+        deep = max(1, ceil(grid.n_z * detector.grid.dz_mm / detector.period_mm - 1e-6))
+        return cls(name, layers, deep, grid, sampling_fraction)
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Detector:

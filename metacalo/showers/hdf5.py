@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
 from math import isnan
 from pathlib import Path
@@ -15,7 +16,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from metacalo.errors import ShowerFileError
+from metacalo.errors import DetectorError, ShowerFileError
 from metacalo.showers.chunks import LARGEST_BLOCK, runs
 from metacalo.showers.conventions import Convention, Refuse, Source, recognise, refuse_at_once
 from metacalo.showers.detector import Detector
@@ -24,8 +25,9 @@ from metacalo.showers.shards import OpenFiles, ShowerDataset, join_shards, shard
 from metacalo.showers.storage import damage_told
 from metacalo.typing import PathLike, ShowerArray
 
-__all__ = ["ShowerFile", "Showers", "open_showers", "shower_hashes"]
+__all__ = ["ShowerFile", "Showers", "described_on_mesh", "open_showers", "shower_hashes"]
 
+_SAME_SIZE = 0.01  # part by which two statements of a cell size may differ
 LARGEST_RESPONSE = 20.0  # deposited over incident energy; MeV against GeV gives 30 and more
 
 Rows = slice | NDArray[np.integer] | list[int]
@@ -106,9 +108,7 @@ class ShowerFile:
         self.energy, self.theta, self.phi = source.energy, source.theta, source.phi
         self.attributes: Mapping[str, Any] = source.attributes
         self.datasets: tuple[ShowerDataset, ...] = source.datasets
-        if detector is not None:
-            detector = replace(detector, grid=_merge(source.grid, detector.grid))
-        self.detector = detector or source.detector
+        self.detector = source.detector if detector is None else described_on_mesh(detector, source.grid, path)
         self.grid = self.detector.grid if self.detector else source.grid
         self._starts = np.cumsum([0, *(len(dataset) for dataset in source.datasets)])
 
@@ -209,10 +209,39 @@ class ShowerFile:
         return np.concatenate(found) if found else np.empty(0, np.int64)
 
 
-def _merge(of_file: Grid, of_detector: Grid) -> Grid:
-    dr_mm = of_detector.dr_mm if isnan(of_file.dr_mm) else of_file.dr_mm
-    dz_mm = of_detector.dz_mm if isnan(of_file.dz_mm) else of_file.dz_mm
-    return replace(of_file, dr_mm=dr_mm, dz_mm=dz_mm)
+def described_on_mesh(detector: Detector, mesh: Grid, path: Path) -> Detector:
+    """The detector that the caller described, on the cells of a file.
+
+    Warns where description and file state different cell sizes, and where neither states one.
+
+    Raises:
+        DetectorError: they have different numbers of cells.
+    """
+    if detector.stated.shape not in (mesh.shape, Grid().shape):
+        raise DetectorError(
+            f"{path}: holds showers on {mesh} cells, but '{detector.name}' is described with {detector.stated}; "
+            "correct n_r, n_phi and n_z under [grid] of the description"
+        )
+    on_mesh = detector.on_mesh(mesh)
+    unknown = []
+    for axis in ("dr_mm", "dz_mm"):
+        mine, of_file, used = (getattr(grid, axis) for grid in (detector.stated, mesh, on_mesh.grid))
+        if isnan(mine) and isnan(of_file):
+            unknown.append(f"{axis} = {used:.4g}")
+        elif abs(of_file / used - 1) > _SAME_SIZE:
+            warnings.warn(
+                f"{path}: {axis} is {of_file:.4g} in the file and {used:.4g} in the description of '{detector.name}', "
+                "which is used; correct the one that is wrong",
+                stacklevel=1,
+            )
+    if unknown:
+        warnings.warn(
+            f"{path}: neither the file nor the description of '{detector.name}' states the cell sizes; "
+            f"{' and '.join(unknown)} are taken, from its Moliere radius and X0; state the true ones under [grid] of a "
+            "--description",
+            stacklevel=1,
+        )
+    return on_mesh
 
 
 def open_showers(
@@ -227,19 +256,22 @@ def open_showers(
     Args:
         path: an HDF5 file; a folder or a pattern of files that are read one after another, see `shard_paths`.
         group: which group of a file that holds several detectors.
-        detector: takes the place of what the file says about its detector; the mesh stays the file's.
+        detector: takes the place of what the file says about its detector. The numbers of cells stay the file's; cell
+            sizes that are stated for the detector win over the file's, and those that a convention assumes are dropped.
         refuse: what is done about energies, angles and attributes that cannot be right; by default they are raised.
 
     Raises:
         ShowerFileError: no such file or group, no HDF5, truncated, of no known convention, or with datasets that are
             missing, of the wrong shape or type, links to other files, or impossible energies or angles; or files of
             one sample that differ in convention, mesh or detector.
-        DetectorError: the file's attributes describe a detector that cannot be.
+        DetectorError: the file's attributes describe a detector that cannot be, or `detector` has another number of
+            cells.
     """
     path, files = Path(path), OpenFiles(_open)
 
     def recognised(file: Path) -> Source:
-        return recognise(_group(files.file(file), file, group), file, refuse)
+        mesh = None if detector is None else detector.stated.shape
+        return recognise(_group(files.file(file), file, group), file, refuse, mesh)
 
     try:
         with damage_told(str(path)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isnan
 from typing import Any
 
 from metacalo.errors import DetectorError
@@ -13,8 +14,12 @@ __all__ = ["detector_of", "record_of"]
 
 
 def record_of(detector: Detector | None) -> dict[str, Any] | None:
-    """Attributes and mesh of a detector; None of None."""
-    return None if detector is None else {**detector.to_attributes(), "grid": list(detector.grid.shape)}
+    """Attributes and mesh of a detector, without the cell sizes that were not stated; None of None."""
+    if detector is None:
+        return None
+    left_out = [axis for axis in ("dr_mm", "dz_mm") if isnan(getattr(detector.stated, axis))]
+    attributes = {key: value for key, value in detector.to_attributes().items() if key not in left_out}
+    return {**attributes, "grid": list(detector.grid.shape)}
 
 
 def detector_of(record: Mapping[str, Any]) -> Detector:

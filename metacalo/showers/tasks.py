@@ -78,9 +78,7 @@ def _tasks_of(place: Path) -> list[Task]:
     if description.is_file():
         detector = Detector.from_toml(description)
         with open_showers(showers, detector=detector) as file:
-            if file.grid.shape != detector.grid.shape:
-                raise DetectorError(f"{description}: grid {detector.grid}, but {showers.name} holds {file.grid}")
-            return [Task(place.name, detector, showers, None, len(file))]
+            return [Task(place.name, file.detector or detector, showers, None, len(file))]
     return _tasks_of_file(showers, place.name) if showers.exists() else []
 
 

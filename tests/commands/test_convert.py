@@ -48,6 +48,7 @@ def test_a_coarser_mesh_another_scale_and_some_rows(command, sample, tmp_path, p
         ("--absorber", "Pb:2.0", "--active", "lAr:4.0"),
     ],
 )
+@pytest.mark.filterwarnings("default:.*states the cell sizes")
 def test_a_detector_is_written_into_the_file(command, plain, tmp_path, pblar, told):
     path, out = plain(tmp_path / "plain.h5", pblar[:5]), tmp_path / "out.h5"
     assert command("convert", path, "--to", "par04", "--out", out, *told).code == 0

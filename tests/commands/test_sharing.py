@@ -86,9 +86,7 @@ def test_an_adapted_model_comes_back_as_it_went(adapted, command, hub, tmp_path)
     assert stored.messages == ["initial commit", "metacalo 0.1.0: push model"]
     out = tmp_path / "pblar"
     ran = command("pull", "--repository", HERE, "--out", out)
-    told = (
-        f"model written to {out}   commit {stored.branches['main']}\nits base '{BASE}' with hash {resolve_base(BASE).hash[:12]} is here\n"
-    )
+    told = f"model written to {out}   commit {stored.branches['main']}\nits base '{BASE}' with hash {resolve_base(BASE).hash[:12]} is here\n"
     assert (ran.code, ran.out, ran.err) == (0, told, "")
     card = contents(out).pop("CARD.md")
     assert contents(out) == {**contents(adapted.out), "CARD.md": card}
@@ -134,7 +132,9 @@ def test_a_base_comes_back_with_its_card_and_is_taken_by_its_path(command, hub, 
     out = tmp_path / "base"
     ran = command("pull", "--repository", "group/base", "--out", out)
     assert (ran.code, ran.err) == (0, "")
-    assert ran.out.endswith(f"base '{BASE}' with hash {resolve_base(BASE).hash[:12]}: adapt it by metacalo adapt --base {out}\n")
+    assert ran.out.endswith(
+        f"base '{BASE}' with hash {resolve_base(BASE).hash[:12]}: adapt it by metacalo adapt --base {out}\n"
+    )
     shipped = data_folder("pretrained") / BASE
     assert contents(out) == contents(shipped)
     assert load_model(library, base=out).base.path == out

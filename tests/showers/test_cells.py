@@ -317,9 +317,7 @@ def test_scores_in_a_ring_of_two_are_independent_and_normal() -> None:
 
 def test_equal_showers_have_equal_scores(showers: torch.Tensor, shares: ConditionalMarginals) -> None:
     few = showers[:20]
-    first, again, other = (
-        encode(shares, batch) for batch in (few, few.clone(), showers[20:40])
-    )
+    first, again, other = (encode(shares, batch) for batch in (few, few.clone(), showers[20:40]))
     torch.testing.assert_close(first, again, equal_nan=True)
     several = (count_hits(few) > 1)[:, :, None] & (few > 0)
     assert torch.isfinite(first[several]).all()

@@ -27,7 +27,7 @@ def test_par04_without_attributes(par04: Path, siw: Showers) -> None:
 
 
 def test_a_given_detector_describes_the_file_and_keeps_its_mesh(par04: Path) -> None:
-    detector = Detector.from_layers("Pb:2", "lAr:4", grid=Grid(18, 50, 45, 8.0, 12.0))
+    detector = Detector.from_layers("Pb:2", "lAr:4", grid=Grid(9, 16, 45, 8.0, 12.0))
     with open_showers(par04, detector=detector) as file:
         assert file.detector.family == ("Pb", "lAr")
         assert file.grid == Grid(9, 16, 45, 8.0, 12.0)

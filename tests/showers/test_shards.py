@@ -179,5 +179,5 @@ def test_a_task_of_shards(tmp_path: Path, shards: Path, siw: Showers) -> None:
         np.testing.assert_array_equal(file.read(slice(None)), siw.showers)
     coarse = siw.detector.to_toml().replace("n_phi = 16", "n_phi = 8")
     (shards / "detector.toml").write_text(coarse, encoding="utf-8")
-    with pytest.raises(DetectorError, match=r"grid 9 x 8 x 45, but mine holds 9 x 16 x 45"):
+    with pytest.raises(DetectorError, match=r"holds showers on 9 x 16 x 45 cells, but .* is described with 9 x 8 x 45"):
         resolve_task(shards)
