@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby, pairwise
-from math import floor, hypot, log10
+from math import hypot
 from operator import itemgetter
 from typing import Any, Literal, NamedTuple
 
@@ -16,8 +16,9 @@ import numpy as np
 
 from benchmarks.fidelity_figures import DECADES, Entry, averaged
 from benchmarks.fidelity_row import FROZEN
+from metacalo.evaluate.rounding import quoted
 
-__all__ = ["markdown", "quoted"]
+__all__ = ["markdown"]
 
 Row = Mapping[str, Any]
 Cells = list[str]
@@ -66,25 +67,6 @@ FIXED = (
     Column("its width", "response_width"),
     Column("over Geant4's", "width_ratio"),
 )
-
-
-def quoted(value: float | None, error: float | None = None) -> str:
-    """A value and its error, which has one digit, or two if they begin with 1.
-
-    Example:
-        >>> quoted(0.12345, 0.0042), quoted(12.3, 1.46), quoted(1234.5, 71.0), quoted(0.5), quoted(None)
-        ('0.123(4)', '12.3(15)', '1230(70)', '0.5', '-')
-    """
-    if value is None:
-        return "-"
-    if not error:
-        return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
-    exponent = floor(log10(error))
-    decimals = (1 if error < 1.95 * 10.0**exponent else 0) - exponent
-    unit = 10.0**-decimals
-    if decimals > 0:
-        return f"{value:.{decimals}f}({round(error / unit)})"
-    return f"{round(value / unit) * unit:.0f}({round(error / unit) * unit:.0f})"
 
 
 def markdown(result: Row, level: int = 1) -> list[str]:

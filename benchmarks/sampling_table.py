@@ -14,7 +14,7 @@ from matplotlib.style import context
 from matplotlib.ticker import LogLocator, NullLocator
 from mplhep import style
 
-from benchmarks.fidelity_table import quoted
+from metacalo.evaluate.rounding import quoted
 from metacalo.typing import PathLike
 
 __all__ = ["frontier", "markdown"]

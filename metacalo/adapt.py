@@ -17,7 +17,7 @@ from pydantic import Field
 import metacalo
 from metacalo.base import GENERATORS, Base, resolve_base
 from metacalo.checkpoint import atomic_folder, save_json
-from metacalo.comparison import compare_models
+from metacalo.comparison import GeantSample, compare_models, warn_if_far
 from metacalo.errors import ShowerFileError, UnknownNameError
 from metacalo.generators.frozen import FrozenLibrary
 from metacalo.interruption import told_if_interrupted
@@ -146,7 +146,7 @@ def adapt_into(
     with task.open() as file:
         rows = draw_shots(file, settings.shots, settings.seed)
         shots = file.load(rows)
-        reference = _reference(file, rows, settings)
+        geant4 = GeantSample.draw(file, rows, settings.compared_showers, settings.seed + 1)
     before = zero_shot(base, task.detector, scale=convention_scale(shots.showers, shots.energy))
     model, runs = adapted_model(before, shots, settings, quiet=quiet, log_dir=log_dir)
     metrics: dict[str, Any] = {
@@ -163,17 +163,17 @@ def adapt_into(
         "generators": runs,
     }
     with place as folder:
-        if reference is not None:
+        if geant4 is not None:
             metrics["fidelity"] = compare_models(
                 before,
                 model,
-                reference,
-                settings.compared_showers,
+                geant4,
                 folder / "profiles.png",
                 seed=settings.seed,
                 device=settings.device,
                 autocast=settings.autocast,
             )
+            warn_if_far(metrics["fidelity"], task.path)
         metrics["seconds"] = {"total": time.perf_counter() - started}
         metrics["cost"] = clock.read()
         metrics["settings"] = settings.model_dump(mode="json")
@@ -272,13 +272,3 @@ def draw_shots(file: ShowerFile, shots: int, seed: int) -> np.ndarray:
             f"{file.path}: holds {len(file)} showers, --shots {shots} wants more; ask for at most {len(file)}"
         )
     return np.sort(np.random.default_rng(seed).choice(len(file), shots, replace=False))
-
-
-def _reference(file: ShowerFile, shots: np.ndarray, settings: AdaptSettings) -> Showers | None:
-    """Geant4 showers to compare with: those that are no shots, or the shots where the file has no others."""
-    if settings.compared_showers < 20:
-        return None
-    others = np.setdiff1d(np.arange(len(file)), shots)
-    pool = others if len(others) >= 20 else shots
-    rng = np.random.default_rng(settings.seed + 1)
-    return file.load(np.sort(rng.choice(pool, min(len(pool), 2 * settings.compared_showers), replace=False)))

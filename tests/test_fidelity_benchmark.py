@@ -16,6 +16,7 @@ import pytest
 from benchmarks import card, fidelity, fidelity_figures, fidelity_row, fidelity_table
 from metacalo.base import Base, resolve_base
 from metacalo.evaluate import classifier
+from metacalo.evaluate.rounding import quoted
 from metacalo.showers import Showers, data_folder, open_showers, write_showers
 
 BASE, SHOTS, SHOWERS, COUNTED, AT_10_GEV = "base-no-pblar", 24, 36, 50, 4
@@ -242,7 +243,7 @@ def test_examples_in_docstrings(module):
 
 
 def test_values_with_errors():
-    assert fidelity_table.quoted(-0.00004, 0.0003) == "-0.0000(3)"
-    assert fidelity_table.quoted(0.5, 0.0096) == "0.500(10)"
-    assert fidelity_table.quoted(370.66, 2.3) == "371(2)"
-    assert fidelity_table.quoted(1.0, 0.0) == "1"
+    assert quoted(-0.00004, 0.0003) == "-0.0000(3)"
+    assert quoted(0.5, 0.0096) == "0.500(10)"
+    assert quoted(370.66, 2.3) == "371(2)"
+    assert quoted(1.0, 0.0) == "1"

@@ -139,14 +139,15 @@ def _adapted_lines(folder: Path, metrics: dict[str, Any]) -> Iterator[str]:
         return
     yield "## Fidelity"
     yield ""
-    yield f"{fidelity['generated_showers']:,} showers of each, against {fidelity['reference_showers']:,} of Geant4, by"
+    of_geant4 = "unseen showers of Geant4" if fidelity["unseen"] else "of the shots, for there are no other showers"
+    yield f"{fidelity['showers']:,} showers of each, against as many {of_geant4}, by"
     yield "`metacalo adapt` (metrics.json). In brackets Geant4 against itself."
     yield ""
-    yield "| | mean W1 | FPD | E_total/E_inc | its width |"
-    yield "|---|---|---|---|---|"
+    yield "| | mean W1 | E_total/E_inc | its width |"
+    yield "|---|---|---|---|"
     for label, told in fidelity["response"].items():
-        cells = [_valued(fidelity[label][key]) if label in fidelity else "-" for key in ("mean_w1", "fpd")]
-        yield f"| {label} | {' | '.join(cells)} | {told['mean']:.4f} | {told['width']:.4f} |"
+        w1 = _valued(fidelity[label]["mean_w1"]) if label in fidelity else "-"
+        yield f"| {label} | {w1} | {told['mean']:.4f} | {told['width']:.4f} |"
     if (folder / "profiles.png").is_file():
         yield ""
         yield "![profiles](profiles.png)"

@@ -67,7 +67,7 @@ def of_metrics(metrics: Mapping[str, Any]) -> list[Figure]:
         )
         for label, found in fidelity.items()
         if label.startswith("after (") or label.endswith(" library")
-        for metric in ("mean_w1", "fpd")
+        for metric in ("mean_w1",)
     ]
 
 

@@ -86,7 +86,8 @@ def test_an_adapted_model_comes_back_as_it_went(adapted, command, hub, tmp_path)
     assert stored.messages == ["initial commit", "metacalo 0.1.0: push model"]
     out = tmp_path / "pblar"
     ran = command("pull", "--repository", HERE, "--out", out)
-    told = f"model written to {out}   commit {stored.branches['main']}\nits base '{BASE}' with hash {resolve_base(BASE).hash[:12]} is here\n"
+    known = f"its base '{BASE}' with hash {resolve_base(BASE).hash[:12]} is here"
+    told = f"model written to {out}   commit {stored.branches['main']}\n{known}\n"
     assert (ran.code, ran.out, ran.err) == (0, told, "")
     card = contents(out).pop("CARD.md")
     assert contents(out) == {**contents(adapted.out), "CARD.md": card}
@@ -104,7 +105,7 @@ def test_the_card_of_an_adapted_model_has_the_figures_of_its_metrics(adapted, hu
     assert measured(readme) == {
         ("Geant4 showers, PbLAr, 60 shots", generator, metric): fidelity[f"after ({generator})"][metric]["value"]
         for generator in ("ar", "diffusion")
-        for metric in ("mean_w1", "fpd")
+        for metric in ("mean_w1",)
     }
     (result,) = told["model-index"][0]["results"]
     assert result["source"]["url"] == f"{hub.url}/{HERE}/blob/main/metrics.json"
