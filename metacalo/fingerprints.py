@@ -20,6 +20,9 @@ __all__ = ["VOLATILE", "fingerprints"]
 VOLATILE: Final = {"seconds", "cost", "command", "converted_by", Path(FILE).stem, "version"}
 """Keys of results that say when, by whom or how fast, and not what."""
 
+_PLACES: Final = {"base", "conditions", "initial", "reference", "storage", "tasks", "unseen_by"}
+"""Settings that say where an input lies. What it is counts: its hash stands among the inputs of the provenance."""
+
 
 def fingerprints(path: Path) -> dict[str, str]:
     """Part of a result to a hash of it: tensors of weights, values of JSON without `VOLATILE`, datasets of HDF5."""
@@ -47,7 +50,7 @@ def _of_json(file: Path) -> Iterator[tuple[str, str]]:
 
 def _lasting(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _lasting(inner) for key, inner in value.items() if key not in {*VOLATILE, "pages"}}
+        return {key: _lasting(inner) for key, inner in value.items() if key not in {*VOLATILE, *_PLACES, "pages"}}
     return [_lasting(inner) for inner in value] if isinstance(value, list) else value
 
 
@@ -59,7 +62,7 @@ def _of_hdf5(file: Path) -> Iterator[tuple[str, str]]:
             if isinstance(opened[name], h5py.Dataset):
                 yield name, _dataset_hash(opened[name])
         kept = {key: repr(value) for key, value in opened.attrs.items() if key not in VOLATILE}
-        left_out = ("model", "showers", "against")
+        left_out = ("model", "showers", "against", *_PLACES)
         lasting = json.dumps([each for each in sorted(kept.items()) if each[0] not in left_out])
         yield "attributes", hashlib.sha256(lasting.encode()).hexdigest()
 

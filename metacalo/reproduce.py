@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from metacalo.adapt import AdaptSettings, adapt
-from metacalo.base import checked_kind
+from metacalo.base import checked_kind, resolve_base
 from metacalo.convert import ConvertSettings, convert
 from metacalo.errors import ModelFolderError
 from metacalo.evaluate import EvaluateSettings, evaluate_files
@@ -25,6 +25,7 @@ from metacalo.score import ScoreSettings
 from metacalo.score_report import score_files
 from metacalo.showers.detector import Detector
 from metacalo.showers.records import detector_of
+from metacalo.sweep.result import SWEEP_FILE
 from metacalo.typing import PathLike
 
 __all__ = ["Compared", "Reproduction", "reproduce", "reproduction_table"]
@@ -184,7 +185,7 @@ def reproduce(path: PathLike, *, detector: str | None = None, base: str | None =
     shaped = all(isinstance(told.get(key), dict) for key in ("settings", "arguments", "inputs", "environment"))
     if function not in _FUNCTIONS or not shaped:
         raise ModelFolderError(f"{path}: its provenance tells no function of metacalo ({function!r}); make it again")
-    parts = list(_inputs(path, told["inputs"], detector))
+    parts = [*_inputs(path, told["inputs"], detector), *_base(told, base)]
     with tempfile.TemporaryDirectory(prefix="metacalo-") as folder:
         again = Path(folder) / path.name
         try:
@@ -195,6 +196,8 @@ def reproduce(path: PathLike, *, detector: str | None = None, base: str | None =
         now = load_provenance(again) or {}
     # a report's pages are pictures of its figures, and not drawn again
     wanted = saved if function != "evaluate" else {name: value for name, value in saved.items() if name in made}
+    # the best trial of a sweep is adapted again; its trials, which several workers may have taken, are not
+    wanted = {name: value for name, value in wanted.items() if not name.startswith(f"{SWEEP_FILE}: ")}
     parts += [
         Compared(name, wanted.get(name, "missing"), made.get(name, "missing")) for name in sorted({*wanted, *made})
     ]
@@ -204,10 +207,10 @@ def reproduce(path: PathLike, *, detector: str | None = None, base: str | None =
 def _of_older_model(path: Path, detector: str | None) -> dict[str, Any]:
     """What can be known of a model that was adapted before there was provenance."""
     if not (path / "config.json").is_file() or checked_kind(path, "adapted", "base")["kind"] == "base":
-        raise ModelFolderError(f"{path}: has no provenance (metacalo wrote none before 0.2); make it again")
+        raise ModelFolderError(f"{path}: has no provenance ; make it again")
     if detector is None:
         raise ModelFolderError(
-            f"{path}: has no {FILE} (metacalo wrote none before 0.2), so that the path and the hash of its shower file "
+            f"{path}: has no {FILE}, so that the path and the hash of its shower file "
             "are not known; say where the file lies by --detector, or adapt again"
         )
     config = checked_kind(path, "adapted")
@@ -236,6 +239,13 @@ def _inputs(path: Path, inputs: Mapping[str, Any], detector: str | None) -> Iter
             yield Compared(f"input {name}", str(record["sha256"]), str(found["sha256"]))
         else:
             yield Compared(f"input {name}", f"{record.get('size')} bytes", f"{found['size']} bytes")
+
+
+def _base(told: Mapping[str, Any], base: str | None) -> Iterator[Compared]:
+    """The base of an adapted model by its hash, wherever it lies."""
+    record, place = told["inputs"].get("base"), base or told["settings"].get("base")
+    if told.get("function") == "adapt" and isinstance(record, dict) and "hash" in record and place is not None:
+        yield Compared("input base", str(record["hash"]), resolve_base(_place(str(place))).hash)
 
 
 def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Compared]:

@@ -42,7 +42,7 @@ def sweep(
     prune: Annotated[str | None, typer.Option("--prune", help="median, hyperband or none.")] = None,
     storage: Annotated[
         str | None,
-        typer.Option("--storage", help="sqlite:///file.db, journal:///file.log, postgresql://..., or a file."),
+        typer.Option("--storage", help="A file *.db, or postgresql://user@host/database."),
     ] = None,
     study: Annotated[str | None, typer.Option("--study", help="Name of the study in the storage.")] = None,
     config: Config = None,

@@ -22,17 +22,18 @@ from metacalo.sweep.settings import SweepSettings
 from metacalo.sweep.space import Hyperparameters
 from metacalo.typing import PathLike
 
-__all__ = ["read_result", "require_free_or_same", "write_result"]
+__all__ = ["SWEEP_FILE", "read_result", "require_free_or_same", "write_result"]
 
-_FILE: Final = "sweep.json"
+SWEEP_FILE: Final = "sweep.json"
+"""What a sweep leaves beside the model of its best trial."""
 
 
 def read_result(out: Path, identity: Mapping[str, Any], study: str) -> dict[str, Any] | None:
     """What `out` holds of that study; None where it holds nothing, or something else."""
-    if not (out / _FILE).is_file():
+    if not (out / SWEEP_FILE).is_file():
         return None
     try:
-        found = load_json(out / _FILE)
+        found = load_json(out / SWEEP_FILE)
     except ModelFolderError:
         return None
     return found if (found.get("study"), found.get("identity")) == (study, dict(identity)) else None
@@ -111,5 +112,5 @@ def _with_trials(out: Path, told: Mapping[str, Any], *, force: bool) -> Iterator
     """Yields a folder that becomes `out`, with the trials beside what was written into it."""
     with atomic_folder(out, force=force) as folder:
         yield folder
-        save_json(folder / _FILE, told)
+        save_json(folder / SWEEP_FILE, told)
         write_report(folder / "sweep.html", told)

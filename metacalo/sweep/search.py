@@ -108,7 +108,7 @@ def sweep(
             force=force,
             quiet=quiet,
             command=without_password(command),
-            storage=without_password(url),
+            storage=without_password(str(storage or default_storage(out))),
         )
     return SweepResult(told, out, written)
 

@@ -1,8 +1,7 @@
-"""Where the trials of a study are kept: SQLite, PostgreSQL or another database, or a journal file on a shared disk."""
+"""Where the trials of a study are kept: SQLite, PostgreSQL or another database."""
 
 from __future__ import annotations
 
-import json
 import re
 import time
 import warnings
@@ -13,8 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, OperationalError, SQLAlchemyError
 
@@ -24,7 +22,7 @@ __all__ = ["close_storage", "open_storage", "opened_storage", "storage_url", "wi
 
 _PASSWORD: Final = re.compile(r"(://[^:/\s]*:)[^\s'\"]*@")
 _QUERY: Final = re.compile(r"([?&](?:password|sslpassword|passwd|pwd)=)[^&\s'\"]*", re.IGNORECASE)
-_EXAMPLES: Final = "sqlite:///sweep.db, journal:///shared/sweep.log or postgresql://user@host/database"
+_EXAMPLES: Final = "sweep.db, sqlite:////disk/sweep.db or postgresql://user@host/database"
 _PATIENCE: Final = 60  # seconds that a worker waits for SQLite while others write
 _TRIES: Final = 5  # of making the tables, which two workers may do at the same time
 
@@ -40,22 +38,30 @@ def without_password(text: str) -> str:
 
 
 def storage_url(text: str) -> str:
-    """What --storage means: a URL as it is, a path that ends in .log as a journal, one in .db as SQLite.
+    """What --storage means: a URL, or the path of a file *.db, which SQLite keeps.
+
+    Paths of SQLite become absolute, so that a study is the same whatever folder a worker is in.
 
     Raises:
-        ConfigError: it is none of these.
+        ConfigError: it is neither.
 
     Example:
-        >>> storage_url("shared/sweep.log"), storage_url("sweep.db")
-        ('journal:///shared/sweep.log', 'sqlite:///sweep.db')
+        >>> storage_url("/disk/sweep.db"), storage_url("postgres://me@host/sweeps")
+        ('sqlite:////disk/sweep.db', 'postgresql+psycopg://me@host/sweeps')
     """
+    if text.endswith(".log") or text.startswith("journal:"):
+        raise ConfigError(
+            f"--storage {text}: journal files lose a study when a write is cut short, and are not taken; give a file "
+            "*.db on a disk of this machine, or a PostgreSQL server for several machines (docs/sweeps.md)"
+        )
+    if "://" not in text and text.endswith((".db", ".sqlite", ".sqlite3")):
+        text = f"sqlite:///{text}"
+    if text.startswith("sqlite:///"):
+        path, mark, query = text.removeprefix("sqlite:///").partition("?")
+        return f"sqlite:///{Path(path).absolute()}{mark}{query}" if path not in ("", ":memory:") else text
     if "://" in text:
         return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", text)
-    if text.endswith(".log"):
-        return f"journal:///{text}"
-    if text.endswith((".db", ".sqlite", ".sqlite3")):
-        return f"sqlite:///{text}"
-    raise ConfigError(f"--storage {text}: neither a URL nor a file *.db or *.log; give for example {_EXAMPLES}")
+    raise ConfigError(f"--storage {text}: neither a URL nor a file *.db; give for example {_EXAMPLES}")
 
 
 def open_storage(url: str) -> BaseStorage:
@@ -67,10 +73,8 @@ def open_storage(url: str) -> BaseStorage:
         OutputError: its file cannot be written.
     """
     scheme, _, rest = url.partition("://")
-    if scheme == "journal":
-        return _journal(_made(Path(rest.removeprefix("/")), url))
     if scheme.startswith("sqlite") and rest.strip("/"):
-        _made(Path(rest.removeprefix("/").partition("?")[0]), url)
+        _make_file(Path(rest.removeprefix("/").partition("?")[0]), url)
     elif scheme.startswith("postgresql") and find_spec("psycopg") is None:
         raise MissingExtraError(
             "a storage in PostgreSQL needs psycopg, which is not installed: pip install 'metacalo[postgres]'"
@@ -110,26 +114,14 @@ def close_storage(storage: BaseStorage) -> None:
         storage.engine.dispose()
 
 
-def _made(path: Path, url: str) -> Path:
-    """The path of a file, with the folders that it needs."""
+def _make_file(path: Path, url: str) -> None:
+    """An empty file, which is a database too, with the folders that it needs."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab"):  # an empty file is a database, and a journal
+        with path.open("ab"):
             pass
     except OSError as error:
         raise OutputError(f"{url}: cannot be written ({error.strerror}); choose another --storage") from None
-    return path
-
-
-def _journal(path: Path) -> BaseStorage:
-    try:
-        with path.open("rb") as lines:  # Optuna skips a single bad line, as one that is being written
-            first = lines.readline()
-        if first.endswith(b"\n") and "op_code" not in json.loads(first):
-            raise KeyError(first)
-        return JournalStorage(JournalFileBackend(str(path)))
-    except (ValueError, KeyError, TypeError):
-        raise ConfigError(f"{path}: is no journal of trials; choose another --storage") from None
 
 
 def _database(url: str) -> BaseStorage:
@@ -149,7 +141,7 @@ def _database(url: str) -> BaseStorage:
     except ImportError as error:
         missing = getattr(error.__cause__ or error, "name", None) or "its driver"
         raise MissingExtraError(
-            f"{told}: needs {missing}, which is not installed: pip install {missing}, or use SQLite or a journal"
+            f"{told}: needs {missing}, which is not installed: pip install {missing}, or use SQLite"
         ) from None
     except (ArgumentError, NoSuchModuleError):
         raise ConfigError(f"--storage {told}: no such kind of storage; give for example {_EXAMPLES}") from None

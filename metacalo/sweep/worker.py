@@ -36,7 +36,7 @@ class Worker:
 
     A worker that runs a trial changes its `alive` every `heartbeat` seconds. Where it has not changed for `GRACE` times
     as long by the clock of another worker (so that clocks need not agree), the trial has failed and waits to be run
-    again, with its parameters. Optuna's own heartbeats do so for databases; this one does for journals too.
+    again, with its parameters.
 
     Attributes:
         study: see `join_study`.

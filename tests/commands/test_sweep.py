@@ -127,7 +127,7 @@ def test_the_report_needs_nothing_else(swept):
 
 
 def test_the_same_seed_gives_the_same_trials_and_the_same_model(swept, sample, small, tmp_path):
-    again = sweep(sample, tmp_path / "out", small, storage=str(tmp_path / "trials.log"))
+    again = sweep(sample, tmp_path / "out", small, storage=str(tmp_path / "trials.db"))
     for key in ("params", "values", "checks", "state"):
         assert [trial[key] for trial in again.found["trials"]] == [trial[key] for trial in swept.found["trials"]]
     for name in ("adapters-diffusion", "normaliser", "shots"):
@@ -206,7 +206,7 @@ def test_no_password_is_kept_or_told(cheap, arguments, command, tmp_path, monkey
     assert given == ["postgresql+psycopg://me:hush@host/x"]
     kept = [ran.out, ran.err, *(path.read_text() for path in (tmp_path / "out").iterdir())]
     assert not any("hush" in text for text in kept)
-    assert "postgresql+psycopg://me:***@host/x" in (tmp_path / "out" / "sweep.json").read_text()
+    assert "postgresql://me:***@host/x" in (tmp_path / "out" / "sweep.json").read_text()
 
 
 BAD = {

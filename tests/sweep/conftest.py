@@ -78,7 +78,7 @@ def closed() -> Iterator[None]:
     toy.close()
 
 
-@pytest.fixture(params=["sqlite", "journal", "postgres"])
+@pytest.fixture(params=["sqlite", "postgres"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """An empty storage of each kind."""
     if request.param == "postgres":
@@ -91,4 +91,4 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
             connection.execute("drop schema public cascade")
             connection.execute("create schema public")
     else:
-        yield str(tmp_path / "shared" / {"sqlite": "study.db", "journal": "study.log"}[request.param])
+        yield str(tmp_path / "shared" / "study.db")

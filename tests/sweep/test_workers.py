@@ -124,4 +124,4 @@ def test_one_worker_tries_the_same_again_however_often_it_is_interrupted(tmp_pat
     whole = tried("whole.db", [])
     assert len(set(whole)) == 8
     assert tried("parts.db", [1, 4]) == whole
-    assert tried("whole.log", []) == whole
+    assert tried("whole.db", []) == whole
