@@ -40,7 +40,7 @@ def without_password(text: str) -> str:
 def storage_url(text: str) -> str:
     """What --storage means: a URL, or the path of a file *.db, which SQLite keeps.
 
-    Paths of SQLite become absolute, so that a study is the same whatever folder a worker is in.
+    Paths of SQLite become absolute; a relative one in a URL is a warning, since it is easily taken for an absolute one.
 
     Raises:
         ConfigError: it is neither.
@@ -55,10 +55,18 @@ def storage_url(text: str) -> str:
             "*.db on a disk of this machine, or a PostgreSQL server for several machines (docs/sweeps.md)"
         )
     if "://" not in text and text.endswith((".db", ".sqlite", ".sqlite3")):
-        text = f"sqlite:///{text}"
+        return f"sqlite:///{Path(text).expanduser().absolute()}"
     if text.startswith("sqlite:///"):
         path, mark, query = text.removeprefix("sqlite:///").partition("?")
-        return f"sqlite:///{Path(path).absolute()}{mark}{query}" if path not in ("", ":memory:") else text
+        if path in ("", ":memory:") or path.startswith("/"):
+            return text
+        here = Path(path).absolute()
+        warnings.warn(
+            f"--storage {text} is {here}, with three slashes another study in every folder; give workers elsewhere "
+            f"--storage {here}, or sqlite:////{path} if /{path} was meant",
+            stacklevel=2,
+        )
+        return f"sqlite:///{here}{mark}{query}"
     if "://" in text:
         return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", text)
     raise ConfigError(f"--storage {text}: neither a URL nor a file *.db; give for example {_EXAMPLES}")

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import pwd
+import re
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
 import optuna
 import pytest
 
 from metacalo.errors import ConfigError
 from metacalo.sweep.storage import opened_storage, storage_url
+
+BATCH = Path(__file__).parents[2] / "docs" / "batch"
 
 
 @pytest.mark.parametrize("text", ["journal:///shared/s.log", "/shared/s.log", "s.log"])
@@ -15,6 +25,7 @@ def test_journals_are_refused_with_what_to_use(text):
         storage_url(text)
 
 
+@pytest.mark.filterwarnings("ignore:--storage sqlite")
 @pytest.mark.parametrize("text", ["study.db", "sqlite:///study.db"])
 def test_a_relative_path_is_one_study_for_a_worker_that_moves(text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -37,3 +48,58 @@ def test_an_unfinished_write_leaves_the_study(tmp_path):
     (tmp_path / "study.db-journal").write_bytes(b"\xd9\xd5\x05\xf9")
     with opened_storage(url) as storage:
         assert len(optuna.load_study(storage=storage, study_name="mine").trials) == 3
+
+
+def test_a_relative_path_in_a_url_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told = f"is {tmp_path}/shared/s.db, with three slashes another study in every folder"
+    with pytest.warns(UserWarning, match=rf"{re.escape(told)}.* or sqlite:////shared/s.db if /shared/s.db was meant"):
+        storage_url("sqlite:///shared/s.db")
+
+
+def test_storages_of_batch_files_are_taken():
+    found = []
+    for path in BATCH.iterdir():
+        text = path.read_text()
+        assert "journal" not in text
+        found += re.findall(r"^storage\s*= (\S+)$", text, flags=re.MULTILINE)
+    assert found
+    assert all(storage_url(text).startswith("postgresql+psycopg://") for text in found)
+
+
+@pytest.mark.skipif(not list(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl")), reason="no PostgreSQL here")
+def test_a_server_of_ones_own_serves_workers_elsewhere(tmp_path, monkeypatch):
+    psycopg = pytest.importorskip("psycopg")
+    owner, other = pwd.getpwuid(os.getuid()).pw_name, []
+    if not os.getuid():  # as root the server does not run
+        owner = "postgres"
+        other = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+        for path in (tmp_path, *list(tmp_path.parents)[:2]):
+            path.chmod(0o755)
+    home, folder = tmp_path / "home", tmp_path / "server"
+    for path in (home, folder):
+        path.mkdir()
+        if other:
+            shutil.chown(path, owner, owner)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    script = shutil.copy(BATCH / "storage.sh", tmp_path)
+    environment = {**os.environ, "HOME": str(home), "USER": owner}
+    stop = next(iter(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl")))
+    try:
+        for _ in range(2):  # a server that runs goes on
+            command = [*other, "bash", script, folder, str(port)]
+            done = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+        url = re.search(r"^--storage (\S+)$", done.stdout, flags=re.MULTILINE)[1]
+        assert (home / ".pgpass").stat().st_mode & 0o777 == 0o600
+        assert (home / ".pgpass").read_text().split(":")[4].strip() not in done.stdout + done.stderr
+        monkeypatch.setenv("PGPASSFILE", str(home / ".pgpass"))
+        with opened_storage(storage_url(url)) as storage:
+            optuna.create_study(storage=storage, study_name="mine")
+        monkeypatch.setenv("PGPASSFILE", "/dev/null")
+        with pytest.raises(psycopg.OperationalError, match="no password supplied"):
+            psycopg.connect(url)
+    finally:
+        subprocess.run([*other, stop, "-D", folder / "data", "-m", "immediate", "stop"], cwd="/", check=False)
