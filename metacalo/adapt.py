@@ -33,6 +33,7 @@ from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import ShowerFile, Showers
 from metacalo.showers.records import record_of
 from metacalo.showers.response import convention_scale
+from metacalo.showers.sample_checks import warn_of_showers
 from metacalo.showers.tasks import resolve_task
 from metacalo.tracking import Clock, RunLog, require_tensorboard
 
@@ -146,6 +147,7 @@ def adapt_into(
     with task.open() as file:
         rows = draw_shots(file, settings.shots, settings.seed)
         shots = file.load(rows)
+        warn_of_showers(shots, task.path, rows)
         geant4 = GeantSample.draw(file, rows, settings.compared_showers, settings.seed + 1)
     before = zero_shot(base, task.detector, scale=convention_scale(shots.showers, shots.energy))
     model, runs = adapted_model(before, shots, settings, quiet=quiet, log_dir=log_dir)

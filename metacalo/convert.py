@@ -27,6 +27,7 @@ from metacalo.showers.layouts import DETECTOR_ATTRIBUTES, LAYOUT_ATTRIBUTES
 from metacalo.showers.ntuple import NtupleFile, is_root, open_ntuple
 from metacalo.showers.rebin import coarser_grid, parse_mesh, rebin
 from metacalo.showers.records import record_of
+from metacalo.showers.sample_checks import warn_of_showers
 from metacalo.showers.writer import ShowerWriter
 from metacalo.typing import PathLike
 
@@ -49,6 +50,8 @@ class ConvertSettings(Settings):
         grid: a coarser mesh, cells in r, phi and z, such as `9x16x45`; deposits are added up.
         mesh: the mesh of a ROOT ntuple, which does not tell it; by default the published one that its cells fit.
         scale: factor that deposits are multiplied by, such as 1 / 0.033 from raw deposits to CaloChallenge's.
+        energy_scale: factor that incident energies are multiplied by: 1000 for a file in GeV.
+        threshold: deposits below it, in MeV of the new file, become 0.
         showers: only as many, from the beginning.
         rows: only those from the first up to, but without, the second, such as `100:200`.
     """
@@ -57,6 +60,8 @@ class ConvertSettings(Settings):
     grid: str | None = None
     mesh: str | None = None
     scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    energy_scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    threshold: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     showers: int | None = Field(default=None, ge=1)
     rows: str | None = None
 
@@ -146,6 +151,7 @@ def convert(
         _opened(source, settings, group, described) as file,
     ):
         rows = settings.chosen(len(file), source)
+        file.energy = file.energy * np.float32(settings.energy_scale)
         detector = file.detector if described is None else described_on_mesh(described, file.grid, source)
         grid = detector.grid if detector else file.grid
         if mesh is not None:
@@ -172,7 +178,11 @@ def convert(
                 showers = rebin(batch.showers, grid)
                 if settings.scale != 1:
                     showers = showers * np.float32(settings.scale)
-                writer.append(Showers(showers, batch.energy, batch.theta, batch.phi))
+                showers = np.where(showers < np.float32(settings.threshold), np.float32(0), showers)
+                made = Showers(showers, batch.energy, batch.theta, batch.phi, detector)
+                if start == rows.start:
+                    warn_of_showers(made, out, np.arange(len(made)))
+                writer.append(made)
                 bar.advance(len(batch))
     return Converted(out, len(rows), grid, settings.to)
 

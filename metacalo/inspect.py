@@ -20,7 +20,7 @@ from metacalo.showers.detector import Detector
 from metacalo.showers.grid import Grid
 from metacalo.showers.hdf5 import ShowerFile, open_showers
 from metacalo.showers.layouts import DETECTOR_ATTRIBUTES, LAYOUT_ATTRIBUTES
-from metacalo.showers.suspicions import scale_of, suspicions
+from metacalo.showers.sample_checks import sample_warnings, scale_of
 from metacalo.typing import PathLike
 
 __all__ = ["MOST_SHOWERS", "Inspection", "Response", "Storage", "inspect"]
@@ -28,6 +28,8 @@ __all__ = ["MOST_SHOWERS", "Inspection", "Response", "Storage", "inspect"]
 MOST_SHOWERS: Final = 20_000
 """Showers that are looked at unless asked otherwise."""
 FEW: Final = 100
+FEWEST_SHOTS: Final = 2
+"""That `adapt` takes."""
 RUN: Final = 256
 """Showers that are read at a time, and that lie side by side where not all are."""
 MOST_ENERGIES: Final = 24
@@ -93,6 +95,7 @@ class Inspection:
         attributes: what the file says besides mesh and detector.
         mean_shower: float64 (R, PHI, Z), MeV.
         problems: a sentence for each thing that is wrong or strange, with the rows and what to do.
+        refused: whether one of them is why `adapt` would refuse the file.
     """
 
     path: Path
@@ -114,6 +117,7 @@ class Inspection:
     attributes: Mapping[str, Any]
     mean_shower: NDArray[np.float64]
     problems: tuple[str, ...]
+    refused: bool
 
     def as_json(self) -> dict[str, Any]:
         """All of it as JSON can hold it: None for NaN, the mean shower as its profiles in depth and distance (MeV)."""
@@ -181,7 +185,8 @@ def inspect(path: PathLike, *, group: str | None = None, showers: int | None = N
             storage=_storage(file),
             attributes=_attributes(file.attributes),
             mean_shower=census.mean,
-            problems=(*told, *suspicions(census, energy), *_missing(undescribed, len(file))),
+            problems=(*told, *sample_warnings(census, energy, file.detector), *_missing(undescribed, len(file))),
+            refused=bool(refused) or undescribed or len(file) < FEWEST_SHOTS,
         )
 
 

@@ -26,6 +26,7 @@ from metacalo.score import Scores, ScoreSettings, fitted_to, require_mesh, score
 from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import ShowerFile, open_showers
 from metacalo.showers.records import record_of
+from metacalo.showers.sample_checks import warn_of_file
 from metacalo.showers.sink import new_hdf5
 from metacalo.typing import PathLike
 
@@ -147,6 +148,7 @@ def _scored(
         loaded = fitted_to(loaded, files[0])
         for file in files:
             require_mesh(loaded, file)
+            warn_of_file(file)
         rows = [_rows(file, loaded, settings) for file in files]
         if len(rows[0]) < FEWEST:
             raise ShowerFileError(

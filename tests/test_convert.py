@@ -50,6 +50,7 @@ CONVENTIONS = st.sampled_from(["par04", "calochallenge", "hgcal"])
 
 
 @settings(max_examples=20)
+@pytest.mark.filterwarnings("ignore::UserWarning")  # noise is no shower
 @given(
     path=st.lists(CONVENTIONS, min_size=2, max_size=4),
     mesh=st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 5)),
@@ -124,6 +125,7 @@ def test_attributes_that_mean_nothing_elsewhere_are_left_out(tmp_path: Path, und
         np.testing.assert_array_equal(file.attrs["beam"], [1.0, 2.0])
 
 
+@pytest.mark.filterwarnings("ignore:.*times their incident energy")
 def test_scale_grid_and_rows(tmp_path: Path, scipb: Showers) -> None:
     wanted = ConvertSettings(to="par04", scale=4.0, grid="3x4x9", rows="5:25")
     done = convert(SCIPB, tmp_path / "out.h5", wanted)

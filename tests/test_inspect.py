@@ -16,7 +16,7 @@ from metacalo import inspect as module
 from metacalo.errors import ConfigError, ShowerFileError
 from metacalo.inspect import Inspection, inspect
 from metacalo.showers import Showers, data_folder, open_showers, write_showers
-from metacalo.showers.suspicions import scale_of
+from metacalo.showers.sample_checks import scale_of
 
 SIW = data_folder("tasks") / "siw" / "showers.h5"
 COUNT = 300
@@ -133,8 +133,8 @@ def test_what_reading_refuses_is_told_with_row_and_mend(spoil, siw: Showers) -> 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda siw: {"incident_energy": siw.energy / 1000}, "times their incident energy: are energies in GeV"),
-        (lambda siw: {"showers": siw.showers / 1000}, "of their incident energy: are deposits in GeV?"),
+        (lambda siw: {"incident_energy": siw.energy / 1000}, "energies seem to be in GeV"),
+        (lambda siw: {"showers": siw.showers / 1000}, "deposits seem to be in GeV"),
         (
             lambda siw: {"showers": put(siw.showers, 9, 40 * siw.showers[9])},
             "1 showers deposit more than 20 times their incident energy (row 9)",

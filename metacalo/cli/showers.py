@@ -94,7 +94,7 @@ def inspect(
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
-    """Tell what a shower file is, and what is wrong with it."""
+    """Tell what a shower file is, and what is wrong with it; exit code 1 where `metacalo adapt` would refuse it."""
     from metacalo.inspect import inspect as run
     from metacalo.inspect_table import draw_inspection, inspection_table
 
@@ -105,6 +105,8 @@ def inspect(
         say(json.dumps(found.as_json(), indent=2, allow_nan=False))
     elif not quiet:
         show(inspection_table(found))
+    if found.refused:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -123,6 +125,12 @@ def convert(
             "--scale", help="Factor on deposits; CaloChallenge files hold them divided by the sampling fraction 0.033."
         ),
     ] = None,
+    energy_scale: Annotated[
+        float | None, typer.Option("--energy-scale", help="Factor on incident energies: 1000 for a file in GeV.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option("--threshold", help="Deposits below it, in MeV of the new file, become 0.")
+    ] = None,
     showers: Annotated[int | None, typer.Option("--showers", help="Only the first ones.")] = None,
     rows: Annotated[str | None, typer.Option("--rows", help="Only rows first:stop, such as 100:200.")] = None,
     detector: Annotated[
@@ -138,7 +146,17 @@ def convert(
     from metacalo.convert import ConvertSettings
     from metacalo.convert import convert as run
 
-    settings = ConvertSettings.resolve(None, to=to, grid=grid, mesh=mesh, scale=scale, showers=showers, rows=rows)
+    settings = ConvertSettings.resolve(
+        None,
+        to=to,
+        grid=grid,
+        mesh=mesh,
+        scale=scale,
+        energy_scale=energy_scale,
+        threshold=threshold,
+        showers=showers,
+        rows=rows,
+    )
     described = described_detector(absorber, active, description) or named_detector(detector)
     written = run(
         source, out, settings, group=group, described=described, force=force, quiet=quiet, command=command_line()

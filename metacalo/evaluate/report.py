@@ -21,6 +21,7 @@ from metacalo.locking import sole_writer
 from metacalo.progress import bars
 from metacalo.provenance import FILE, file_record, provenance, shown_path
 from metacalo.showers.hdf5 import Showers, open_showers
+from metacalo.showers.sample_checks import warn_of_showers
 from metacalo.typing import PathLike
 
 __all__ = ["REFERENCE", "evaluate_files", "labels_of", "warnings_told"]
@@ -82,11 +83,13 @@ def evaluate_files(
             settings = settings.model_copy(update={"calochallenge": asked})
         theirs, shots, left_out = _reference(reference, seen_hashes, settings)
         samples: dict[str, Showers] = {REFERENCE: theirs.showers}
+        warn_of_showers(theirs.showers, reference)
         metrics: dict[str, Any] = {}
         bar = add("compare", PARTS * len(named))
         for label, path in named.items():
             with open_showers(path) as file:
                 samples[label] = file.load(settings.draw(np.arange(len(file))))
+            warn_of_showers(samples[label], path)
             try:
                 metrics[label] = compare(samples[label], theirs, shots=shots, done=bar.advance)
             except ShowerFileError as error:

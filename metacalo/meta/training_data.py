@@ -15,6 +15,7 @@ from metacalo.meta.parts import Parts
 from metacalo.progress import Track, track
 from metacalo.showers.hdf5 import ShowerFile, Showers
 from metacalo.showers.preprocessing import PREPROCESSING, DetectorPrior, Preprocessing
+from metacalo.showers.sample_checks import warn_of_showers
 from metacalo.showers.tasks import Task, discover_tasks, training_tasks
 from metacalo.typing import PathLike
 
@@ -95,7 +96,8 @@ def training_data(
                 with task.open() as file:
                     hashes = _hashes(file, bar)
                     chosen = np.flatnonzero(~is_reserved(hashes, reserve_one_in))
-                    showers = file.load(Parts.of(file, chosen, capacity, seed).sample())
+                    showers = file.load(sample := Parts.of(file, chosen, capacity, seed).sample())
+                warn_of_showers(showers, f"task '{task.name}' ({task.path})", sample)
                 rows.append(chosen)
                 seen.append(hashes[chosen])
                 yield showers, task.detector.descriptors()

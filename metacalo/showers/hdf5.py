@@ -185,7 +185,8 @@ class ShowerFile:
             row = int(np.argmax(response > LARGEST_RESPONSE))
             raise ShowerFileError(
                 f"{self._where(dataset)} row {rows[row] - first_row} deposits {response[row]:.0f} times its incident "
-                f"energy of {self.energy[rows[row]]:g} MeV; both are needed in MeV (GeV?)"
+                f"energy of {self.energy[rows[row]]:g} MeV; both are needed in MeV (energies in GeV? metacalo convert "
+                "FILE --energy-scale 1000)"
             )
 
     def batches(self, size: int) -> Iterator[tuple[NDArray[np.int64], ShowerArray]]:

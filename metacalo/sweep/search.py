@@ -24,6 +24,7 @@ from metacalo.progress import Track, track
 from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import Showers
 from metacalo.showers.response import convention_scale
+from metacalo.showers.sample_checks import warn_of_showers
 from metacalo.showers.tasks import resolve_task
 from metacalo.sweep.objective import CrossValidation
 from metacalo.sweep.result import require_free_or_same, write_result
@@ -123,7 +124,9 @@ def _starting_point(
     settings.effective_space.require_samplers(base.generator(settings.generator))
     task = resolve_task(detector, detector=described)
     with task.open() as file:
-        shots = file.load(draw_shots(file, settings.shots, settings.seed))
+        rows = draw_shots(file, settings.shots, settings.seed)
+        shots = file.load(rows)
+    warn_of_showers(shots, task.path, rows)
     return zero_shot(base, task.detector, scale=convention_scale(shots.showers, shots.energy)), shots
 
 

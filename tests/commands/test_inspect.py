@@ -30,13 +30,13 @@ def test_a_good_file(command, sample, pblar):
     assert len(ran.out.splitlines()) < 45
 
 
-def test_a_bad_file_is_told_and_is_no_failure(command, plain, tmp_path, pblar):
+def test_a_bad_file_is_told_and_fails(command, plain, tmp_path, pblar):
     path = plain(tmp_path / "bad [1].h5", pblar[:30])
     with h5py.File(path, "a") as file:
         file["showers"][7, 1, 2, 3] = np.nan
         file["incident_energy"][3] = 0
     ran = command("inspect", path)
-    assert (ran.code, ran.err) == (0, "")
+    assert (ran.code, ran.err) == (1, "")
     assert "bad [1].h5" in ran.out
     problems = ran.out[ran.out.index("4 problems") :].splitlines()[1:]
     assert [line.split()[0] for line in problems if line.startswith("- ")] == ["-"] * 4

@@ -180,6 +180,7 @@ def test_some_rows(adapted, pblar):
     assert len(found) == 3
 
 
+@pytest.mark.filterwarnings("ignore:.*without a deposit")
 def test_a_shower_without_deposit_is_the_least_likely(adapted, scored, few, tmp_path):
     voxels = few.showers.copy()
     voxels[17] = 0

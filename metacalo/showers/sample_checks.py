@@ -1,10 +1,13 @@
-"""What is strange about a sample of showers that could be read: one sentence each, with what to do.
+"""What looks like a mistake in a sample of showers that can be read: one sentence each, with what to do.
 
-Reading refuses what cannot be; here is what can be, and yet is most often a mistake of units, axes or merging.
+Reading refuses what cannot be; here is what can be, and yet is most often a mistake of units, axes or merging. Every
+command that reads showers asks.
 """
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -12,14 +15,21 @@ from numpy.typing import NDArray
 
 from metacalo.showers.census import Census, Wrong
 from metacalo.showers.detector import Detector
-from metacalo.showers.hdf5 import LARGEST_RESPONSE
+from metacalo.showers.grid import Grid
+from metacalo.showers.hdf5 import LARGEST_RESPONSE, ShowerFile, Showers
 
-__all__ = ["scale_of", "suspicions"]
+__all__ = ["sample_warnings", "scale_of", "warn_of_file", "warn_of_showers"]
 
 GREATEST_RESPONSE: Final = 1.3
 """Above what any scale gives; fluctuations of single showers aside."""
 LEAST_RESPONSE: Final = 0.001
 """Below the sampling fraction of any calorimeter in use."""
+LEAST_ENERGY: Final = 100.0
+"""MeV; a sample whose median incident energy is below has its energies in GeV: electrons of less make no shower."""
+LEAST_DEPOSIT: Final = 2e-4
+"""MeV, of deposits divided by the sampling fraction; thresholds of readouts and of public files are 0.5 to 500 keV."""
+CHECKED: Final = 512
+"""Showers of a file that are read to check it."""
 DRIFT: Final = 0.1
 BLOCKS: Final = 10
 SIGNIFICANCE: Final = 6.0
@@ -27,15 +37,49 @@ SIGNIFICANCE: Final = 6.0
 Array = NDArray[np.float64]
 
 
-def suspicions(census: Census, energy: Array) -> list[str]:
-    """Sentences about the voxels, the response and the axes of a sample; none for a good one.
+def sample_warnings(census: Census, energy: Array, detector: Detector | None = None) -> list[str]:
+    """Sentences about the voxels, units, response and axes of a sample; none for a good one.
 
     Args:
         census: what was seen of its voxels.
         energy: incident energies (n,) in MeV of the rows that were seen.
+        detector: where the showers are from, if that is known.
     """
     response = census.totals / np.where(energy > 0, energy, np.nan)
-    return [*_voxels(census), *_response(response, census.rows, energy), *_axes(census.mean)]
+    units = _units(response, energy, detector)
+    return [
+        *_voxels(census),
+        *(units or [*_response(response, census.rows, energy), *_threshold(census, response)]),
+        *_axes(census.mean),
+    ]
+
+
+def warn_of_showers(showers: Showers, where: str | Path, rows: NDArray[np.int64] | None = None) -> None:
+    """Warns of what looks like a mistake in showers that were read: one line each.
+
+    Args:
+        showers: at most `CHECKED` of them are looked at.
+        where: what they are called, such as their file.
+        rows: their numbers in the file.
+    """
+    few = showers[slice(0, CHECKED)]
+    numbers = np.arange(len(few)) if rows is None else np.asarray(rows[: len(few)])
+    census = Census(Grid(*few.showers.shape[1:]))
+    census.add(numbers, few.showers, few.energy)
+    for sentence in sample_warnings(census, few.energy.astype(np.float64), few.detector):
+        warnings.warn(f"{where}: {sentence}", stacklevel=2)
+
+
+def warn_of_file(file: ShowerFile) -> None:
+    """`warn_of_showers` of `CHECKED` showers in runs spread over a file.
+
+    Raises:
+        ShowerFileError: a voxel cannot be right, or a part of the file is damaged.
+    """
+    runs = np.array_split(np.arange(min(CHECKED, len(file))), 4)
+    gaps = np.linspace(0, len(file) - min(CHECKED, len(file)), len(runs)).round().astype(np.int64)
+    rows = np.concatenate([run + gap for run, gap in zip(runs, gaps, strict=True)])
+    warn_of_showers(file.load(rows), file.path if file.group is None else f"{file.path}, group {file.group}", rows)
 
 
 def scale_of(response: float, detector: Detector | None) -> str:
@@ -68,6 +112,45 @@ def _counted(wrong: Wrong, what: str, mend: str) -> str:
     several = "s" if wrong.showers > 1 else ""
     named = what.format(s="s" if wrong.count > 1 else "")
     return f"{wrong.count:,} {named}{inside} (row{several} {rows}); {mend.format(s=several)}"
+
+
+def _units(response: Array, energy: Array, detector: Detector | None) -> list[str]:
+    """GeV in the place of MeV, of energies, deposits or both."""
+    usable = np.isfinite(response) & (response > 0)
+    if not usable.any():
+        return []
+    median, typical = float(np.median(response[usable])), float(np.median(energy[usable]))
+    fractions = [1.0]
+    if detector is not None and not detector.homogeneous:
+        fractions.append(detector.sampling_fraction or 0.8 * detector.mip_sampling_fraction)
+    if typical < LEAST_ENERGY:
+        both = median < LARGEST_RESPONSE
+        what = "energies and deposits" if both else "energies"
+        mend = "--energy-scale 1000 --scale 1000" if both else "--energy-scale 1000"
+        return [
+            f"the median incident energy is {typical:.3g} MeV: {what} seem to be in GeV and are needed in MeV "
+            f"(metacalo convert FILE {mend})"
+        ]
+    if any(abs(np.log(1000 * median / fraction)) < np.log(2) for fraction in fractions):
+        return [
+            f"showers deposit {median:.2g} of their incident energy: deposits seem to be in GeV and are needed in MeV "
+            "(metacalo convert FILE --scale 1000)"
+        ]
+    return []
+
+
+def _threshold(census: Census, response: Array) -> list[str]:
+    usable = response[np.isfinite(response) & (response > 0)]
+    if not len(usable) or not np.isfinite(census.smallest):
+        return []
+    # on the scale of the incident energy, whatever that of the file is
+    smallest = census.smallest / min(float(np.median(usable)), 1.0)
+    if smallest >= LEAST_DEPOSIT:
+        return []
+    return [
+        f"the smallest deposit is {1e6 * census.smallest:.2g} eV, far below the threshold of any readout (public files "
+        "cut at 15.15 keV): cut at yours (metacalo convert FILE --threshold 0.01515, in MeV)"
+    ]
 
 
 def _response(response: Array, rows: NDArray[np.int64], energy: Array) -> list[str]:
@@ -131,4 +214,6 @@ def _axes(mean: Array) -> list[str]:
         ]
     if len(r) > 2 and r[len(r) // 2 :].sum() > 0.7 * r.sum():
         return ["most energy lies in the outer half of r: the first cell of r must be the one at the shower's axis"]
+    if len(z) > 2 and z[len(z) // 2 :].sum() > 0.7 * z.sum():
+        return ["most energy lies in the last half of z: the first layer must be the one at the calorimeter's face"]
     return []

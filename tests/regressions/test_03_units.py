@@ -1,0 +1,65 @@
+"""Files in GeV are named with the command that mends them, and that command does."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import pytest
+
+from metacalo.convert import ConvertSettings, convert
+from metacalo.errors import ShowerFileError
+from metacalo.showers import data_folder, open_showers
+from metacalo.showers.sample_checks import warn_of_file
+
+SIW = data_folder("tasks") / "siw" / "showers.h5"
+
+
+@pytest.fixture
+def in_gev(tmp_path):
+    """Writes SiW showers with their energies and deposits divided."""
+
+    def write(energies: float, deposits: float):
+        path = tmp_path / "gev.h5"
+        with open_showers(SIW) as source, h5py.File(path, "w") as file:
+            loaded = source.load(slice(0, 200))
+            file.attrs.update(source.attributes)
+            file["showers"], file["incident_energy"] = loaded.showers / deposits, loaded.energy / energies
+            file["incident_theta"], file["incident_phi"] = loaded.theta, loaded.phi
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("energies", "deposits", "told"),
+    [
+        (1000, 1000, r"energies and deposits seem to be in GeV .* --energy-scale 1000 --scale 1000\)"),
+        (1, 1000, r"deposits seem to be in GeV .* FILE --scale 1000\)"),
+        (1, 33_000, r"deposits seem to be in GeV .* FILE --scale 1000\)"),  # raw ones
+    ],
+)
+def test_the_mend_that_is_named_mends(in_gev, tmp_path, energies, deposits, told):
+    with open_showers(in_gev(energies, deposits)) as file, pytest.warns(UserWarning, match=told):
+        warn_of_file(file)
+    settings = ConvertSettings(to="par04", energy_scale=energies, scale=1000)
+    convert(tmp_path / "gev.h5", tmp_path / "mended.h5", settings)
+    with open_showers(tmp_path / "mended.h5") as file, open_showers(SIW) as true:
+        warn_of_file(file)  # a warning would be an error
+        np.testing.assert_allclose(file.energy, true.energy[:200], rtol=1e-5)
+        np.testing.assert_allclose(file.read([7]), true.read([7]) * (1000 / deposits), rtol=1e-5)
+
+
+def test_energies_alone_in_gev_are_refused_with_the_mend(in_gev, tmp_path):
+    path = in_gev(1000, 1)
+    with open_showers(path) as file, pytest.raises(ShowerFileError, match=r"metacalo convert FILE --energy-scale 1000"):
+        warn_of_file(file)
+    convert(path, tmp_path / "mended.h5", ConvertSettings(to="par04", energy_scale=1000))
+    with open_showers(tmp_path / "mended.h5") as file:
+        warn_of_file(file)
+
+
+def test_convert_cuts_at_a_threshold(in_gev, tmp_path):
+    convert(in_gev(1, 1), tmp_path / "cut.h5", ConvertSettings(to="par04", threshold=1.0))
+    with open_showers(tmp_path / "cut.h5") as file, open_showers(SIW) as true:
+        found, whole = file.read(slice(0, 50)), true.read(slice(0, 50))
+    np.testing.assert_array_equal(found, np.where(whole < 1, 0, whole))

@@ -1,0 +1,144 @@
+"""What `inspect` sees, every command that reads showers says; good files give no warning."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from metacalo.adapt import AdaptSettings, adapt
+from metacalo.evaluate import EvaluateSettings, evaluate_files
+from metacalo.inspect import inspect
+from metacalo.score import ScoreSettings
+from metacalo.score_report import score_files
+from metacalo.showers import data_folder, open_showers
+from metacalo.showers.sample_checks import warn_of_file
+from metacalo.showers.tasks import discover_tasks
+from metacalo.sweep import SweepSettings, sweep
+from tests.commands.conftest import command  # noqa: F401
+
+SIW = data_folder("tasks") / "siw" / "showers.h5"
+N = 300
+
+
+def copies(showers, energy):
+    showers[50:], energy[50:] = showers[:1], energy[:1]
+
+
+def reversed_r(showers, energy):
+    showers[:] = showers[:, ::-1].copy()
+
+
+def reversed_z(showers, energy):
+    showers[:] = showers[..., ::-1].copy()
+
+
+def empty(showers, energy):
+    showers[::10] = 0
+
+
+def all_in_gev(showers, energy):
+    showers /= 1000
+    energy /= 1000
+
+
+def deposits_in_gev(showers, energy):
+    showers /= 1000
+
+
+def raw_deposits_in_gev(showers, energy):
+    showers *= 0.03 / 1000
+
+
+def noise(showers, energy):
+    showers += np.random.default_rng(0).exponential(1e-6, showers.shape).astype(np.float32)
+
+
+FAULTS = {
+    copies: "showers equal to an earlier one",
+    reversed_r: "most energy lies in the outer half of r",
+    reversed_z: "most energy lies in the last half of z",
+    empty: "30 showers without a deposit",
+    all_in_gev: r"energies and deposits seem to be in GeV .*\(metacalo convert FILE --energy-scale 1000 --scale 1000\)",
+    deposits_in_gev: r"deposits seem to be in GeV and are needed in MeV \(metacalo convert FILE --scale 1000\)",
+    raw_deposits_in_gev: "deposits seem to be in GeV",
+    noise: "far below the threshold of any readout",
+}
+
+
+def written(path, fault=None, *, axes=(0, 1, 2, 3)):
+    with open_showers(SIW) as source, h5py.File(path, "w") as file:
+        loaded = source.load(slice(0, N))
+        showers, energy = loaded.showers.copy(), loaded.energy.copy()
+        if fault is not None:
+            fault(showers, energy)
+        file.attrs.update({key: value for key, value in source.attributes.items() if key != "dr_mm"})
+        file.attrs["dr_mm"] = source.attributes["dr_mm"]
+        file["showers"], file["incident_energy"] = showers.transpose(axes), energy
+        file["incident_theta"], file["incident_phi"] = loaded.theta, loaded.phi
+    return path
+
+
+def said(function, *arguments, **named):
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        function(*arguments, **named)
+    return "\n".join(str(one.message) for one in found)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_what_looks_like_a_mistake_is_told_by_inspect_and_by_reading_commands(fault, tmp_path):
+    path = written(tmp_path / "new.h5", fault)
+    assert any(re.search(FAULTS[fault], problem) for problem in inspect(path).problems)
+    with open_showers(path) as file:
+        told = said(warn_of_file, file)
+    assert re.search(f"^{re.escape(str(path))}: .*{FAULTS[fault]}", told, re.MULTILINE)
+    assert len(told.splitlines()) <= 2
+
+
+def test_phi_first_is_told(tmp_path):
+    path = written(tmp_path / "new.h5", axes=(0, 2, 1, 3))
+    assert any("axes must be (r, phi, z)" in problem for problem in inspect(path).problems)
+
+
+def test_every_command_asks(tmp_path):
+    path, good = written(tmp_path / "new.h5", empty), written(tmp_path / "good.h5")
+    settings = AdaptSettings(shots=100, generator="diffusion", steps=0, compared_showers=0)
+    assert "showers without a deposit" in said(adapt, path, tmp_path / "model", settings, quiet=True)
+    judged = EvaluateSettings(classifiers=False, pages=False)
+    assert "new.h5: 30 showers without" in said(evaluate_files, path, good, tmp_path / "a", settings=judged)
+    assert "new.h5: 30 showers without" in said(evaluate_files, good, path, tmp_path / "b", settings=judged)
+    scored = ScoreSettings(at_most=20)
+    assert "without a deposit" in said(
+        score_files, tmp_path / "model", path, tmp_path / "scores.h5", scored, quiet=True
+    )
+    with pytest.MonkeyPatch.context() as patch:  # what comes after reading is not asked for here
+        patch.setattr("metacalo.sweep.search.zero_shot", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError), pytest.warns(UserWarning, match="without a deposit"):
+            sweep(path, tmp_path / "swept", SweepSettings(shots=100), quiet=True)
+
+
+@pytest.mark.parametrize("name", sorted(discover_tasks()))
+def test_good_files_give_no_warning(name):
+    with discover_tasks()[name].open() as file:
+        warn_of_file(file)  # a warning would be an error
+
+
+def test_inspect_fails_where_adapt_would(command, tmp_path):  # noqa: F811
+    assert command("inspect", SIW).code == 0
+    strange = written(tmp_path / "strange.h5", empty)
+    assert command("inspect", strange).code == 0  # adapt warns, and goes on
+    with h5py.File(strange, "a") as file:
+        del file.attrs["active_material"]
+        del file.attrs["absorber_material"]
+    assert command("inspect", strange).code == 1  # nothing tells the detector
+    negative = written(tmp_path / "negative.h5")
+    with h5py.File(negative, "a") as file:
+        file["incident_energy"][5] = -1
+    assert command("inspect", negative).code == 1
+    assert command("adapt", "--detector", negative, "--shots", 50, "--out", tmp_path / "x").code == 2
+    assert not Path(tmp_path / "x").exists()
