@@ -147,6 +147,10 @@ def adapt_into(
     with task.open() as file:
         rows = draw_shots(file, settings.shots, settings.seed)
         shots = file.load(rows)
+        if len(np.unique(shots.hashes())) < 2:
+            raise ShowerFileError(
+                f"{file.path}: its {len(rows)} shots are copies of one shower; give showers that differ"
+            )
         warn_of_showers(shots, task.path, rows)
         geant4 = GeantSample.draw(file, rows, settings.compared_showers, settings.seed + 1)
     before = zero_shot(base, task.detector, scale=convention_scale(shots.showers, shots.energy))
@@ -269,6 +273,10 @@ def draw_shots(file: ShowerFile, shots: int, seed: int) -> np.ndarray:
     Raises:
         ShowerFileError: the file has fewer showers.
     """
+    if len(file) < 2:
+        raise ShowerFileError(
+            f"{file.path}: holds {len(file) or 'no'} shower; a detector is adapted to with 2 at least"
+        )
     if len(file) < shots:
         raise ShowerFileError(
             f"{file.path}: holds {len(file)} showers, --shots {shots} wants more; ask for at most {len(file)}"

@@ -109,10 +109,10 @@ def cost_table(costs: list[Cost], settings: BenchmarkSettings) -> Table:
     slowest = max(costs, key=lambda cost: cost.milliseconds)
     full = next((cost for cost in costs if not cost.generator), None)
     table = Table(title=f"a shower of {settings.energy:g} GeV, threads: {settings.threads}")
-    for column in ("generator", "run by", "showers at a time", "ms a shower", "full simulation takes"):
+    for column in ("generator", "run by", "showers at a time", "ms a shower", "speed-up over Geant4"):
         table.add_column(column, justify="left" if column in {"generator", "run by"} else "right")
     for cost in costs:
-        ratio = "" if full is None or cost is full else f"{full.milliseconds / cost.milliseconds:.0f} times as long"
+        ratio = "" if full is None or cost is full else f"{full.milliseconds / cost.milliseconds:.3g}"
         digits = 0 if slowest.milliseconds > 1e4 or cost is full else 1
         table.add_row(cost.generator, cost.way, str(cost.batch), f"{cost.milliseconds:.{digits}f}", ratio)
     return table

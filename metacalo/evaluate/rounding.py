@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import floor, log10
+from math import floor, isfinite, log10
 
 __all__ = ["quoted"]
 
@@ -11,12 +11,12 @@ def quoted(value: float | None, error: float | None = None) -> str:
     """A value and its error, which has one digit, or two if they begin with 1.
 
     Example:
-        >>> quoted(0.12345, 0.0042), quoted(12.3, 1.46), quoted(1234.5, 71.0), quoted(0.5), quoted(None)
-        ('0.123(4)', '12.3(15)', '1230(70)', '0.5', '-')
+        >>> quoted(0.12345, 0.0042), quoted(12.3, 1.46), quoted(1234.5, 71.0), quoted(0.5), quoted(float("nan"), float("nan"))
+        ('0.123(4)', '12.3(15)', '1230(70)', '0.5', 'nan')
     """
     if value is None:
         return "-"
-    if not error:
+    if not error or not isfinite(error):
         return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
     exponent = floor(log10(error))
     decimals = (1 if error < 1.95 * 10.0**exponent else 0) - exponent

@@ -143,6 +143,10 @@ def _adapted_lines(folder: Path, metrics: dict[str, Any]) -> Iterator[str]:
     yield f"{fidelity['showers']:,} showers of each, against as many {of_geant4}, by"
     yield "`metacalo adapt` (metrics.json). In brackets Geant4 against itself."
     yield ""
+    far = [label for label in fidelity.get("far_from_geant4", ()) if not label.startswith("before (")]
+    if far:
+        yield f"**Do not use {', '.join(far)}: showers are far from Geant4's.**"
+        yield ""
     yield "| | mean W1 | E_total/E_inc | its width |"
     yield "|---|---|---|---|"
     for label, told in fidelity["response"].items():

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from metacalo.evaluate.figures.style import REFERENCE, colour, drawable, house_style, new_figure
 from metacalo.evaluate.html import Drawing, inline_svg
@@ -79,6 +79,7 @@ def _history(found: Found) -> Figure:
         axes.axhline(usual, color=REFERENCE, linestyle="--", label="metacalo adapt")
     axes.set_ylim(low, high)
     axes.set_xlabel("trial")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_ylabel(_AXES[found["objectives"][0]])
     axes.legend(loc="upper right", fontsize=10)
     return figure

@@ -113,5 +113,5 @@ def findings_table(found: Mapping[str, Any]) -> Table:
         share = f"{100 * importances[name]:.0f} %" if name in importances else "-"
         table.add_row(name, told(value), told(before), share)
     counts = [f"{states.count(state)} {state}" for state in ("complete", "pruned", "fail") if state in states]
-    table.caption = f"{len(states)} trials: {', '.join(counts)}"
+    table.caption = f"trials: {', '.join(counts)}"
     return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 
 import h5py
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from metacalo.adapt import AdaptSettings, adapt
 from metacalo.comparison import FEWEST, GeantSample, summary_table, warn_if_far
+from metacalo.errors import ShowerFileError
 from metacalo.sampling import SamplingOptions
 from metacalo.showers import data_folder, open_showers
 from metacalo.showers.detector import Detector
@@ -52,6 +54,7 @@ def test_adapting_to_a_sorted_file(by_energy, tmp_path):
     metrics = adapt(by_energy, tmp_path / "model", settings, quiet=True).metrics
     after = metrics["fidelity"]["after (diffusion)"]["mean_w1"]
     assert after["value"] < 1.8 * after["floor"]
+    assert metrics["fidelity"]["far_from_geant4"] == []
     console = Console(width=80, record=True)
     console.print(summary_table(metrics))
     text = console.export_text()
@@ -114,8 +117,30 @@ def test_a_wrong_mesh_is_told(tmp_path):
     settings = AdaptSettings(base="base-no-pblar", shots=60, generator="diffusion", steps=0, compared_showers=60)
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
-        adapt("pblar", tmp_path / "model", settings, described=detector, quiet=True)
+        metrics = adapt("pblar", tmp_path / "model", settings, described=detector, quiet=True).metrics
     told = "\n".join(str(one.message) for one in found)
     assert "which is used; correct the one that is wrong" in told
     assert "showers are not those of the described detector" in told
     assert "do not use this model" in told
+    assert metrics["fidelity"]["far_from_geant4"] == ["before (diffusion)", "after (diffusion)"]
+    assert json.loads((tmp_path / "model" / "metrics.json").read_text())["fidelity"] == metrics["fidelity"]
+
+
+def test_shots_that_are_one_shower_are_refused(tmp_path):
+    path = tmp_path / "same.h5"
+    with open_showers(SIW) as source, h5py.File(path, "w") as file:
+        shots = source.load(np.full(30, 3))
+        file.attrs.update(source.attributes)
+        file["showers"], file["incident_energy"] = shots.showers, shots.energy
+        file["incident_theta"], file["incident_phi"] = shots.theta, shots.phi
+    with pytest.raises(
+        ShowerFileError, match=r"same.h5: its 20 shots are copies of one shower; give showers that differ$"
+    ):
+        adapt(path, tmp_path / "model", AdaptSettings(base="base-no-pblar", shots=20), quiet=True)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_model_of_no_finite_showers_is_far():
+    nothing = {"after (ar)": {"mean_w1": {"value": float("nan"), "floor": 0.1}}}
+    with pytest.warns(UserWarning, match="do not use this model"):
+        warn_if_far(nothing, SIW)
