@@ -11,8 +11,8 @@ def quoted(value: float | None, error: float | None = None) -> str:
     """A value and its error, which has one digit, or two if they begin with 1.
 
     Example:
-        >>> quoted(0.12345, 0.0042), quoted(12.3, 1.46), quoted(1234.5, 71.0), quoted(0.5), quoted(float("nan"), float("nan"))
-        ('0.123(4)', '12.3(15)', '1230(70)', '0.5', 'nan')
+        >>> quoted(0.12345, 0.0042), quoted(12.3, 1.46), quoted(1234.5, 71.0), quoted(None), quoted(0.5, float("nan"))
+        ('0.123(4)', '12.3(15)', '1230(70)', '-', '0.5')
     """
     if value is None:
         return "-"
