@@ -24,7 +24,7 @@ from metacalo.showers.detector import Detector
 from metacalo.showers.grid import Grid
 from metacalo.showers.hdf5 import ShowerFile, Showers, described_on_mesh, open_showers
 from metacalo.showers.layouts import DETECTOR_ATTRIBUTES, LAYOUT_ATTRIBUTES
-from metacalo.showers.ntuple import NtupleFile, is_root, open_ntuple
+from metacalo.showers.ntuple_files import NtupleFiles, holds_ntuples
 from metacalo.showers.rebin import coarser_grid, parse_mesh, rebin
 from metacalo.showers.records import record_of
 from metacalo.showers.sample_checks import warn_of_showers
@@ -201,15 +201,15 @@ def _provenance(
 
 def _opened(
     source: Path, settings: ConvertSettings, group: str | None, described: Detector | None
-) -> AbstractContextManager[ShowerFile | NtupleFile]:
-    if not is_root(source):
+) -> AbstractContextManager[ShowerFile | NtupleFiles]:
+    if not holds_ntuples(source):
         if settings.mesh is not None:
             raise ConfigError(f"--mesh {settings.mesh}: {source} tells its mesh; for a coarser one give --grid")
         return open_showers(source, group=group, detector=described)
     if group is not None:
         raise ConfigError(f"--group {group}: {source} is a ROOT file, which has trees and no groups; leave it out")
     mesh = parse_mesh(settings.mesh) if settings.mesh else None
-    return open_ntuple(source, mesh=mesh)
+    return NtupleFiles(source, mesh)
 
 
 def _coarser(grid: Grid, mesh: tuple[int, int, int], source: Path) -> Grid:
@@ -240,7 +240,7 @@ def _can_be_written(value: Any) -> bool:
 
 
 def _history(
-    file: ShowerFile | NtupleFile, settings: ConvertSettings, group: str | None, command: str | None
+    file: ShowerFile | NtupleFiles, settings: ConvertSettings, group: str | None, command: str | None
 ) -> dict[str, Any]:
     name = f"{file.path.name}, group {group}" if group else file.path.name
     before = file.attributes

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from metacalo.checkpoint import load_json, load_tensors, tensor_hash
+from metacalo.hdf5_access import open_hdf5
 from metacalo.provenance import FILE
 from metacalo.showers.storage import damage_told
 
@@ -55,7 +56,7 @@ def _lasting(value: Any) -> Any:
 
 
 def _of_hdf5(file: Path) -> Iterator[tuple[str, str]]:
-    with damage_told(str(file)), h5py.File(file, "r") as opened:
+    with damage_told(str(file)), open_hdf5(file) as opened:
         names: list[str] = []
         opened.visit(names.append)
         for name in names:

@@ -28,7 +28,7 @@ from metacalo.provenance import FILE, file_record, provenance, shown_path
 from metacalo.sampling import SamplingOptions
 from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import Showers, open_showers
-from metacalo.showers.ranges import parse_range
+from metacalo.showers.ranges import parse_angles, parse_range
 from metacalo.showers.records import record_of
 from metacalo.showers.writer import ShowerWriter
 
@@ -258,12 +258,16 @@ def _conditions(settings: GenerateSettings, base: str | Path | None) -> tuple[np
     low, high = parse_range(settings.energy)
     if not 0 < low <= high <= _HIGHEST_GEV:
         raise ConfigError(f"--energy {settings.energy}: energies must lie above 0 and up to {_HIGHEST_GEV:g} GeV")
-    for name, text, least in (("theta", settings.theta, 0.0), ("phi", settings.phi, -2 * math.pi)):
-        most = math.pi if name == "theta" else 2 * math.pi
-        if not least <= parse_range(text)[0] <= parse_range(text)[1] <= most:
-            raise ConfigError(f"--{name} {text}: must lie between {least:g} and {most:.4g} rad (degrees?)")
+    theta, phi = _angles("theta", settings.theta), _angles("phi", settings.phi)
     energy = 1e3 * np.exp(rng.uniform(math.log(low), math.log(high), n))
-    return energy, rng.uniform(*parse_range(settings.theta), n), rng.uniform(*parse_range(settings.phi), n)
+    return energy, rng.uniform(*theta, n), rng.uniform(*phi, n)
+
+
+def _angles(axis: Literal["theta", "phi"], text: str) -> tuple[float, float]:
+    try:
+        return parse_angles(axis, text)
+    except ValueError as error:
+        raise ConfigError(f"--{axis} {text}: {error}") from None
 
 
 def _copied(

@@ -23,7 +23,8 @@ import torch
 import metacalo
 from metacalo.checkpoint import load_json
 from metacalo.documents import DocumentError, parse_json
-from metacalo.errors import ModelFolderError
+from metacalo.errors import ModelFolderError, ShowerFileError
+from metacalo.hdf5_access import open_hdf5
 
 __all__ = ["FILE", "file_record", "load_provenance", "provenance", "shown_path"]
 
@@ -107,10 +108,10 @@ def load_provenance(path: str | Path) -> dict[str, Any] | None:
     if path.is_dir():
         return load_json(path / FILE) if (path / FILE).exists() else None
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             told = file.attrs.get(Path(FILE).stem)
         found = None if told is None else parse_json(str(told))
-    except (OSError, RuntimeError, KeyError, TypeError, DocumentError) as error:
+    except (ShowerFileError, OSError, RuntimeError, KeyError, TypeError, DocumentError) as error:
         raise ModelFolderError(
             f"{path}: its provenance cannot be read ({error}); is it a result of metacalo?"
         ) from None

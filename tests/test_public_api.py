@@ -25,6 +25,7 @@ LAYERS = (
         "config",
         "progress",
         "durable",
+        "hdf5_access",
         "checkpoint",
         "locking",
         "interruption",

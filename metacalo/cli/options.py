@@ -67,11 +67,14 @@ def described_detector(absorber: str | None, active: str | None, description: Pa
     """The detector that options describe, or None.
 
     Raises:
-        DetectorError: an absorber alone was given, or the description cannot be.
+        DetectorError: an absorber alone was given, two descriptions were, or the description cannot be.
     """
     from metacalo.showers.detector import Detector
 
     if description is not None:
+        if absorber is not None or active is not None:
+            message = f"--description {description} and --absorber or --active both describe the detector; give one"
+            raise DetectorError(message)
         return Detector.from_toml(description)
     if active is not None:
         return Detector.from_layers(absorber, active)

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from metacalo.config import Settings
+from metacalo.errors import ShowerFileError
 from metacalo.meta.distribution import Window
 from metacalo.meta.episodes import Episode, TaskStream, cut_episode
 from metacalo.meta.pool import ShowerPool
@@ -23,6 +24,7 @@ from metacalo.showers.tasks import Task
 
 __all__ = ["FewShotSettings", "FewShotStream", "FewShots", "draw_few_shots"]
 
+_FEWEST_SHOWERS = 4  # of a task: two shots and two others
 _MOST_SHOWERS = 1200  # of a task that are encoded behind each of its normalisers
 
 
@@ -137,7 +139,15 @@ def draw_few_shots(
         settings: how many showers each has, log-uniform.
         rng: draws the shots.
         cells: see `ShowerPool`.
+
+    Raises:
+        ShowerFileError: the task has fewer than four showers.
     """
+    if len(showers) < _FEWEST_SHOWERS:
+        raise ShowerFileError(
+            f"{task.path}: task '{task.name}' has {len(showers)} showers to train on, and episodes of few shots need "
+            f"{_FEWEST_SHOWERS}: two shots and others to judge by; leave the task out or set few_shots.draws = 0"
+        )
     showers = showers[: min(len(showers), _MOST_SHOWERS)]
     fewest, most = (min(n, max(2, len(showers) // 2)) for n in settings.shots)
     met = []

@@ -48,6 +48,7 @@ Refuse = Callable[[MetacaloError], None]
 _LEAST_GEV, _MOST_GEV = 1e-6, 1e9  # that the name of a dataset may tell
 CALOCHALLENGE_GRIDS = {6480: (9, 16, 45), 40500: (18, 50, 45)}
 CALOCHALLENGE_CELLS = {6480: (4.65, 3.4), 40500: (2.325, 3.4)}  # dr, dz in mm
+CALOCHALLENGE_1 = {368: "photons", 533: "pions"}
 EXPECTED = (
     "expected 'showers' with 'incident_energy', 'incident_theta' and 'incident_phi' (Par04), "
     "'showers' with 'incident_energies' (CaloChallenge), or one dataset per energy named in GeV (HGCal)"
@@ -252,6 +253,11 @@ def _calochallenge(
         raise ShowerFileError(f"{where}: n_r, n_phi, n_z are no numbers of cells ({error}); correct them") from None
     stated = mesh if mesh is not None and math.prod(mesh) == voxels else CALOCHALLENGE_GRIDS.get(voxels, (0, 0, 0))
     shape = told if len(told) == 3 else stated
+    if voxels in CALOCHALLENGE_1 and math.prod(shape) != voxels:
+        raise ShowerFileError(
+            f"{where}: {voxels} voxels per row are those of CaloChallenge dataset 1 ({CALOCHALLENGE_1[voxels]}), whose "
+            "layers have different rings and angles; only meshes with the same cells in every layer are read"
+        )
     if math.prod(shape) != voxels or min(shape) < 0:
         raise ShowerFileError(
             f"{where}: 'showers' has {voxels} voxels per row; 6480 (45 z x 16 phi x 9 r) or "
@@ -309,9 +315,16 @@ def _as_number(name: str) -> float | None:
 
 
 def known_detector(stem: str, grid: Grid) -> Detector | None:
-    """The published detector that a file name starts with (SiW, SciPb); None for any other."""
+    """The published detector that a file name has as one of its words (SiW, SciPb); None for any other.
+
+    Example:
+        >>> known_detector("detector_SiW_eM_64GeV_angle70", Grid()).name, known_detector("SiWest", Grid())
+        ('SiW', None)
+    """
     published = {"siw": ("SiW", "W:1.4", "Si:0.3", 90), "scipb": ("SciPb", "Pb:4.4", "polystyrene:1.2", 45)}
-    for start, (name, absorber, active, periods) in published.items():
-        if stem.lower().startswith(start):
-            return Detector.from_layers(absorber, active, n_layers=periods, grid=grid, name=name)
-    return None
+    words = re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z])(?=\d)", " ", stem.lower()))
+    found = [published[word] for word in dict.fromkeys(words) if word in published]
+    if len(found) != 1:
+        return None
+    name, absorber, active, periods = found[0]
+    return Detector.from_layers(absorber, active, n_layers=periods, grid=grid, name=name)

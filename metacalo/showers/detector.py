@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import ceil, isnan
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tomli_w
 
 from metacalo.errors import DetectorError
 from metacalo.showers.grid import Grid
@@ -287,22 +287,30 @@ class Detector:
 
     def to_toml(self) -> str:
         """The text of a `detector.toml`, from which `from_toml` makes the same detector again."""
-        lines = [f"name = {json.dumps(self.name)}", f"n_layers = {self.n_layers}"]
-        if self.sampling_fraction is not None:
-            lines.append(f"sampling_fraction = {self.sampling_fraction!r}")
         grid = self.grid
-        lines += ["", "[grid]", f"n_r = {grid.n_r}", f"n_phi = {grid.n_phi}", f"n_z = {grid.n_z}"]
-        lines += [f"dr_mm = {float(grid.dr_mm)!r}", f"dz_mm = {float(grid.dz_mm)!r}"]
-        for layer in self.layers:
-            lines += ["", "[[layers]]", f"material = {json.dumps(layer.material.name)}"]
-            lines += [f"thickness_mm = {float(layer.thickness_mm)!r}", f"active = {str(layer.active).lower()}"]
-        for material in sorted({layer.material for layer in self.layers}, key=lambda material: material.name):
-            if is_known(material):
-                continue
-            entries = ", ".join(f"{symbol} = {weight!r}" for symbol, weight in material.composition.items())
-            lines += ["", f"[materials.{json.dumps(material.name)}]", f"density_g_cm3 = {material.density_g_cm3!r}"]
-            lines += [f"composition = {{ {entries} }}"]
-        return "\n".join(lines) + "\n"
+        document: dict[str, Any] = {"name": self.name, "n_layers": int(self.n_layers)}
+        if self.sampling_fraction is not None:
+            document["sampling_fraction"] = float(self.sampling_fraction)
+        cells = {axis: int(getattr(grid, axis)) for axis in ("n_r", "n_phi", "n_z")}
+        document["grid"] = {**cells, "dr_mm": float(grid.dr_mm), "dz_mm": float(grid.dz_mm)}
+        document["layers"] = [
+            {
+                "material": layer.material.name,
+                "thickness_mm": float(layer.thickness_mm),
+                "active": bool(layer.active),
+            }
+            for layer in self.layers
+        ]
+        own = {layer.material.name: layer.material for layer in self.layers if not is_known(layer.material)}
+        if own:
+            document["materials"] = {
+                name: {
+                    "density_g_cm3": float(material.density_g_cm3),
+                    "composition": {symbol: float(part) for symbol, part in material.composition.items()},
+                }
+                for name, material in sorted(own.items())
+            }
+        return tomli_w.dumps(document)
 
 
 def _periods(told: float) -> int:

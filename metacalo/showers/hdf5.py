@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metacalo.errors import DetectorError, ShowerFileError
+from metacalo.hdf5_access import open_hdf5, read_failure
 from metacalo.showers.chunks import LARGEST_BLOCK, runs
 from metacalo.showers.conventions import Convention, Refuse, Source, recognise, refuse_at_once
 from metacalo.showers.detector import Detector
@@ -297,17 +298,14 @@ def _open(path: Path) -> h5py.File:
     try:
         with path.open("rb") as handle:
             start = handle.read(4)
-        if not h5py.is_hdf5(path):
-            if start == b"root":
-                command = f"metacalo convert {path.name} --to par04 --out {path.stem}.h5"
-                raise ShowerFileError(f"{path}: a ROOT file; make it HDF5 by '{command}'")
-            raise ShowerFileError(f"{path}: not an HDF5 file ('showers', 'incident_energy', ... are expected)")
-        return h5py.File(path, "r")
-    except PermissionError:
-        raise ShowerFileError(f"{path}: you may not read it; change its permissions") from None
     except OSError as error:
-        reason = "truncated" if "truncated" in str(error) else "damaged"
-        raise ShowerFileError(f"{path}: the file is {reason} ({error}); copy it again") from None
+        raise ShowerFileError(f"{path}: {read_failure(error)}") from None
+    if not h5py.is_hdf5(path):
+        if start == b"root":
+            command = f"metacalo convert {path.name} --to par04 --out {path.stem}.h5"
+            raise ShowerFileError(f"{path}: a ROOT file; make it HDF5 by '{command}'")
+        raise ShowerFileError(f"{path}: not an HDF5 file ('showers', 'incident_energy', ... are expected)")
+    return open_hdf5(path)
 
 
 def _group(file: h5py.File, path: Path, group: str | None) -> h5py.Group:

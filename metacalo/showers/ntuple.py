@@ -67,6 +67,7 @@ class NtupleFile:
 
     def __init__(self, file: Any, path: Path, mesh: tuple[int, int, int] | None) -> None:
         self._file, self.path = file, path
+        self._first = 0  # index of the first cell
         trees = _trees(file)
         self._cells = _find(trees, CELLS, path)
         energies = _find(trees, ("EnergyMC",), path)
@@ -108,6 +109,7 @@ class NtupleFile:
 
     def _read(self, start: int, stop: int) -> ShowerArray:
         events, (*indices, deposits) = self._arrays(CELLS, start, stop)
+        indices = [index - self._first for index in indices]
         self._check_deposits(events, deposits, start)
         inside = _inside(indices, self.grid.shape)
         flat = np.ravel_multi_index([index[inside] for index in indices], self.grid.shape)
@@ -170,12 +172,23 @@ class NtupleFile:
 
     def _mesh(self) -> tuple[int, int, int]:
         """The smallest published mesh that holds all indices, else just as many cells as they count."""
-        n_r = n_phi = n_z = 1
-        for r, phi, z in self._blocks():
-            n_r, n_phi, n_z = (
-                max(known, int(index.max(initial=0)) + 1) for known, index in ((n_r, r), (n_phi, phi), (n_z, z))
+        first, last = self._extent()
+        if min(first) == 1 and tuple(last) in MESHES:
+            self._first = 1
+            warnings.warn(
+                f"{self.path}: cell indices run from 1 to {', '.join(map(str, last))} in r, phi and z and are taken to "
+                "be counted from 1",
+                NtupleWarning,
+                stacklevel=5,
             )
-        needed = (n_r, n_phi, n_z)
+            return last
+        needed = (last[0] + 1, last[1] + 1, last[2] + 1)
+        if min(first) == 1:
+            warnings.warn(
+                f"{self.path}: no cell has an index of 0 in r, phi or z; if they are counted from 1, take 1 off",
+                NtupleWarning,
+                stacklevel=5,
+            )
         if max(needed) > MOST_CELLS or math.prod(needed) > MOST_VOXELS:
             raise ShowerFileError(
                 f"{self.path}: cell indices reach {max(needed) - 1}, which no mesh has; give the mesh by --mesh, such "
@@ -190,6 +203,19 @@ class NtupleFile:
                 stacklevel=5,
             )
         return mesh
+
+    def _extent(self) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+        """Least and greatest index in r, phi and z of all cells."""
+        blocks = [
+            [(int(index.min()), int(index.max())) for index in block] for block in self._blocks() if len(block[0])
+        ]
+        if not blocks:
+            return (0, 0, 0), (0, 0, 0)
+        low, high = (
+            tuple(chosen(block[axis][side] for block in blocks) for axis in range(3))
+            for side, chosen in ((0, min), (1, max))
+        )
+        return (low[0], low[1], low[2]), (high[0], high[1], high[2])
 
     def _warn_outside(self, mesh: tuple[int, int, int]) -> None:
         outside = total = 0
@@ -230,8 +256,8 @@ def _inside(indices: list[np.ndarray], mesh: tuple[int, int, int]) -> np.ndarray
 
 
 def _trees(file: Any) -> list[_Tree]:
-    """Trees of the file, those with Par04's names first."""
-    names = file.keys(cycle=False, filter_classname="TTree")
+    """Trees (or RNTuples, their successors) of the file, those with Par04's names first."""
+    names = file.keys(cycle=False, filter_classname=["TTree", "ROOT::RNTuple"])
     rank = {name: place for place, name in enumerate(PREFERRED)}
     ordered = sorted(dict.fromkeys(names), key=lambda name: rank.get(name.rpartition("/")[2], len(PREFERRED)))
     return [_Tree(name, file[name]) for name in ordered if name.rpartition("/")[2] not in IGNORED]

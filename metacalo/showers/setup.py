@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from metacalo.config import Settings
-from metacalo.showers.ranges import parse_range
+from metacalo.showers.ranges import parse_angles, parse_range
 
 __all__ = ["BeamSettings", "GeometrySettings", "PhysicsSettings", "PlateSettings"]
 
@@ -89,9 +89,8 @@ class BeamSettings(Settings):
     @field_validator("phi")
     @classmethod
     def _phi(cls, told: float | str | None) -> float | str | None:
-        if told is not None and not -2 * math.pi <= parse_range(str(told))[0] <= parse_range(str(told))[1] <= 6.2832:
-            message = "phi must lie between -2 pi and 2 pi rad (degrees?)"
-            raise ValueError(message)
+        if told is not None:
+            parse_angles("phi", str(told))
         return told
 
     @property

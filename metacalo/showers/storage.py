@@ -14,8 +14,10 @@ from itertools import product
 from typing import Any, Final
 
 import h5py
+import numpy as np
 
 from metacalo.errors import MetacaloError, ShowerFileError
+from metacalo.hdf5_access import read_failure
 
 __all__ = ["check_chunks", "check_storage", "damage_told", "is_own_group", "read_attributes"]
 
@@ -132,8 +134,7 @@ def damage_told(what: str) -> Iterator[None]:
     except (MetacaloError, MemoryError):
         raise
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ShowerFileError(f"{what} cannot be read ({reason}); the file is damaged, copy it again") from None
+        raise ShowerFileError(f"{what}: {read_failure(error)}") from None
 
 
 def is_own_group(place: h5py.Group, name: str) -> bool:
@@ -146,7 +147,7 @@ def is_own_group(place: h5py.Group, name: str) -> bool:
 
 
 def read_attributes(place: h5py.Group, where: str) -> dict[str, Any]:
-    """All attributes of a group, as stored.
+    """All attributes of a group; those of shape (1,) as their one value.
 
     Raises:
         ShowerFileError: there are too many, one is too large, or one cannot be read.
@@ -163,4 +164,11 @@ def _attribute(place: h5py.Group, name: str, where: str) -> Any:
     size = math.prod(stored.shape or ()) * stored.dtype.itemsize
     if size > LARGEST_ATTRIBUTE:
         raise ShowerFileError(f"{where}: attribute '{name}' has {size:,} bytes, at most {LARGEST_ATTRIBUTE:,} are read")
-    return place.attrs[name]
+    return _scalar(place.attrs[name])
+
+
+def _scalar(value: Any) -> Any:
+    """The value itself where a writer has put it into an array of shape (1,), as MATLAB does; text as str."""
+    if isinstance(value, np.ndarray) and value.shape in {(), (1,)}:
+        value = value.reshape(-1)[0]
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

@@ -10,6 +10,7 @@ from typing import Literal
 import h5py
 
 from metacalo.errors import DetectorError, ShowerFileError, UnknownNameError
+from metacalo.hdf5_access import open_hdf5
 from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import ShowerFile, open_showers
 from metacalo.showers.shards import SHOWER_FILE, shard_paths
@@ -96,11 +97,11 @@ def _groups(path: Path) -> list[str]:
     if not path.is_file() or not h5py.is_hdf5(path):
         return []
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             if "showers" in file:
                 return []
             return [name for name in file if is_own_group(file, name)]
-    except (OSError, RuntimeError, ValueError, KeyError):  # damaged: who opens it will tell
+    except (ShowerFileError, OSError, RuntimeError, ValueError, KeyError):  # damaged: who opens it says so
         return []
 
 

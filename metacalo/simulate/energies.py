@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from metacalo.showers.ranges import parse_range
+from metacalo.showers.ranges import parse_angles, parse_range
 from metacalo.showers.setup import BeamSettings
 from metacalo.simulate.job import Shot
 
@@ -46,7 +46,7 @@ def _powers(u: float, low: float, high: float, index: float) -> float:
 
 def _phi_range(beam: BeamSettings, shape: str) -> tuple[float, float]:
     if beam.phi is not None:
-        return parse_range(str(beam.phi))
+        return parse_angles("phi", str(beam.phi))
     return FULL_TURN if shape == "barrel" else (0.0, 0.0)
 
 

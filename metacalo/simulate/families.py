@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from metacalo.checkpoint import atomic_file, load_json, save_json
 from metacalo.config import Settings
 from metacalo.errors import ConfigError, OutputError
+from metacalo.hdf5_access import open_hdf5
 from metacalo.interruption import told_if_interrupted
 from metacalo.locking import sole_writer
 from metacalo.showers.detector import Detector
@@ -180,7 +181,7 @@ def _join(parts: list[Path], out: Path) -> list[Detector]:
     detectors = []
     with atomic_file(out) as temporary, h5py.File(temporary, "w") as file:
         for part in parts:
-            with h5py.File(part) as source:
+            with open_hdf5(part) as source:
                 source.copy(source["/"], file, part.stem)
             with open_showers(part) as read:
                 if read.detector is not None:
