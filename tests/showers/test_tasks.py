@@ -100,7 +100,7 @@ def test_incomplete_tasks_are_told(tmp_path: Path, siw: Showers) -> None:
         discover_tasks(tmp_path, tmp_path)
     (place / "detector.toml").write_text(siw.detector.to_toml().replace("n_r = 9", "n_r = 18"), encoding="utf-8")
     with pytest.raises(
-        DetectorError, match=r"holds showers on 9 x 16 x 45 cells, but 'SiW' is described with 18 x 16 x 45"
+        DetectorError, match=r"on 9 x 16 x 45 cells, but 'SiW' is described with 18 x 16 x 45"
     ):
         discover_tasks(tmp_path)
     (place / "showers.h5").unlink()
