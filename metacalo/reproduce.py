@@ -207,7 +207,7 @@ def reproduce(path: PathLike, *, detector: str | None = None, base: str | None =
 def _of_older_model(path: Path, detector: str | None) -> dict[str, Any]:
     """What can be known of a model that was adapted before there was provenance."""
     if not (path / "config.json").is_file() or checked_kind(path, "adapted", "base")["kind"] == "base":
-        raise ModelFolderError(f"{path}: has no provenance ; make it again")
+        raise ModelFolderError(f"{path}: has no provenance; make it again")
     if detector is None:
         raise ModelFolderError(
             f"{path}: has no {FILE}, so that the path and the hash of its shower file "
