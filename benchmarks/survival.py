@@ -116,7 +116,7 @@ def _to_its_end(arguments: Sequence[str], folder: Path) -> tuple[float, int]:
 def _killed(command: Command, folder: Path, tally: Tally, draw: Random, *, close: bool) -> None:
     process = _start(command.first(folder))
     if close:
-        _watched(process, folder, until=10 * tally.seconds, appearance=draw.randint(1, tally.temporaries))
+        _watched(process, folder, until=10 * tally.seconds, appearance=draw.randint(1, max(1, tally.temporaries)))
         time.sleep(draw.uniform(0, CLOSE))
     else:
         time.sleep(draw.uniform(0, tally.seconds))

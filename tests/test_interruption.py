@@ -6,18 +6,24 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
-from threading import Event, Thread
+from threading import Barrier, Event, Thread
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from metacalo import interruption
 from metacalo.checkpoint import tensor_hash
 from metacalo.interruption import Interrupted, Signals, signals_held, told_if_interrupted
 from metacalo.meta.outer_loop import OuterLoop, StageSettings
 from metacalo.parallel import side_by_side
 from tests.small import seeded
+
+GUARD = 600
+"""Seconds after which a test fails whose other side does not answer; no right program comes near it."""
 
 
 def send(number: int) -> None:
@@ -26,7 +32,8 @@ def send(number: int) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_signal_becomes_the_exit_code_of_shells(number: int, code: int) -> None:
+def test_a_signal_becomes_the_exit_code_of_shells(number: int, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interruption, "time", SimpleNamespace(monotonic=lambda: 0.0))  # however slowly it is sent
     before = signal.getsignal(number)
     with Signals() as signals:
         assert signals.received is None
@@ -35,6 +42,18 @@ def test_a_signal_becomes_the_exit_code_of_shells(number: int, code: int) -> Non
         send(number)  # the same wish once more
     assert (caught.value.code, caught.value.__notes__, signals.received) == (code, ["all is kept"], number)
     assert signal.getsignal(number) is before
+
+
+def test_a_second_wish_ends_the_process_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, ended = [0.0], []
+    monkeypatch.setattr(interruption, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(interruption.os, "_exit", ended.append)
+    with Signals():
+        with pytest.raises(Interrupted):
+            send(signal.SIGTERM)
+        now[0] = 10.0
+        send(signal.SIGTERM)
+    assert ended == [143]
 
 
 def test_a_signal_that_is_ignored_stays_so() -> None:
@@ -51,7 +70,7 @@ def test_a_signal_that_is_ignored_stays_so() -> None:
 def test_a_held_signal_comes_at_the_end_of_the_block() -> None:
     done = []
     with pytest.raises(KeyboardInterrupt):
-        with signals_held(grace=60) as held:
+        with signals_held(grace=GUARD) as held:
             send(signal.SIGINT)
             done.append(held.asked)
         done.append("after")
@@ -60,11 +79,11 @@ def test_a_held_signal_comes_at_the_end_of_the_block() -> None:
 
 @pytest.mark.parametrize("again", [True, False])
 def test_a_held_signal_does_not_wait_for_ever(again: bool) -> None:
-    with pytest.raises(Interrupted), Signals(), signals_held(grace=60 if again else 0.05):
+    with pytest.raises(Interrupted), Signals(), signals_held(grace=GUARD if again else 0.05):
         send(signal.SIGTERM)
         if again:
             send(signal.SIGTERM)
-        Event().wait(60)
+        Event().wait(GUARD)
         pytest.fail("the step was waited for")
 
 
@@ -123,28 +142,25 @@ def test_training_keeps_its_state_between_two_steps(tmp_path: Path, at: int) -> 
     assert [place.name for place in tmp_path.iterdir()] == ["x"]
 
 
-def test_threads_end_when_the_main_one_is_interrupted() -> None:
-    """Only that one hears of Ctrl-C."""
-    stop, begun, ended = Event(), Event(), []
+def test_threads_end_when_the_main_one_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only that one hears of Ctrl-C, which comes when both threads work and it waits for them."""
+    stop, begun, ended = Event(), Barrier(3, timeout=GUARD), []
 
     def work() -> None:
-        begun.set()
-        assert stop.wait(60)
+        begun.wait()
+        assert stop.wait(GUARD)
         ended.append(True)
 
-    def press() -> None:
-        begun.wait(60)
-        time.sleep(0.5)  # all are handed over: a pool interrupted while it starts a thread does not know that one
-        os.kill(os.getpid(), signal.SIGINT)
+    def interrupted(_: Future) -> None:
+        begun.wait()
+        send(signal.SIGINT)
 
+    monkeypatch.setattr(Future, "result", interrupted)
     cores = torch.get_num_threads()
     torch.set_num_threads(2)
-    presser = Thread(target=press)
-    presser.start()
     try:
         with pytest.raises(KeyboardInterrupt):
             side_by_side([work, work, work], "cpu", stop=stop)
     finally:
         torch.set_num_threads(cores)
-        presser.join()
     assert ended == [True, True]  # the third was not begun

@@ -17,7 +17,7 @@ def two_cores():
 
 
 def test_calls_run_at_once_and_come_back_in_order(two_cores):
-    both = Barrier(2, timeout=60)
+    both = Barrier(2, timeout=600)
 
     def call(name: str) -> str:
         both.wait()  # breaks unless the other call runs at the same time

@@ -1,4 +1,4 @@
-"""The survival benchmark finds what it is for: a command that writes in place, beside one that does not."""
+"""What the survival benchmark says of folders in which a command was killed; no moment is drawn."""
 
 from __future__ import annotations
 
@@ -7,49 +7,55 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.survival import Tally, kill_and_resume, survival_table
+from benchmarks.survival import Tally, _fault_after_kill, _fault_after_resuming, kill_and_resume, survival_table
 from benchmarks.survival_commands import Command
 
 WRITE = """
-import os, sys, time
+import os, sys
 path = sys.argv[sys.argv.index("--out") + 1]
-text = "b" if "--seed" in sys.argv else "a"
-place = path if "in-place" in sys.argv else os.path.join(os.path.dirname(path), ".result.tmp-1-x")
-mark = os.path.join(os.path.dirname(path), ".mark.tmp-1-x")
-open(mark, "w").close()
-with open(place, "w") as file:
-    for _ in range(4):
-        time.sleep(0.05)
-        file.write(text * 10)
-        file.flush()
-os.replace(place, path)
-os.unlink(mark)
+temporary = os.path.join(os.path.dirname(path), ".result.tmp-1-x")
+with open(temporary, "w") as file:
+    file.write(("b" if "--seed" in sys.argv else "a") * 40)
+os.replace(temporary, path)
 """
 
 
 def fingerprint(path: Path) -> str:
     text = path.read_text()
-    assert text in {"a" * 40, "b" * 40}, "half of it"
+    if text not in {"a" * 40, "b" * 40}:
+        raise ValueError("half of it")
     return text
 
 
-@pytest.mark.parametrize("way", ["atomic", "in-place"])
-def test_half_results_are_found(tmp_path: Path, way: str) -> None:
-    command = Command("write", (sys.executable, "-S", "-c", WRITE, way), fingerprint)
-    tally = kill_and_resume(command, tmp_path, 8, seed=1)
-    assert (tally.kills, tally.temporaries) == (8, 2 if way == "atomic" else 1)
-    assert tally.writing > 0
-    if way == "atomic":
-        assert tally.faults == []
-        assert tally.none + tally.old + tally.new == 8
-        assert tally.none > 0
-        assert tally.old > 0
-    else:
-        assert any("not readable: half of it" in fault for fault in tally.faults)
+COMMAND = Command("write", (sys.executable, "-S", "-c", WRITE), fingerprint)
 
 
-def test_a_row_of_the_table() -> None:
-    table = survival_table([Tally("adapt", 3.25, 2, kills=4, writing=1, none=1, old=2, new=1, faults=["x"])])
-    assert [next(iter(column.cells)) for column in table.columns] == [
-        "adapt", "3.2", "4", "1 (25%)", "1 / 2 / 1", "3", "1"
-    ]  # fmt: skip
+@pytest.mark.parametrize(
+    ("found", "had_old", "fault"),
+    [
+        ("a" * 40, True, None),
+        ("b" * 40, True, None),
+        (None, False, None),
+        (None, True, "the old result is gone"),
+        ("b" * 40, False, "neither the old nor the new result"),
+        ("a" * 17, False, "not readable: half of it"),
+    ],
+)
+def test_half_results_are_found(tmp_path: Path, found: str | None, had_old: bool, fault: str | None) -> None:
+    if found is not None:
+        (tmp_path / COMMAND.result).write_text(found)
+    old = "b" * 40 if had_old else None
+    assert _fault_after_kill(COMMAND, tmp_path, Tally("write"), new="a" * 40, old=old) == fault
+
+
+def test_what_is_left_after_the_command_is_given_again_is_found(tmp_path: Path) -> None:
+    assert _fault_after_resuming(COMMAND, tmp_path, "a" * 40) is None
+    assert _fault_after_resuming(COMMAND, tmp_path, "b" * 40) == "resumed, it ends with another result"
+    (tmp_path / ".result.tmp-7-y").touch()
+    assert _fault_after_resuming(COMMAND, tmp_path, "a" * 40) == "leaves .result.tmp-7-y"
+
+
+def test_a_command_that_writes_beside_its_result_survives_whenever_it_is_killed(tmp_path: Path) -> None:
+    tally = kill_and_resume(COMMAND, tmp_path, 4, seed=1)
+    assert (tally.kills, tally.faults) == (4, [])
+    assert survival_table([tally]).row_count == 1

@@ -62,9 +62,10 @@ def test_metrics(adapted, base):
     assert metrics["settings"]["shots"] == metrics["shots"]["number"] == 60
     assert metrics["shots"]["seen_in_pretraining"] == 0
     assert set(metrics["generators"]) == set(GENERATORS)
-    assert metrics["seconds"]["total"] > sum(run["seconds"] for run in metrics["generators"].values()) > 0
+    assert metrics["seconds"]["total"] > 0
     for name, run in metrics["generators"].items():
         assert run["steps"] == 6
+        assert run["seconds"] > 0
         assert run["best_step"] in {0, 2, 4, 6}
         assert run["held_back_loss"]["after"] <= run["held_back_loss"]["before"]
         assert (run["held_back_loss"]["after"] < run["held_back_loss"]["before"]) == (run["best_step"] > 0)

@@ -30,7 +30,7 @@ def test_adapt_logs_losses_and_tells_its_cost(command: Command, sample: Path, tm
     assert all(line["loss"] > 0 for line in lines)
     assert len(list((tmp_path / "log" / "diffusion").glob("events.out.tfevents.*"))) == 1
     cost = metrics["cost"]
-    assert cost["cpu_seconds"] > lines[-1]["cpu_seconds"] > 0
+    assert cost["cpu_seconds"] > 0
     assert cost["energy_Wh"] == pytest.approx(cost["cpu_seconds"] * 20 / 3600)
     assert 0.1 < cost["peak_memory_GiB"] < 100
 

@@ -139,7 +139,7 @@ def test_a_browser_shows_the_page_without_complaint(folder, tmp_path):
     options += ["--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path}"]
     options += ["--enable-logging=stderr", "--v=0", "--dump-dom"]
     command = [str(CHROMIUM), *options, (folder / "report.html").as_uri()]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0
     assert "CONSOLE" not in ran.stderr
     assert ran.stdout.count("<figure") == len(CATALOGUE)

@@ -23,7 +23,7 @@ def test_the_next_one_is_made_by_the_thread(thread: ThreadPoolExecutor) -> None:
     here = get_ident()
     ahead = ReadAhead(make, thread)
     assert ahead.take(4) == 40
-    assert two.wait(60)
+    assert two.wait(600)
     assert ahead.take(5) == 50
     ahead.close()
     assert made[:2] == [(4, True), (5, False)]
@@ -44,14 +44,14 @@ def test_another_number_stops_what_is_made(thread: ThreadPoolExecutor) -> None:
     def make(number: int, stop: Event) -> int:
         if number == 2:
             begun.set()
-            assert stop.wait(60)
+            assert stop.wait(600)
             ended.append(number)
             raise StoppedError
         return number
 
     ahead = ReadAhead(make, thread)
     ahead.take(1)
-    assert begun.wait(60)
+    assert begun.wait(600)
     assert ahead.take(7) == 7
     assert ended == [2]
     ahead.close()
@@ -60,7 +60,7 @@ def test_another_number_stops_what_is_made(thread: ThreadPoolExecutor) -> None:
 def test_what_waits_behind_others_is_made_at_once(thread: ThreadPoolExecutor) -> None:
     """A long read for one task does not hold up another."""
     free = Event()
-    thread.submit(free.wait, 60)
+    thread.submit(free.wait, 600)
     ahead = ReadAhead(lambda number, stop: (number, get_ident()), thread)
     assert [ahead.take(number) for number in (1, 2, 3)] == [(number, get_ident()) for number in (1, 2, 3)]
     ahead.close()
@@ -78,7 +78,7 @@ def test_an_error_is_raised_when_the_thing_is_needed(thread: ThreadPoolExecutor)
 
     ahead = ReadAhead(make, thread)
     assert ahead.take(1) == 1
-    assert failed.wait(60)
+    assert failed.wait(600)
     with pytest.raises(OSError, match="disk on fire"):
         ahead.take(2)
     ahead.close()
@@ -92,13 +92,13 @@ def test_closing_ends_what_is_made(thread: ThreadPoolExecutor) -> None:
     def make(number: int, stop: Event) -> None:
         if number == 2:
             begun.set()
-            assert stop.wait(60)
+            assert stop.wait(600)
             ended.set()
             raise StoppedError
 
     ahead = ReadAhead(make, thread)
     ahead.take(1)
-    assert begun.wait(60)
+    assert begun.wait(600)
     ahead.close()
     assert ended.is_set()
     ahead.close()

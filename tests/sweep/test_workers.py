@@ -6,34 +6,46 @@ import os
 import signal
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from optuna import TrialPruned
 from optuna.trial import TrialState
 
 from metacalo.errors import MetacaloError
+from metacalo.sweep import worker
 from metacalo.sweep.worker import ENDED, Worker
 from tests.sweep.toy import HEARTBEAT, join, square, start
 
 TRIALS = 9
 
 
-def wait_for(mark: Path) -> None:
-    for _ in range(2000):
-        if mark.exists():
-            return
-        time.sleep(0.02)
-    raise AssertionError("no trial has started")
+class Time:
+    """A clock that stands still but for sleep."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Time:
+    """What the workers of this process take for the time."""
+    clock = Time()
+    monkeypatch.setattr(worker, "time", clock)
+    return clock
 
 
 def test_two_processes_share_the_trials_exactly(storage, tmp_path):
     marks = [tmp_path / "first", tmp_path / "second"]
-    workers = [start(storage, TRIALS, 0.1, mark) for mark in marks]
-    for worker in workers:
-        worker.join()
-    assert [worker.exitcode for worker in workers] == [0, 0]
-    assert all(mark.exists() for mark in marks)
+    processes = [start(storage, TRIALS, *pair) for pair in (marks, marks[::-1])]  # each waits for the other's first
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
     trials = join(storage).trials
     ended = [trial for trial in trials if trial.state in ENDED]
     assert len(ended) == TRIALS
@@ -43,9 +55,10 @@ def test_two_processes_share_the_trials_exactly(storage, tmp_path):
 
 
 def test_the_trial_of_a_killed_worker_is_run_again(storage, tmp_path):
-    mark = tmp_path / "running"
-    lost = start(storage, 1, 60, mark)
-    wait_for(mark)
+    lost = start(storage, 1, tmp_path / "running", tmp_path / "never")
+    while not (tmp_path / "running").exists():
+        assert lost.is_alive()
+        time.sleep(0.02)
     os.kill(lost.pid, signal.SIGKILL)
     lost.join()
     study = join(storage)
@@ -57,28 +70,45 @@ def test_the_trial_of_a_killed_worker_is_run_again(storage, tmp_path):
     assert (again.user_attrs["retry_of"], again.user_attrs["retries"]) == (0, 1)
 
 
-def test_a_worker_that_lives_is_not_taken_for_lost(tmp_path):
-    storage, mark = str(tmp_path / "study.db"), tmp_path / "running"
-    slow = start(storage, 1, 3 * Worker.GRACE * HEARTBEAT, mark)
-    wait_for(mark)
+def test_a_worker_that_lives_is_not_taken_for_lost(tmp_path, clock):
+    """It gives a sign whenever the other worker looks, for longer than a silent one is waited for."""
+    study = join(str(tmp_path / "study.db"))
+    other = study.ask()
     looks = []
-    study = join(storage)
-    Worker(study, square, 1, heartbeat=HEARTBEAT, waiting=lambda: looks.append(1)).run()
-    slow.join()
-    assert looks
+
+    def live() -> None:
+        looks.append(clock.now)
+        other.set_user_attr("alive", len(looks))
+        if clock.now > 3 * Worker.GRACE * HEARTBEAT:
+            study.tell(other, square(other))
+
+    Worker(study, square, 1, heartbeat=HEARTBEAT, waiting=live).run()
+    assert len(looks) > Worker.GRACE
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE]
 
 
-def test_a_trial_that_always_loses_its_worker_is_given_up(tmp_path):
+def test_a_running_trial_gives_signs_of_life(tmp_path):
     study = join(str(tmp_path / "study.db"))
-    worker = Worker(study, square, 1, heartbeat=0.01, retries=2)
+
+    def objective(trial):
+        while study.trials[0].user_attrs.get("alive", 0) < 2:
+            time.sleep(0.01)
+        return square(trial)
+
+    Worker(study, objective, 1, heartbeat=0.01).run()
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE]
+
+
+def test_a_trial_that_always_loses_its_worker_is_given_up(tmp_path, clock):
+    study = join(str(tmp_path / "study.db"))
+    last = Worker(study, square, 1, heartbeat=HEARTBEAT, retries=2)
     for _ in range(3):
         study.ask().suggest_float("x", -1, 1)  # and no sign of life
-        worker._fail_lost()
-        time.sleep(0.1)
-        worker._fail_lost()
+        last._fail_lost()
+        clock.sleep(Worker.GRACE * HEARTBEAT + 0.01)
+        last._fail_lost()
     assert Counter(trial.state for trial in study.trials) == {TrialState.FAIL: 3}
-    worker.run()
+    last.run()
     assert study.trials[-1].state == TrialState.COMPLETE
     assert "retries" not in study.trials[-1].user_attrs
 

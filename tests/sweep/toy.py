@@ -16,7 +16,7 @@ from metacalo.sweep.study import SeededTPE, join_study, pruner_of
 from metacalo.sweep.worker import Worker
 
 HEARTBEAT = 0.3
-"""Seconds: a worker is taken for lost after two seconds without a sign."""
+"""Seconds between two signs of life."""
 
 IDENTITY = {"detector": "toy", "shots": 400, "seed": 1}
 
@@ -49,22 +49,22 @@ def square(trial: Trial) -> list[float]:
     return [(trial.suggest_float("x", -1, 1) - 0.2) ** 2]
 
 
-def work(storage: str, trials: int, seconds: float, mark: str | None) -> None:
+def work(storage: str, trials: int, mark: Path, awaited: Path) -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
     def objective(trial: Trial) -> list[float]:
         found = square(trial)
-        if mark:
-            Path(mark).touch()
-        time.sleep(seconds)
+        mark.touch()
+        while not awaited.exists():
+            time.sleep(0.02)
         return found
 
-    Worker(join(storage), objective, trials, heartbeat=HEARTBEAT).run()
+    Worker(join(storage), objective, trials).run()
     close()
 
 
-def start(storage: str, trials: int, seconds: float = 0.02, mark: Path | None = None) -> multiprocessing.Process:
-    """A worker that takes `seconds` for a trial; it makes the file `mark` when one runs."""
-    process = _CONTEXT.Process(target=work, args=(storage, trials, seconds, str(mark) if mark else None))
+def start(storage: str, trials: int, mark: Path, awaited: Path) -> multiprocessing.Process:
+    """A worker whose trials make the file `mark` and end when the file `awaited` is there."""
+    process = _CONTEXT.Process(target=work, args=(storage, trials, mark, awaited))
     process.start()
     return process
