@@ -184,8 +184,8 @@ def picture(rows: list[Wanted], settings: FidelitySettings, folder: Path, out: P
     for label, path in drawn.items():
         with open_showers(path) as file:
             samples[label] = file.load()
-    with atomic_file(out / f"profiles-{task.name.replace('/', '-')}.png") as temporary:
-        profile_figure(samples, temporary, f"{task.detector.name}, {rows[0].shots} shots")
+    picture = out / f"profiles-{task.name.replace('/', '-')}.png"
+    profile_figure(samples, picture, title=f"{task.detector.name}, {rows[0].shots} shots")
 
 
 def fresh(settings: FidelitySettings, command: str, seeds: Sequence[int], left_out: list[str]) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def adapt(
     Args:
         detector: a shower file, a task folder or the name of a task.
         out: folder to write: what moved or the library, normaliser, config.json, metrics.json, provenance.json,
-            profiles.png.
+            profiles.png, profiles.pdf.
         settings: see `AdaptSettings`.
         described: takes the place of what the file says about its detector.
         force: replace an existing `out`.

@@ -22,7 +22,9 @@ from metacalo.evaluate.plots import profile_figure
 from metacalo.evaluate.rounding import quoted
 from metacalo.model import ShowerModel
 from metacalo.parallel import side_by_side
+from metacalo.pictures import drawing
 from metacalo.showers.hdf5 import ShowerFile, Showers
+from metacalo.wording import counted
 
 __all__ = ["FAR_FROM_GEANT4", "FEWEST", "GeantSample", "compare_models", "summary_table", "warn_if_far"]
 
@@ -97,7 +99,7 @@ def compare_models(
         before: the base at zero shots.
         after: the adapted model.
         geant4: showers of full simulation.
-        picture: PNG of the profiles to draw.
+        picture: PNG of the profiles to draw; a PDF of that name is drawn beside it.
         seed: of the generation.
         device: where it runs.
         autocast: bfloat16 matrix products.
@@ -122,11 +124,13 @@ def compare_models(
         device,
         stop=stop,
     )
-    profile_figure(
-        {"Geant4": geant4.others} | dict(zip(wanted, made, strict=True)),
-        picture,
-        f"{after.detector.name}, {len(after.shots)} shots",
-    )
+    with drawing(picture.name):
+        profile_figure(
+            {"Geant4": geant4.others} | dict(zip(wanted, made, strict=True)),
+            picture,
+            picture.with_suffix(".pdf"),
+            title=f"{after.detector.name}, {counted(len(after.shots), 'shot')}",
+        )
     seen = {label: observables(s.showers, s.energy) for label, s in zip(wanted, made, strict=True)}
     alike, others = (observables(s.showers, s.energy) for s in (geant4.conditions, geant4.others))
     floor = _mean_w1(others, alike)

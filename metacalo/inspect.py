@@ -22,6 +22,7 @@ from metacalo.showers.hdf5 import ShowerFile, open_showers
 from metacalo.showers.layouts import DETECTOR_ATTRIBUTES, LAYOUT_ATTRIBUTES
 from metacalo.showers.sample_checks import sample_warnings, scale_of
 from metacalo.typing import PathLike
+from metacalo.wording import counted
 
 __all__ = ["MOST_SHOWERS", "Inspection", "Response", "Storage", "inspect"]
 
@@ -229,13 +230,21 @@ def _response(census: Census, energy: NDArray[np.float64], detector: Detector | 
     energy, response = energy[usable], census.totals[usable] / energy[usable]
     if not len(response):
         return Response(np.nan, np.nan, (), scale_of(np.nan, detector))
-    order = np.argsort(energy, kind="stable")
-    parts = [part for part in np.array_split(order, BINS) if len(part)]
     binned = tuple(
-        (float(energy[part[0]] / 1000), float(energy[part[-1]] / 1000), float(response[part].mean())) for part in parts
+        (float(energy[part].min() / 1000), float(energy[part].max() / 1000), float(response[part].mean()))
+        for part in _parts(energy)
     )
     mean = float(response.mean())
     return Response(mean, float(response.std()), binned, scale_of(mean, detector))
+
+
+def _parts(energy: NDArray[np.float64]) -> Iterator[NDArray[np.bool_]]:
+    """Up to `BINS` groups of about as many showers; those of one energy (in four digits) are in one group."""
+    rounded = np.array([float(f"{value:.4g}") for value in energy])
+    firsts = np.unique([part[0] for part in np.array_split(np.sort(rounded), BINS) if len(part)])
+    group = np.searchsorted(firsts, rounded, side="right")
+    for number in range(1, len(firsts) + 1):
+        yield group == number
 
 
 def _storage(file: ShowerFile) -> Storage:
@@ -261,7 +270,7 @@ def _missing(undescribed: bool, count: int) -> Iterator[str]:
             "writes it into the file"
         )
     if count < FEW:
-        yield f"only {count} showers: {FEW} and more are needed to adapt well"
+        yield f"only {counted(count, 'shower')}: {FEW} and more are needed to adapt well"
 
 
 def _plain(value: Any) -> Any:

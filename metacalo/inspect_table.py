@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -14,9 +15,11 @@ from rich.text import Text
 
 from metacalo.checkpoint import atomic_file
 from metacalo.inspect import Inspection, Range
+from metacalo.pictures import drawing
 from metacalo.showers.detector import Detector
 from metacalo.showers.grid import Grid
 from metacalo.typing import PathLike
+from metacalo.wording import counted, ranged
 
 __all__ = ["MeanShower", "draw_inspection", "inspection_table"]
 
@@ -29,6 +32,7 @@ BARS: Final = " ▁▂▃▄▅▆▇█"
 ASCII_BARS: Final = "     ####"
 WIDEST: Final = 90
 LINES: Final = 3
+FORMATS: Final = ("png", "pdf", "svg")
 LONGEST: Final = 88  # characters of an attribute
 
 Array = NDArray[np.float64]
@@ -45,16 +49,21 @@ def inspection_table(found: Inspection) -> Group:
 
 
 def draw_inspection(found: Inspection, path: PathLike, *, force: bool = False) -> None:
-    """Draws the mean shower of an inspection into the PNG `path`.
+    """Draws the mean shower of an inspection into `path`: a PNG, or a PDF or SVG where the name ends so.
 
     Raises:
         OutputError: `path` exists and not `force`, or cannot be written.
     """
-    from metacalo.evaluate.mean_shower import mean_shower_figure
+    from metacalo.evaluate.mean_shower import mean_shower_picture
 
-    with atomic_file(path, force=force) as temporary:
-        title = f"{found.path.name}: mean of {found.inspected:,} showers"
-        mean_shower_figure(found.mean_shower, found.grid, temporary, title)
+    suffix = Path(path).suffix.lower().removeprefix(".")
+    title = f"{found.path.name}: mean of {counted(found.inspected, 'shower')}"
+    picture = None
+    with drawing(str(path)):
+        picture = mean_shower_picture(found.mean_shower, found.grid, title, suffix if suffix in FORMATS else "png")
+    if picture is not None:
+        with atomic_file(path, force=force) as temporary:
+            temporary.write_bytes(picture)
 
 
 def _title(found: Inspection) -> str:
@@ -68,12 +77,16 @@ def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
     yield "mesh", f"{found.grid} in r, phi, z; {_cells(found.grid)}"
     yield "detector", _detector(found.detector) + (" (not told, but assumed)" if found.assumed else "")
     discrete = ", ".join(f"{energy:g}" for energy in found.energies_GeV)
-    yield "energy", f"{_span(found.energy_GeV)} GeV" + (f": {discrete}" if len(found.energies_GeV) > 1 else "")
-    yield "theta, phi", f"{_span(found.theta)} rad, {_span(found.phi)} rad"
+    yield "energy", _span(found.energy_GeV, "GeV") + (f": {discrete}" if len(found.energies_GeV) > 1 else "")
+    yield "theta, phi", f"{_span(found.theta, 'rad')}, {_span(found.phi, 'rad')}"
     response = found.response
-    yield "response", f"{response.mean:.4g}, width {response.width:.3g}: {response.scale}"
-    yield "by energy", ", ".join(f"{mean:.4g} at {_span((low, high))} GeV" for low, high, mean in response.by_energy)
-    yield "deposits", f"{_span(found.voxel_MeV)} MeV in a voxel; {found.occupancy:.2%} of the voxels"
+    if np.isfinite(response.mean):
+        yield "response", f"{response.mean:.4g}, width {response.width:.3g}: {response.scale}"
+        parts = [f"{mean:.4g} at {_span((low, high), 'GeV')}" for low, high, mean in response.by_energy]
+        yield "by energy", ", ".join(parts)
+    else:
+        yield "response", "not known: no shower has usable energies and deposits"
+    yield "deposits", f"{_span(found.voxel_MeV, 'MeV')} in a voxel; {found.occupancy:.2%} of the voxels"
     storage = found.storage
     packed = f"{storage.compression or 'no compression'}, "
     chunks = "contiguous" if storage.chunks is None else f"chunks of {' x '.join(map(str, storage.chunks))}"
@@ -104,9 +117,8 @@ def _detector(detector: Detector | None) -> str:
     return f"{detector.name}: {detector.n_layers} x ({stack}); {sizes}"
 
 
-def _span(values: Range) -> str:
-    low, high = (f"{value:.4g}" for value in values)
-    return low if low == high else f"{low} to {high}"
+def _span(values: Range, unit: str) -> str:
+    return ranged(*values, unit, digits=4)
 
 
 def _problems(found: Inspection) -> Iterator[Text]:

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from rich.table import Table
 
+from metacalo.wording import ranged
+
 __all__ = ["RANKED_BY", "outlier_table", "score_table"]
 
 _LABELS: Final = {
@@ -28,7 +30,7 @@ def score_table(found: Mapping[str, Any]) -> Table:
     for name, entry in found["scores"].items():
         result.add_row(_LABELS[name], *_row(entry), "")
         for (low, high), moments in zip(_bins(found), entry["by_energy"], strict=True):
-            result.add_row(f"  {low:.3g} - {high:.3g} GeV", *_moments(moments), *[""] * 4)
+            result.add_row(f"  {ranged(low, high, 'GeV', between=' - ')}", *_moments(moments), *[""] * 4)
         if "against" in entry:
             other = entry["against"]
             result.add_row(f"  {found['against']}", *_row(other), f"{other['auc']:.3f} ± {other['auc_error']:.3f}")

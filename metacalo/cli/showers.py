@@ -78,8 +78,9 @@ def evaluate(
         warn(warning)
     if not quiet:
         show(table(metrics["samples"]))
-        report = f"report {out / 'report.html'}   " if settings.pages else ""
-        say(f"{report}figures {out / 'metrics.json'}   picture {out / 'profiles.png'}")
+        pages = {"report": out / "report.html", "figures": out / "figures"} if settings.pages else {}
+        made = {**pages, "numbers": out / "metrics.json", "picture": out / "profiles.png"}
+        say("   ".join(f"{what} {path}" for what, path in made.items() if path.exists()))
 
 
 @app.command()

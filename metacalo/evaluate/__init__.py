@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from metacalo import pictures  # noqa: F401  before all that imports matplotlib
+
+# isort: split
 from metacalo.evaluate.comparison import compare
 from metacalo.evaluate.fluctuations import response_by_energy
 from metacalo.evaluate.metrics import fpd, kpd, separation_power, wasserstein1

@@ -10,6 +10,7 @@ from scipy.stats import ks_2samp
 from metacalo.errors import ShowerFileError
 from metacalo.evaluate.classifier import auc_error
 from metacalo.showers.hdf5 import Showers
+from metacalo.wording import counted, ranged
 
 __all__ = ["FEWEST", "n_shared", "on_common_energies", "require_comparable", "spoilt", "warnings_of"]
 
@@ -37,7 +38,8 @@ def require_comparable(generated: Showers, reference: Showers) -> None:
         )
     for name, sample in (("generated sample", generated), ("reference", reference)):
         if len(sample) < FEWEST:
-            raise ShowerFileError(f"the {name} has {len(sample)} showers; at least {FEWEST} are needed to compare")
+            number = counted(len(sample), "shower")
+            raise ShowerFileError(f"the {name} has {number}; at least {FEWEST} are needed to compare")
 
 
 def on_common_energies(generated: Showers, reference: Showers) -> tuple[Showers, Showers, list[str]]:
@@ -56,7 +58,7 @@ def on_common_energies(generated: Showers, reference: Showers) -> tuple[Showers,
     if all(found <= most for found, most in zip(left, usual, strict=True)):
         return generated, reference, []
     if min(np.count_nonzero(rows) for rows in inside) < FEWEST:
-        ranges = [f"{s.energy.min() / 1e3:.3g} to {s.energy.max() / 1e3:.3g} GeV" for s in (generated, reference)]
+        ranges = [ranged(s.energy.min() / 1e3, s.energy.max() / 1e3, "GeV") for s in (generated, reference)]
         raise ShowerFileError(
             f"generated showers are of {ranges[0]}, the reference is of {ranges[1]}: fewer than {FEWEST} showers of "
             "either have energies that both have; generate with --conditions of the reference"
@@ -81,13 +83,14 @@ def spoilt(shared: int, generated: Showers, reference: Showers) -> bool:
 def warnings_of(generated: Showers, reference: Showers, shared: int) -> list[str]:
     """What a reader of the figures must know, a sentence each; none for two good samples."""
     found = [
-        f"only {len(sample)} {name} showers: a mean is known to {len(sample) ** -0.5:.2f} standard deviations, an AUC "
-        f"to {auc_error(0.5, len(sample), len(sample)):.2f}"
+        f"only {counted(len(sample), f'{name} shower')}: a mean is known to {len(sample) ** -0.5:.2f} standard "
+        f"deviations, an AUC to {auc_error(0.5, len(sample), len(sample)):.2f}"
         for name, sample in (("generated", generated), ("reference", reference))
         if len(sample) < _FEW
     ]
     if shared:
-        found.append(f"{shared} showers are in both samples: distances are too small, and classifiers mean nothing")
+        number = f"{counted(shared, 'shower')} {'is' if shared == 1 else 'are'}"
+        found.append(f"{number} in both samples: distances are too small, and classifiers mean nothing")
     totals = [sample.showers.sum(axis=(1, 2, 3), dtype=np.float64) for sample in (generated, reference)]
     for name, total in zip(("generated", "reference"), totals, strict=True):
         if empty := int(np.count_nonzero(total == 0)):

@@ -24,7 +24,8 @@ _CLIP: Final = 3.0  # standard deviations: a late layer is mostly empty, and hit
 _MEAN_DEGREE: Final = 3
 _SPREAD_DEGREE: Final = 2
 _LEAST_SPREAD: Final = 0.1  # of the layer's mean spread
-_NARROW: Final = 1e-3  # range of ln energy that is one energy
+_NARROW: Final = 1e-3  # range of ln energy in which nothing depends on energy
+_ONE_ENERGY: Final = 0.02  # range of ln energy that is not worth bins
 
 
 class ResponseByEnergy(NamedTuple):
@@ -53,7 +54,7 @@ def energy_edges(energy: ArrayLike, bins: int = 5) -> Array:
         array([  1000.,  10000., 100000.])
     """
     lowest, highest = float(np.min(np.asarray(energy))), float(np.max(np.asarray(energy)))
-    edges = np.geomspace(lowest, highest, 1 + (bins if np.log(highest / lowest) > _NARROW else 1))
+    edges = np.geomspace(lowest, highest, 1 + (bins if np.log(highest / lowest) > _ONE_ENERGY else 1))
     edges[0], edges[-1] = lowest, highest
     return edges
 

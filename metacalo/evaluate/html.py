@@ -16,6 +16,7 @@ from markupsafe import Markup
 from metacalo.evaluate.published import CALOCHALLENGE_2, CALOCHALLENGE_SOURCE
 from metacalo.evaluate.summary import LEVELS, summary
 from metacalo.showers.hdf5 import Showers
+from metacalo.wording import ranged
 
 __all__ = ["Drawing", "card_html", "embedded_png", "inline_svg", "report_html"]
 
@@ -122,10 +123,9 @@ def _told(label: str, sample: Showers) -> dict[str, Any]:
         "energies": _range(np.asarray(sample.energy) / 1000, "GeV"),
         "angles": _range(np.round(angles), "degrees"),
         "cells": " x ".join(str(cells) for cells in sample.showers.shape[1:]),
-        "detector": sample.detector.name if sample.detector else "not told",
+        "detector": sample.detector.name if sample.detector else "not described",
     }
 
 
 def _range(values: np.ndarray, unit: str) -> str:
-    low, high = f"{values.min():.3g}", f"{values.max():.3g}"
-    return f"{low} {unit}" if low == high else f"{low} to {high} {unit}"
+    return ranged(float(values.min()), float(values.max()), unit)

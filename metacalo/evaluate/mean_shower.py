@@ -6,31 +6,31 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from numpy.typing import NDArray
 
-from metacalo.evaluate.figures.style import house_style, new_figure
+from metacalo.evaluate.figures.style import drawable, new_figure
+from metacalo.pictures import own_settings, rendered
 from metacalo.showers.grid import Grid
-from metacalo.typing import PathLike
 
-__all__ = ["mean_shower_figure"]
+__all__ = ["mean_shower_picture"]
 
 Array = NDArray[np.float64]
 DECADES = 5
 
 
-def mean_shower_figure(mean: Array, grid: Grid, path: PathLike, title: str = "") -> None:
-    """Draws r against z (mean energy of a cell), r against phi, and both profiles into one PNG.
+def mean_shower_picture(mean: Array, grid: Grid, title: str = "", suffix: str = "png") -> bytes:
+    """Draws r against z (mean energy of a cell), r against phi, and both profiles, and returns the file's content.
 
     Args:
         mean: the mean shower, (R, PHI, Z), MeV.
         grid: its mesh; axes are in mm where it tells the cell sizes, else in cells.
-        path: the PNG file.
         title: written above.
+        suffix: format of the file, `png`, `pdf` or `svg`.
     """
     (dr, r_unit), (dz, z_unit) = (
         (size, "mm") if np.isfinite(size) else (1.0, "cells") for size in (grid.dr_mm, grid.dz_mm)
     )
     r, z = dr * np.arange(grid.n_r + 1.0), dz * np.arange(grid.n_z + 1.0)
     phi = np.linspace(-np.pi, np.pi, grid.n_phi + 1)
-    with house_style():
+    with own_settings():
         figure = new_figure(13, 8)
         (side, front), (along, across) = figure.subplots(2, 2, width_ratios=(1.4, 1))
         figure.subplots_adjust(left=0.06, right=0.97, bottom=0.07, top=0.92, hspace=0.22, wspace=0.18)
@@ -55,5 +55,5 @@ def mean_shower_figure(mean: Array, grid: Grid, path: PathLike, title: str = "")
         across.set_ylabel("mean energy of a ring (MeV)")
         if mean.any():
             across.set_yscale("log")
-        figure.suptitle(title, fontsize=16, fontweight="bold")
-        figure.savefig(path, format="png")
+        figure.suptitle(drawable(title, 90), fontsize=16, fontweight="bold")
+        return rendered(figure, suffix)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,9 +14,9 @@ from matplotlib.figure import Figure
 from metacalo import __version__
 from metacalo.evaluate.figures.catalogue import CATALOGUE, Entry
 from metacalo.evaluate.figures.compared import Compared
-from metacalo.evaluate.figures.style import house_style
 from metacalo.evaluate.html import Drawing, embedded_png, inline_svg, report_html
 from metacalo.evaluate.pdf import table_pages
+from metacalo.pictures import drawing, rendered
 from metacalo.progress import Track
 from metacalo.showers.hdf5 import Showers
 
@@ -36,7 +35,7 @@ def write_pages(
     cards: Mapping[str, str] | None = None,
     progress: Callable[[str, int], Track] | None = None,
 ) -> None:
-    """Writes `report.html`, `report.pdf` and `figures/*.png` into a folder that exists.
+    """Writes `report.html`, `report.pdf`, and each figure as PNG and PDF in `figures/`, into a folder that exists.
 
     Args:
         folder: where to, best one that takes its place when all is written (`checkpoint.atomic_folder`).
@@ -47,7 +46,8 @@ def write_pages(
         cards: label -> Markdown of the sample's model card.
         progress: makes a bar of a description and a number of steps, as from `progress.bars`.
 
-    The page is one file: it runs no script and asks the network for nothing, and labels and cards are escaped.
+    The page is one file: it runs no script and asks the network for nothing, and labels and cards are escaped. A
+    figure that cannot be drawn is left out, with a `PictureWarning`.
 
     Raises:
         ShowerFileError: a sample holds voxels or energies that cannot be.
@@ -60,13 +60,15 @@ def write_pages(
     drawings = []
     date = _now().strftime("%Y-%m-%d %H:%M UTC")
     about = {"Title": title, "Creator": f"metacalo {__version__}"}
-    with house_style(), PdfPages(folder / "report.pdf", metadata=about) as pdf:
-        for page in table_pages(title, metrics, _told(samples, metrics, date)):
-            pdf.savefig(page)
+    with drawing("report.pdf"), PdfPages(folder / "report.pdf", metadata=about) as pdf:
+        with drawing("table of report.pdf"):
+            for page in table_pages(title, metrics, _told(samples, metrics, date)):
+                pdf.savefig(page)
         for entry in CATALOGUE:
-            figure = entry.draw(compared)
-            if figure is not None:
-                drawings.append(_write(entry, figure, folder, pdf))
+            with drawing(f"figures/{entry.name}.png"):
+                figure = entry.draw(compared)
+                if figure is not None:
+                    drawings.append(_write(entry, figure, folder, pdf))
             if bar:
                 bar.advance()
     text = report_html(
@@ -95,14 +97,12 @@ def _told(samples: Mapping[str, Showers], metrics: Mapping[str, Mapping[str, Any
 
 
 def _write(entry: Entry, figure: Figure, folder: Path, pdf: PdfPages) -> Drawing:
-    content = BytesIO()
-    figure.savefig(content, format="png", dpi=_DPI)
-    (folder / "figures" / f"{entry.name}.png").write_bytes(content.getvalue())
-    pdf.savefig(figure, dpi=_DPI)  # type: ignore[no-untyped-call]
+    contents = {suffix: rendered(figure, suffix) for suffix in ("png", "pdf")}
     if entry.picture:
-        markup = embedded_png(content.getvalue())
+        shown = embedded_png(rendered(figure, "png", _DPI))
     else:
-        drawn = StringIO()
-        figure.savefig(drawn, format="svg", dpi=_DPI)
-        markup = inline_svg(drawn.getvalue())
-    return Drawing(entry.name, entry.section, entry.caption, entry.wide, markup)
+        shown = inline_svg(rendered(figure, "svg", _DPI).decode())
+    for suffix, content in contents.items():
+        (folder / "figures" / f"{entry.name}.{suffix}").write_bytes(content)
+    pdf.savefig(figure, dpi=_DPI)  # type: ignore[no-untyped-call]
+    return Drawing(entry.name, entry.section, entry.caption, entry.wide, shown)

@@ -5,67 +5,98 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
+from metacalo.evaluate.figures.compared import Compared
 from metacalo.evaluate.figures.curves import Curves, histogram, profile, spectrum
-from metacalo.evaluate.figures.panels import error_bars, log_scale, ratio_panel, split, steps_panel
-from metacalo.evaluate.figures.style import handles, house_style, new_figure
-from metacalo.evaluate.observables import Observables, observables
+from metacalo.evaluate.figures.distributions import HISTOGRAMS, density_label, histogram_panel
+from metacalo.evaluate.figures.panels import log_scale, ratio_panel, split, steps_panel
+from metacalo.evaluate.figures.style import drawable, handles, new_figure
+from metacalo.pictures import own_settings, save_picture
 from metacalo.showers.hdf5 import Showers
 from metacalo.typing import PathLike
 
 __all__ = ["profile_figure"]
 
-_HISTOGRAMS: Final = {
-    "response": "$E_{total}\\ /\\ E_{incident}$",
-    "longitudinal_mean": "mean shower depth (layers)",
-    "occupancy": "occupancy (fraction of voxels with energy)",
-}
+_SHOWN: Final = ("response", "longitudinal_mean", "occupancy")
+_WIDTH, _HEIGHT = 14.0, 9.4
+_LETTERS: Final = 120  # of the legend in one line
 
 
-def profile_figure(samples: Mapping[str, Showers], path: PathLike, title: str = "") -> None:
-    """Draws profiles, response, voxel spectrum, occupancy and shower depth of several samples into one PNG.
+def profile_figure(samples: Mapping[str, Showers], *paths: PathLike, title: str = "") -> None:
+    """Draws profiles, voxel spectrum, response, shower depth and occupancy of several samples into one picture.
 
     Args:
         samples: label -> showers; the first is the reference, drawn filled, and the ratios are to it.
-        path: the PNG file.
-        title: written above the panels.
+        paths: files to write, each in the format that its name ends in: `.png`, `.pdf`.
+        title: written above the panels in place of the detector's name.
 
     Bands and bars are statistical errors: of the mean in profiles, of the count in histograms.
 
+    Raises:
+        ShowerFileError: a sample holds voxels or energies that cannot be.
+        OutputError: a file cannot be written.
     """
-    seen = {label: observables(sample.showers, sample.energy) for label, sample in samples.items()}
-    with house_style():
-        figure = new_figure(14, 9)
-        grid = figure.add_gridspec(2, 3, hspace=0.24, wspace=0.27, left=0.06, right=0.985, top=0.89, bottom=0.065)
-        for column, (curves, below, beside) in enumerate(_profiles(list(seen.values()))):
+    compared = Compared.of(samples)
+    with own_settings():
+        figure = new_figure(_WIDTH, _HEIGHT)
+        _heading(figure, compared, title)
+        grid = figure.add_gridspec(2, 3, hspace=0.24, wspace=0.29, left=0.065, right=0.985, top=0.885, bottom=0.065)
+        for column, (curves, below, beside) in enumerate(_profiles(compared)):
             top, ratio = split(figure, grid[0, column])
             steps_panel(top, curves)
             log_scale(top, curves)
             ratio_panel(ratio, curves)
             ratio.set_xlabel(below)
             top.set_ylabel(beside)
-        for column, (name, label) in enumerate(_HISTOGRAMS.items()):
-            axes = figure.add_subplot(grid[1, column])
-            curves = histogram([getattr(found, name) for found in seen.values()])
-            steps_panel(axes, curves)
-            error_bars(axes, curves)
-            axes.set_ylim(0, 1.2 * float((curves.values + curves.errors).max()))
-            axes.set_xlabel(label)
-            axes.set_ylabel("probability density")
-        labels = [f"{label} ({len(found):,} showers)" for label, found in seen.items()]
-        across = len(labels) if sum(map(len, labels)) < 110 else (len(labels) + 1) // 2
-        place: dict[str, Any] = {"loc": "center right", "bbox_to_anchor": (0.99, 0.945), "frameon": False}
-        figure.legend(handles(len(labels)), labels, ncols=across, **place)
-        figure.text(0.06, 0.945, title, fontsize=16, fontweight="bold", verticalalignment="center")
-        figure.savefig(path, format="png")
+        for column, name in enumerate(_SHOWN):
+            _histogram(*split(figure, grid[1, column]), compared, name)
+        save_picture(figure, *paths)
 
 
-def _profiles(seen: list[Observables]) -> list[tuple[Curves, str, str]]:
+def _heading(figure: Figure, compared: Compared, title: str) -> None:
+    heading = compared.heading
+    labels = [f"{label} ({len(seen):,} showers)" for label, seen in zip(compared.labels, compared.seen, strict=True)]
+    place: dict[str, Any] = {"verticalalignment": "center"}
+    named = drawable(title or heading.detector, 80)
+    figure.text(0.065, 0.972, named, fontsize=16, fontweight="bold", **place)
+    figure.text(0.985, 0.972, heading.beam, fontsize=14, horizontalalignment="right", **place)
+    columns = len(labels) if sum(map(len, labels)) < _LETTERS else -(-len(labels) // 2)
+    figure.legend(
+        handles(len(labels)),
+        labels,
+        loc="center",
+        bbox_to_anchor=(0.525, 0.925),
+        frameon=False,
+        ncols=columns,
+        columnspacing=1.6,
+        fontsize=12,
+    )
+
+
+def _histogram(top: Axes, ratio: Axes, compared: Compared, name: str) -> None:
+    label, take = HISTOGRAMS[name]
+    curves = histogram([take(found) for found in compared.seen])
+    histogram_panel(top, curves)
+    top.set_ylabel(density_label(curves, label))
+    ratio_panel(ratio, curves)
+    ratio.set_xlabel(label)
+
+
+def _profiles(compared: Compared) -> list[tuple[Curves, str, str]]:
     """Curves with the names of their two axes."""
-    layers, rings = (np.arange(part.shape[1] + 1.0) for part in (seen[0].layer_fraction, seen[0].ring_fraction))
+    seen, unit = compared.seen, compared.radial_cell[1]
     return [
-        (profile(layers, [found.layer_fraction for found in seen]), "layer", "mean fraction of energy per layer"),
-        (profile(rings, [found.ring_fraction for found in seen]), "r (cells)", "mean fraction of energy per ring"),
-        (spectrum([found.spectrum for found in seen]), "voxel energy (MeV)", "mean number of voxels"),
+        (
+            profile(compared.layer_edges, [found.layer_fraction for found in seen]),
+            "layer",
+            "mean energy fraction of a layer",
+        ),
+        (
+            profile(compared.ring_edges, [found.ring_fraction for found in seen]),
+            f"r ({unit})",
+            "mean energy fraction of a ring",
+        ),
+        (spectrum([found.spectrum for found in seen]), "cell energy (MeV)", "mean number of cells"),
     ]

@@ -18,6 +18,7 @@ from metacalo.evaluate.plots import profile_figure
 from metacalo.evaluate.reference import EvaluateSettings, Reference
 from metacalo.interruption import told_if_interrupted
 from metacalo.locking import sole_writer
+from metacalo.pictures import drawing
 from metacalo.progress import bars
 from metacalo.provenance import FILE, file_record, provenance, shown_path
 from metacalo.showers.hdf5 import Showers, open_showers
@@ -45,7 +46,8 @@ def evaluate_files(
 ) -> dict[str, Any]:
     """Compares shower files with a reference and writes the folder `out`.
 
-    It holds `report.html` and `report.pdf` with all figures of `figures/`, `metrics.json`, and `profiles.png`.
+    It holds `report.html` and `report.pdf` with all figures of `figures/` (PNG and PDF), `metrics.json`, and
+    `profiles.png` and `.pdf`.
 
     Args:
         generated: file of generated showers, or several.
@@ -104,7 +106,8 @@ def evaluate_files(
         save_json(folder / "metrics.json", result)
         save_json(folder / FILE, _provenance(named, reference, settings, seen_by, seen_hashes, command))
         title = f"{', '.join(named)} against {REFERENCE}"
-        profile_figure(samples, folder / "profiles.png", title=", ".join(named))
+        with drawing("profiles.png"):
+            profile_figure(samples, folder / "profiles.png", folder / "profiles.pdf")
         if settings.pages:
             write_pages(folder, samples, metrics, title=title, command=command, cards=cards, progress=add)
     return result

@@ -9,6 +9,8 @@ from typing import Any, Final
 from rich.markup import escape
 from rich.table import Table
 
+from metacalo.wording import ranged
+
 __all__ = ["table"]
 
 _LABELS: Final = {
@@ -81,13 +83,13 @@ def _add_response(add: Callable[[str, Cells], None], first: Sample) -> None:
             return f"{ours:.4f}", f"{theirs:.4f} (Geant4)"
 
         add(f"response, {name}", response)
-    edges = [f"{edge / 1000:.3g}" for edge in first["response_by_energy"]["edges"]]
+    edges = [edge / 1000 for edge in first["response_by_energy"]["edges"]]
     for index, (low, high) in enumerate(pairwise(edges)):
 
         def binned(sample: Sample, index: int = index) -> tuple[str, str]:
             return _binned(sample, "generated", index), _binned(sample, "reference", index)
 
-        add(f"mean, width at {low} - {high} GeV", binned)
+        add(f"mean, width at {ranged(low, high, 'GeV', between=' - ')}", binned)
 
 
 def _binned(sample: Sample, which: str, index: int) -> str:

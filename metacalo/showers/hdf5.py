@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from math import isnan
 from pathlib import Path
@@ -43,6 +43,7 @@ class Showers:
         energy: incident energies in MeV, float32 (N,).
         theta, phi: incident angles in rad, float32 (N,).
         detector: where they were simulated; None where not known.
+        particle: that came in, as Geant4 calls it (`e-`, `gamma`); None where the file does not say.
 
     Raises:
         ShowerFileError: the lengths differ, or `showers` does not have four axes.
@@ -53,6 +54,7 @@ class Showers:
     theta: np.ndarray
     phi: np.ndarray
     detector: Detector | None = None
+    particle: str | None = None
 
     def __post_init__(self) -> None:
         if self.showers.ndim != 4:
@@ -65,7 +67,9 @@ class Showers:
         return len(self.showers)
 
     def __getitem__(self, rows: Rows) -> Showers:
-        return Showers(self.showers[rows], self.energy[rows], self.theta[rows], self.phi[rows], self.detector)
+        return replace(
+            self, showers=self.showers[rows], energy=self.energy[rows], theta=self.theta[rows], phi=self.phi[rows]
+        )
 
     def select(self, rows: Rows) -> Showers:
         """The showers of those rows, in that order."""
@@ -127,6 +131,14 @@ class ShowerFile:
     def close(self) -> None:
         """Closes what is open; what was read stays."""
         self._files.close()
+
+    @property
+    def particle(self) -> str | None:
+        """The attribute `particle`: what came in, as Geant4 calls it; None where the file does not say."""
+        found = np.asarray(self.attributes.get("particle", "")).ravel()
+        told = found[0] if len(found) == 1 else ""
+        text = told.decode("utf-8", "replace") if isinstance(told, bytes) else str(told)
+        return text.strip() or None
 
     def read(self, rows: Rows) -> ShowerArray:
         """Showers of those rows, in that order: float32 (n, R, PHI, Z) in MeV.
@@ -200,7 +212,7 @@ class ShowerFile:
         """Those rows (all by default) with their energies and angles."""
         chosen: Rows = slice(None) if rows is None else rows
         showers = self.read(chosen)
-        return Showers(showers, self.energy[chosen], self.theta[chosen], self.phi[chosen], self.detector)
+        return Showers(showers, self.energy[chosen], self.theta[chosen], self.phi[chosen], self.detector, self.particle)
 
     def hashes(self, rows: Rows | None = None) -> NDArray[np.int64]:
         """A hash of the content of each shower, int64 (n,); see `shower_hashes`."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from metacalo import pictures  # noqa: F401  before all that imports matplotlib
+
+# isort: split
 from metacalo.sweep.search import SweepResult, sweep
 from metacalo.sweep.settings import SweepSettings
 from metacalo.sweep.space import SearchSpace

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from io import StringIO
 from typing import Any, Final
 
 import numpy as np
@@ -12,8 +11,9 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from metacalo.evaluate.figures.style import REFERENCE, colour, drawable, house_style, new_figure
+from metacalo.evaluate.figures.style import REFERENCE, colour, drawable, new_figure
 from metacalo.evaluate.html import Drawing, inline_svg
+from metacalo.pictures import drawing, rendered
 
 __all__ = ["draw_findings"]
 
@@ -32,7 +32,7 @@ Found = Mapping[str, Any]
 
 
 def draw_findings(found: Found) -> list[Drawing]:
-    """The figures of what `findings` returned; those for which there are too few trials are left out."""
+    """The figures of what `findings` returned; those for which there are too few trials, or that fail, are left out."""
     wanted: list[tuple[str, str, bool, Callable[[Found], Figure | None]]] = [
         ("history", "Every complete trial, the best so far, and pruned trials (below).", True, _history),
         ("front", "Fidelity against time; the line joins the trials that no other beats in both.", False, _front),
@@ -46,13 +46,11 @@ def draw_findings(found: Found) -> list[Drawing]:
         ("parallel", "Complete trials as lines through their hyperparameters, coloured by fidelity.", True, _parallel),
     ]
     drawings = []
-    with house_style():
-        for name, caption, wide, draw in wanted:
+    for name, caption, wide, draw in wanted:
+        with drawing(f"figure {name} of the report"):
             figure = draw(found)
             if figure is not None:
-                text = StringIO()
-                figure.savefig(text, format="svg")
-                drawings.append(Drawing(name, "Trials", caption, wide, inline_svg(text.getvalue())))
+                drawings.append(Drawing(name, "Trials", caption, wide, inline_svg(rendered(figure, "svg").decode())))
     return drawings
 
 

@@ -9,7 +9,7 @@ from math import isfinite
 import numpy as np
 from numpy.typing import NDArray
 
-from metacalo.evaluate.figures.style import drawable
+from metacalo.evaluate.figures.style import Heading, drawable
 from metacalo.evaluate.fluctuations import energy_edges
 from metacalo.evaluate.observables import Observables, observables
 from metacalo.showers.grid import Grid
@@ -47,6 +47,13 @@ class Compared:
         return cls([drawable(label) for label in samples], showers, seen, means)
 
     @property
+    def heading(self) -> Heading:
+        """The detector, and the beam of the reference."""
+        names = [sample.detector.name for sample in self.samples if sample.detector]
+        first = self.samples[0]
+        return Heading.of(names[0] if names else "", first.energy, first.theta, first.particle)
+
+    @property
     def grid(self) -> Grid:
         """The mesh, with cell sizes where a detector tells them."""
         n_r, n_phi, n_z = (int(cells) for cells in self.samples[0].showers.shape[1:])
@@ -57,19 +64,30 @@ class Compared:
         return Grid(n_r, n_phi, n_z)
 
     @property
+    def radial_cell(self) -> tuple[float, str]:
+        """Size of a cell along r with its unit: mm where a detector tells it, else 1 cell."""
+        dr = self.grid.dr_mm
+        return (dr, "mm") if isfinite(dr) else (1.0, "cells")
+
+    @property
     def layer_edges(self) -> Array:
         """0 to Z, (Z + 1,)."""
         return np.arange(self.samples[0].showers.shape[3] + 1.0)
 
     @property
     def ring_edges(self) -> Array:
-        """0 to R, (R + 1,)."""
-        return np.arange(self.samples[0].showers.shape[1] + 1.0)
+        """From the axis to the edge of the mesh in the unit of `radial_cell`, (R + 1,)."""
+        return self.radial_cell[0] * np.arange(self.samples[0].showers.shape[1] + 1.0)
 
     def energy_edges(self, bins: int) -> Array:
         """Edges of bins of equal width in ln E over the reference's energies, (bins + 1,), MeV; around a single one."""
         edges = energy_edges(self.seen[0].energy, bins)
         return edges if edges[0] < edges[-1] else edges * np.array([1 - _AROUND, 1 + _AROUND])
+
+    @property
+    def one_energy(self) -> bool:
+        """Whether the reference has but one incident energy."""
+        return len(energy_edges(self.seen[0].energy)) == 2
 
     def in_energy(self, low: float, high: float) -> list[NDArray[np.bool_]]:
         """Which showers of each sample have energies from `low` to `high` MeV, both included."""

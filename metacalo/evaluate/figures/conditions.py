@@ -15,6 +15,7 @@ from metacalo.evaluate.figures.curves import Curves, profile
 from metacalo.evaluate.figures.panels import log_scale, points_panel, ratio_panel, split, steps_panel
 from metacalo.evaluate.figures.style import add_legend, new_figure
 from metacalo.evaluate.fluctuations import response_by_energy
+from metacalo.wording import ranged
 
 __all__ = ["profile_by_angle", "profile_by_energy", "response_curves", "response_means", "response_widths"]
 
@@ -38,20 +39,24 @@ def response_curves(compared: Compared) -> tuple[Curves, Curves]:
     return means, Curves(edges / 1000, widths * scale, errors * scale)
 
 
-def response_means(compared: Compared) -> Figure:
-    """Mean response against incident energy."""
+def response_means(compared: Compared) -> Figure | None:
+    """Mean response against incident energy; None where there is but one."""
+    if compared.one_energy:
+        return None
     return _against_energy(compared, response_curves(compared)[0], "mean of $E_{total}\\ /\\ E_{incident}$")
 
 
-def response_widths(compared: Compared) -> Figure:
-    """Resolution against incident energy."""
+def response_widths(compared: Compared) -> Figure | None:
+    """Resolution against incident energy; None where there is but one."""
+    if compared.one_energy:
+        return None
     return _against_energy(compared, response_curves(compared)[1], "resolution $\\sigma\\ /\\ \\mu$ of $E_{total}$")
 
 
 def _against_energy(compared: Compared, curves: Curves, label: str) -> Figure:
-    figure = new_figure(5.4, 4.8)
-    top = add_legend(figure, compared.labels)
-    upper, lower = split(figure, figure.add_gridspec(1, 1, left=0.16, right=0.97, top=top, bottom=0.115)[0])
+    figure = new_figure(5.4, 5.0)
+    top = add_legend(figure, compared.labels, compared.heading)
+    upper, lower = split(figure, figure.add_gridspec(1, 1, left=0.165, right=0.965, top=top, bottom=0.11)[0])
     points_panel(upper, curves)
     ratio_panel(lower, curves)
     lower.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -61,10 +66,12 @@ def _against_energy(compared: Compared, curves: Curves, label: str) -> Figure:
     return figure
 
 
-def profile_by_energy(compared: Compared) -> Figure:
-    """Longitudinal profiles in four bins of incident energy."""
+def profile_by_energy(compared: Compared) -> Figure | None:
+    """Longitudinal profiles in four bins of incident energy; None where there is but one energy."""
+    if compared.one_energy:
+        return None
     parts = [
-        (f"{low / 1000:.3g} to {high / 1000:.3g} GeV", compared.in_energy(low, high))
+        (ranged(low / 1000, high / 1000, "GeV"), compared.in_energy(low, high))
         for low, high in pairwise(compared.energy_edges(_ENERGY_BINS))
     ]
     return _profiles(compared, parts)
@@ -86,8 +93,8 @@ def profile_by_angle(compared: Compared) -> Figure | None:
 def _profiles(compared: Compared, parts: list[tuple[str, list[NDArray[np.bool_]]]]) -> Figure:
     columns = 2 if len(parts) % 2 == 0 else len(parts)
     rows = -(-len(parts) // columns)
-    figure = new_figure(4.6 * columns + 0.4, 3.9 * rows + 0.6)
-    top = add_legend(figure, compared.labels)
+    figure = new_figure(4.6 * columns + 0.4, 3.9 * rows + 0.8)
+    top = add_legend(figure, compared.labels, compared.heading)
     place = {"left": 0.05 + 0.09 / columns, "right": 0.985, "top": top - 0.01, "bottom": 0.105 / rows + 0.02}
     grid = figure.add_gridspec(rows, columns, hspace=0.22, wspace=0.24, **place)
     for index, (label, chosen) in enumerate(parts):
@@ -97,7 +104,7 @@ def _profiles(compared: Compared, parts: list[tuple[str, list[NDArray[np.bool_]]
         steps_panel(upper, curves)
         log_scale(upper, curves)
         upper.text(0.95, 0.93, label, transform=upper.transAxes, ha="right", va="top", fontsize=11)
-        upper.set_ylabel("mean energy fraction")
+        upper.set_ylabel("mean energy fraction of a layer")
         ratio_panel(lower, curves)
         lower.set_xlabel("layer")
     return figure

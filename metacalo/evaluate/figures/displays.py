@@ -14,7 +14,7 @@ from mpl_toolkits.mplot3d import Axes3D
 from numpy.typing import NDArray
 
 from metacalo.evaluate.figures.compared import Compared
-from metacalo.evaluate.figures.style import new_figure
+from metacalo.evaluate.figures.style import Heading, add_heading, new_figure
 from metacalo.showers.grid import Grid
 
 __all__ = ["mean_showers", "projections", "shown_rows", "single_showers", "single_showers_3d"]
@@ -58,9 +58,10 @@ def single_showers_3d(compared: Compared) -> Figure:
     showers = [[_shower(compared, column, row) for column, row in enumerate(line)] for line in rows]
     norm = _norm([shower for line in showers for shower in line])
     columns = len(compared.labels)
-    width, height = 3.5 * columns + 0.9, 2.7 * len(rows) + 0.45
+    width, height = 3.5 * columns + 0.9, 2.7 * len(rows) + 0.75
     figure = new_figure(width, height)
-    place = {"left": 0.005, "right": 1 - 0.95 / width, "top": 1 - 0.4 / height, "bottom": 0.005}
+    top = add_heading(figure, compared.heading) - 0.35 / height
+    place = {"left": 0.005, "right": 1 - 0.95 / width, "top": top, "bottom": 0.005}
     cells = figure.add_gridspec(len(rows), columns, wspace=0.0, hspace=0.0, **place)
     for line, (chosen, found) in enumerate(zip(rows, showers, strict=True)):
         for column, shower in enumerate(found):
@@ -82,13 +83,13 @@ def single_showers(compared: Compared) -> Figure:
     showers = [_shower(compared, column, row) for column, row in enumerate(middle)]
     energies = [float(sample.energy[row]) / 1000 for sample, row in zip(compared.samples, middle, strict=True)]
     labels = [f"{label}\n{energy:.3g} GeV" for label, energy in zip(compared.labels, energies, strict=True)]
-    return _unrolled(compared.grid, labels, showers)
+    return _unrolled(compared.grid, compared.heading, labels, showers)
 
 
 def mean_showers(compared: Compared) -> Figure:
     """The mean shower of each sample, unrolled."""
     labels = [f"{label}\nmean of {len(seen):,}" for label, seen in zip(compared.labels, compared.seen, strict=True)]
-    return _unrolled(compared.grid, labels, compared.means)
+    return _unrolled(compared.grid, compared.heading, labels, compared.means)
 
 
 def _shower(compared: Compared, sample: int, row: int) -> Array:
@@ -161,13 +162,14 @@ def _small(axes: Axes) -> dict[str, Any]:
     return {"transform": axes.transAxes, "fontsize": 8, "color": "0.35", "ha": "right", "va": "bottom"}
 
 
-def _unrolled(grid: Grid, labels: list[str], showers: list[Array]) -> Figure:
+def _unrolled(grid: Grid, heading: Heading, labels: list[str], showers: list[Array]) -> Figure:
     """A row for each shower, a column for each projection; one colour scale for a column."""
     dr, dz, unit = _sizes(grid)
     seen = [projections(shower) for shower in showers]
-    height = 2.3 * len(seen) + 1.3
+    height = 2.3 * len(seen) + 1.6
     figure = new_figure(11.5, height)
-    place = {"left": 0.115, "right": 0.955, "top": 1 - 0.35 / height, "bottom": 1.1 / height}
+    top = add_heading(figure, heading) - 0.35 / height
+    place = {"left": 0.115, "right": 0.955, "top": top, "bottom": 1.1 / height}
     ratios = (2.3,) * len(seen)
     cells = figure.add_gridspec(len(seen), 3, width_ratios=(1.25, 1.25, 0.8), height_ratios=ratios, **place)
     cells.update(hspace=0.28, wspace=0.24)

@@ -28,8 +28,12 @@ __all__ = [
     "DIFFERENCES",
     "HISTOGRAMS",
     "LAYER_MEANS",
+    "RADIAL",
+    "UNITS",
     "cell_spectrum",
+    "density_label",
     "distribution",
+    "histogram_panel",
     "lateral_profile",
     "layer_difference",
     "layer_mean",
@@ -45,43 +49,59 @@ HISTOGRAMS: Final[dict[str, tuple[str, Take]]] = {
     "total_energy": ("$E_{total}$ (MeV)", lambda seen: seen.layer_energy.sum(axis=1)),
     "longitudinal_mean": ("mean depth (layers)", lambda seen: seen.longitudinal_mean),
     "longitudinal_width": ("width in depth (layers)", lambda seen: seen.longitudinal_width),
-    "lateral_mean": ("mean radius (cells)", lambda seen: seen.lateral_mean),
-    "lateral_width": ("width in radius (cells)", lambda seen: seen.lateral_width),
-    "centre_x": ("centre in x (r cells)", lambda seen: seen.centre_x),
-    "centre_y": ("centre in y (r cells)", lambda seen: seen.centre_y),
-    "width_x": ("width in x (r cells)", lambda seen: seen.width_x),
-    "width_y": ("width in y (r cells)", lambda seen: seen.width_y),
+    "lateral_mean": ("mean radius", lambda seen: seen.lateral_mean),
+    "lateral_width": ("width in radius", lambda seen: seen.lateral_width),
+    "centre_x": ("centre in x", lambda seen: seen.centre_x),
+    "centre_y": ("centre in y", lambda seen: seen.centre_y),
+    "width_x": ("width in x", lambda seen: seen.width_x),
+    "width_y": ("width in y", lambda seen: seen.width_y),
     "occupancy": ("occupancy (fraction of cells with energy)", lambda seen: seen.occupancy),
     "leading_fraction": ("energy fraction of the leading tenth of the cells", lambda seen: seen.leading_fraction),
     "max_fraction": ("most energetic cell / $E_{incident}$", lambda seen: seen.max_fraction),
 }
-"""Name -> label of the axis, and the (N,) values of a sample."""
+"""Name -> label of the axis, and the (N,) values of a sample; those of `RADIAL` in cells along r."""
+
+RADIAL: Final = frozenset({"lateral_mean", "lateral_width", "centre_x", "centre_y", "width_x", "width_y"})
+"""Histograms of lengths across the axis, which are drawn in mm where the size of a cell is known."""
+
+UNITS: Final = ("mm", "cells", "layers", "MeV")
+"""Units of the axes, of which densities have the inverse."""
 
 LAYER_MEANS: Final[dict[str, str]] = {
-    "layer_mean_r": "mean radius in the layer (cells)",
-    "layer_width_r": "width in radius in the layer (cells)",
-    "layer_width_x": "width in x in the layer (r cells)",
-    "layer_width_y": "width in y in the layer (r cells)",
+    "layer_mean_r": "mean radius in the layer",
+    "layer_width_r": "width in radius in the layer",
+    "layer_width_x": "width in x in the layer",
+    "layer_width_y": "width in y in the layer",
 }
-"""Observables (N, Z) above zero -> label of the axis."""
+"""Observables (N, Z) above zero, in cells along r -> label of the axis."""
 
 DIFFERENCES: Final[dict[str, str]] = {
-    "layer_centre_x": "centre in x of the layer (r cells)",
-    "layer_centre_y": "centre in y of the layer (r cells)",
+    "layer_centre_x": "centre in x of the layer",
+    "layer_centre_y": "centre in y of the layer",
 }
-"""Observables (N, Z) of either sign -> label of the axis."""
+"""Observables (N, Z) of either sign, in cells along r -> label of the axis."""
 
 
 def distribution(compared: Compared, name: str) -> Figure:
     """The histogram of one of `HISTOGRAMS`."""
     label, take = HISTOGRAMS[name]
-    curves = histogram([take(found) for found in compared.seen])
+    size, unit = compared.radial_cell if name in RADIAL else (1.0, "")
+    label += f" ({unit})" if unit else ""
+    curves = histogram([size * take(found) for found in compared.seen])
     figure, top, below = _axes(compared)
     histogram_panel(top, curves)
-    top.set_ylabel("density per ln" if curves.logarithmic else "density")
+    top.set_ylabel(density_label(curves, label))
     ratio_panel(below, curves)
     below.set_xlabel(label)
     return figure
+
+
+def density_label(curves: Curves, label: str) -> str:
+    """Label of a density over an axis whose label ends in its unit in brackets, or has none."""
+    if curves.logarithmic:
+        return "probability density in ln(x)"
+    unit = label.rpartition("(")[2].removesuffix(")") if label.endswith(")") and "(" in label else ""
+    return f"probability density (1 / {unit.removesuffix('s')})" if unit in UNITS else "probability density"
 
 
 def histogram_panel(axes: Axes, curves: Curves) -> None:
@@ -94,13 +114,13 @@ def histogram_panel(axes: Axes, curves: Curves) -> None:
 def longitudinal_profile(compared: Compared) -> Figure:
     """Mean part of the shower's energy in each layer."""
     curves = profile(compared.layer_edges, [found.layer_fraction for found in compared.seen])
-    return _profile(compared, curves, "layer", "mean energy fraction")
+    return _profile(compared, curves, "layer", "mean energy fraction of a layer")
 
 
 def lateral_profile(compared: Compared) -> Figure:
     """Mean part of the shower's energy in each ring."""
     curves = profile(compared.ring_edges, [found.ring_fraction for found in compared.seen])
-    return _profile(compared, curves, "r (cells)", "mean energy fraction")
+    return _profile(compared, curves, f"r ({compared.radial_cell[1]})", "mean energy fraction of a ring")
 
 
 def layer_occupancy(compared: Compared) -> Figure:
@@ -111,7 +131,9 @@ def layer_occupancy(compared: Compared) -> Figure:
 
 def cell_spectrum(compared: Compared) -> Figure:
     """Mean number of cells per bin of their energy."""
-    return _profile(compared, spectrum([found.spectrum for found in compared.seen]), "cell energy (MeV)", "mean number")
+    return _profile(
+        compared, spectrum([found.spectrum for found in compared.seen]), "cell energy (MeV)", "mean number of cells"
+    )
 
 
 def layer_mean(compared: Compared, name: str) -> Figure:
@@ -125,12 +147,13 @@ def layer_difference(compared: Compared, name: str) -> Figure:
 
 
 def _points(compared: Compared, name: str, label: str, panel: Callable[[Axes, Curves], None]) -> Figure:
-    curves = profile(compared.layer_edges, [getattr(found, name) for found in compared.seen])
+    size, unit = compared.radial_cell
+    curves = profile(compared.layer_edges, [size * getattr(found, name) for found in compared.seen])
     figure, top, below = _axes(compared)
     points_panel(top, curves)
     panel(below, curves)
     below.set_xlabel("layer")
-    top.set_ylabel(label)
+    top.set_ylabel(f"{label} ({unit})")
     return figure
 
 
@@ -145,6 +168,6 @@ def _profile(compared: Compared, curves: Curves, below: str, beside: str) -> Fig
 
 
 def _axes(compared: Compared) -> tuple[Figure, Axes, Axes]:
-    figure = new_figure(5.4, 4.8)
-    top = add_legend(figure, compared.labels)
-    return figure, *split(figure, figure.add_gridspec(1, 1, left=0.16, right=0.97, top=top, bottom=0.115)[0])
+    figure = new_figure(5.4, 5.0)
+    top = add_legend(figure, compared.labels, compared.heading)
+    return figure, *split(figure, figure.add_gridspec(1, 1, left=0.165, right=0.965, top=top, bottom=0.11)[0])

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from metacalo.evaluate.figures.compared import Compared
 from metacalo.evaluate.figures.curves import histogram
-from metacalo.evaluate.figures.distributions import histogram_panel
+from metacalo.evaluate.figures.distributions import density_label, histogram_panel
 from metacalo.evaluate.figures.panels import ratio_panel, split
-from metacalo.evaluate.figures.style import add_legend, new_figure
+from metacalo.evaluate.figures.style import add_heading, add_legend, new_figure
 from metacalo.evaluate.fluctuations import correlations, layer_residuals
 
 __all__ = ["chosen_layers", "layer_correlations", "layer_energies", "layer_energy_map"]
@@ -43,8 +43,8 @@ def layer_energies(compared: Compared) -> Figure:
     layers = chosen_layers(compared)
     columns = min(3, len(layers))
     rows = -(-len(layers) // columns)
-    figure = new_figure(4.2 * columns + 0.6, 3.7 * rows + 0.7)
-    top = add_legend(figure, compared.labels)
+    figure = new_figure(4.2 * columns + 0.6, 3.7 * rows + 0.9)
+    top = add_legend(figure, compared.labels, compared.heading)
     place = {"left": 0.06 + 0.1 / columns, "right": 0.985, "top": top - 0.02, "bottom": 0.1 / rows + 0.02}
     grid = figure.add_gridspec(rows, columns, hspace=0.25, wspace=0.27, **place)
     for index, layer in enumerate(layers):
@@ -52,7 +52,7 @@ def layer_energies(compared: Compared) -> Figure:
         upper, lower = split(figure, grid[index // columns, index % columns])
         histogram_panel(upper, curves)
         upper.text(0.95, 0.9, f"layer {layer}", transform=upper.transAxes, ha="right", va="top")
-        upper.set_ylabel("density per ln" if curves.logarithmic else "density")
+        upper.set_ylabel(density_label(curves, ""))
         ratio_panel(lower, curves)
         lower.set_xlabel("$E_{layer}\\ /\\ E_{incident}$")
     return figure
@@ -72,13 +72,13 @@ def layer_energy_map(compared: Compared) -> Figure:
     mesh = first.pcolormesh(
         compared.layer_edges, edges / 1000, shown, norm=LogNorm(_SEEN * largest, largest), rasterized=True
     )
-    figure.colorbar(mesh, ax=first, label="mean energy fraction", pad=0.02)
+    figure.colorbar(mesh, ax=first, label="mean energy fraction of a layer", pad=0.02)
     for index, mean in enumerate(means[1:]):
         axes = figure.add_subplot(grid[0, index + 1])
         ratio = np.divide(mean, reference, out=np.full_like(mean, np.nan), where=reference > _SEEN * largest)
         norm, masked = Normalize(0.5, 1.5), np.ma.masked_invalid(ratio)
         mesh = axes.pcolormesh(compared.layer_edges, edges / 1000, masked, norm=norm, cmap=_DIVERGING, rasterized=True)
-        figure.colorbar(mesh, ax=axes, label="ratio", pad=0.02)
+        figure.colorbar(mesh, ax=axes, label=f"ratio to {compared.labels[0]}", pad=0.02)
     for axes, label in zip(figure.axes[::2], compared.labels, strict=True):
         axes.set_title(label, fontsize=11)
         axes.set_yscale("log")
@@ -114,11 +114,11 @@ def _matrix(axes: Axes, matrix: Array, reach: float, label: str) -> None:
 
 def _maps(compared: Compared, rows: int, height: float) -> tuple[Figure, GridSpec]:
     columns = len(compared.labels)
-    figure = new_figure(4.4 * columns, height)
-    edges = {"left": 0.75 / (4.4 * columns), "right": 1 - 0.2 / (4.4 * columns)}
-    return figure, figure.add_gridspec(
-        rows, columns, top=1 - 0.35 / height, bottom=0.6 / height, wspace=0.38, hspace=0.2, **edges
-    )
+    width, height = 4.4 * columns, height + 0.3
+    figure = new_figure(width, height)
+    top = add_heading(figure, compared.heading) - 0.35 / height
+    edges = {"left": 0.75 / width, "right": 1 - 0.25 / width}
+    return figure, figure.add_gridspec(rows, columns, top=top, bottom=0.6 / height, wspace=0.38, hspace=0.2, **edges)
 
 
 def _bins(energy: Array, edges: Array) -> list[NDArray[np.bool_]]:

@@ -12,19 +12,20 @@ from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 
 from metacalo.evaluate.figures.curves import Curves
-from metacalo.evaluate.figures.style import BAND, REFERENCE, colour
+from metacalo.evaluate.figures.style import BAND, REFERENCE, colour, marker
 
 __all__ = ["difference_panel", "error_bars", "log_scale", "points_panel", "ratio_panel", "split", "steps_panel"]
 
 Array = NDArray[np.float64]
 
 _REACHES: Final = (0.02, 0.05, 0.1, 0.2, 0.5)  # of a ratio from 1
+_ASIDE: Final = 0.6  # of a bin's width, over which the samples' points stand side by side
 _SHOWN: Final = 0.9  # part of the points that a ratio's range must show
 
 
 def split(figure: Figure, cell: SubplotSpec) -> tuple[Axes, Axes]:
     """Axes for values, and below them for ratios, on one horizontal axis."""
-    rows = cell.subgridspec(2, 1, height_ratios=(3, 1), hspace=0.06)
+    rows = cell.subgridspec(2, 1, height_ratios=(3, 1), hspace=0.08)
     top = figure.add_subplot(rows[0])
     top.tick_params(labelbottom=False)
     return top, figure.add_subplot(rows[1], sharex=top)
@@ -51,7 +52,8 @@ def error_bars(axes: Axes, curves: Curves) -> None:
     """Errors of all but the reference, where there is something."""
     for index, (value, error) in enumerate(zip(curves.values[1:], curves.errors[1:], strict=True)):
         shown = value > 0
-        axes.errorbar(curves.centres[shown], value[shown], error[shown], fmt="none", color=colour(index), linewidth=1)
+        places = _places(curves, index)[shown]
+        axes.errorbar(places, value[shown], error[shown], fmt="none", color=colour(index), linewidth=1)
 
 
 def points_panel(axes: Axes, curves: Curves) -> None:
@@ -73,14 +75,22 @@ def _points(axes: Axes, curves: Curves) -> None:
     for index, (value, error) in enumerate(zip(curves.values[1:], curves.errors[1:], strict=True)):
         shown = np.isfinite(value)
         axes.errorbar(
-            curves.centres[shown],
+            _places(curves, index)[shown],
             value[shown],
             error[shown],
-            fmt="o",
-            markersize=3,
+            fmt=marker(index),
+            markersize=3.2,
             linewidth=1,
             color=colour(index),
         )
+
+
+def _places(curves: Curves, index: int) -> Array:
+    """Where the points of a generated sample stand: side by side in the middle of each bin."""
+    shift = _ASIDE * (index - (len(curves.values) - 2) / 2) / max(1, len(curves.values) - 1)
+    if curves.logarithmic and len(curves.edges) > 2:
+        return np.asarray(curves.centres * (curves.edges[1] / curves.edges[0]) ** shift)
+    return np.asarray(curves.centres + shift * np.diff(curves.edges))
 
 
 def ratio_panel(axes: Axes, curves: Curves) -> None:
@@ -90,7 +100,7 @@ def ratio_panel(axes: Axes, curves: Curves) -> None:
     largest = max(_largest(ratios.values[1:] - 1), _largest(ratios.errors[1:]))
     reach = next((reach for reach in _REACHES if largest < _SHOWN * reach), 1.0)
     axes.set_ylim(1 - reach, 1 + reach)
-    axes.set_ylabel("ratio", loc="center")
+    axes.set_ylabel("ratio to\nGeant4", loc="center", fontsize=10)
 
 
 def difference_panel(axes: Axes, curves: Curves) -> None:
@@ -99,7 +109,7 @@ def difference_panel(axes: Axes, curves: Curves) -> None:
     _against(axes, differences, 0.0)
     reach = 1.3 * max(_largest(differences.values[1:]), 2 * _largest(differences.errors[:1])) or 1.0
     axes.set_ylim(-reach, reach)
-    axes.set_ylabel("difference", loc="center")
+    axes.set_ylabel("difference", loc="center", fontsize=10)
 
 
 def _against(axes: Axes, curves: Curves, level: float) -> None:

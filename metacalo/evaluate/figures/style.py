@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.style import context
-from mplhep import style
+from numpy.typing import NDArray
 
-__all__ = ["BAND", "REFERENCE", "add_legend", "colour", "drawable", "handles", "house_style", "new_figure"]
+from metacalo.wording import ranged
+
+__all__ = [
+    "BAND",
+    "REFERENCE",
+    "Heading",
+    "add_heading",
+    "add_legend",
+    "colour",
+    "drawable",
+    "handles",
+    "marker",
+    "new_figure",
+]
 
 REFERENCE: Final = "#b9ac70"
 """Fill of the reference in every figure."""
@@ -25,33 +37,45 @@ BAND: Final = (0.0, 0.0, 0.0, 0.3)
 """Of the reference's statistical error."""
 
 _COLOURS: Final = ("#5790fc", "#e42536", "#f89c20", "#964a8b", "#9c9ca1", "#7a21dd")  # Petroff 2021, as CMS uses
-_STYLE: Final = {
-    "font.size": 11,
-    "axes.labelsize": 12,
-    "xtick.labelsize": 10,
-    "ytick.labelsize": 10,
-    "legend.fontsize": 11,
-    "xtick.major.size": 5,
-    "xtick.minor.size": 2.5,
-    "ytick.major.size": 5,
-    "ytick.minor.size": 2.5,
-    "xtick.minor.visible": False,  # half of the time of a figure
-    "ytick.minor.visible": False,
-    "axes.linewidth": 1.0,
-    "lines.linewidth": 1.4,
-    "svg.hashsalt": "metacalo",  # the same figure, the same file
-}
 _LONGEST: Final = 34  # letters of a label
 _LETTERS_PER_INCH: Final = 13.0  # of a legend
-_LINE: Final = 0.21  # inches of a line of a legend
-_MARGIN: Final = 0.16  # inches
+_LINE: Final = 0.22  # inches of a line of a legend
+_MARGIN: Final = 0.13  # inches below a legend
+_EDGE: Final = 0.06  # inches above a heading
+_SIDE: Final = 0.15  # inches beside it
+_MARKERS: Final = "osD^v<"
+_PARTICLES: Final = {"e-": "$e^{-}$", "e+": "$e^{+}$", "gamma": "$\\gamma$", "pi-": "$\\pi^{-}$", "pi+": "$\\pi^{+}$"}
 
 
-@contextmanager
-def house_style() -> Iterator[None]:
-    """Within it, figures are drawn in the style of CMS (mplhep), with letters small enough for many panels."""
-    with context([style.CMS, _STYLE]):
-        yield
+class Heading(NamedTuple):
+    """What a figure is of: the detector, and the beam of the reference.
+
+    Attributes:
+        detector: its name, and what else is told of it; may be empty.
+        beam: particle (where known), energies and angles, as matplotlib writes them.
+    """
+
+    detector: str
+    beam: str
+
+    @classmethod
+    def of(cls, detector: str, energy: NDArray[Any], theta: NDArray[Any], particle: str | None = None) -> Heading:
+        """The heading of showers of incident energies in MeV (N,) and angles in rad (N,).
+
+        Example:
+            >>> Heading.of("PbLAr", np.array([1e3, 5e4]), np.full(2, np.pi / 2), "proton").beam.split(", ")[:2]
+            ['proton', '1–50 GeV']
+        """
+        known = [] if not particle else [_PARTICLES.get(particle, drawable(particle))]
+        angles, energies = np.degrees(np.asarray(theta, np.float64)), np.asarray(energy, np.float64) / 1000
+        turned = ranged(angles.min(), angles.max(), between="\u2013")
+        beam = [*known, ranged(energies.min(), energies.max(), "GeV", between="\u2013"), f"$\\theta$ = {turned}°"]
+        return cls(detector, ", ".join(beam))
+
+    @property
+    def letters(self) -> int:
+        """How many letters the beam takes, about."""
+        return len(self.beam.replace("\\theta", "t"))
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -69,7 +93,16 @@ def colour(index: int) -> str:
 def handles(samples: int, linewidth: float = 1.6) -> list[Artist]:
     """Legend entries of the reference and of `samples - 1` generated samples."""
     reference = Patch(facecolor=REFERENCE, alpha=0.5)
-    return [reference, *(Line2D([], [], color=colour(index), linewidth=linewidth) for index in range(samples - 1))]
+    lines = [
+        Line2D([], [], color=colour(index), linewidth=linewidth, marker=marker(index), markersize=4)
+        for index in range(samples - 1)
+    ]
+    return [reference, *lines]
+
+
+def marker(index: int) -> str:
+    """Shape of the points of the generated sample `index`, from 0: colours need not be told apart."""
+    return _MARKERS[index % len(_MARKERS)]
 
 
 @cache
@@ -92,12 +125,27 @@ def drawable(label: str, longest: int = _LONGEST) -> str:
     return f" {shown}" if shown.startswith("_") else shown  # matplotlib hides what starts with a line
 
 
-def add_legend(figure: Figure, labels: Sequence[str]) -> float:
-    """Puts the samples' names across the top of a figure, and returns how much of its height is left below."""
+def add_heading(figure: Figure, heading: Heading) -> float:
+    """Writes detector and beam across the top of a figure, and returns how much of its height is left below."""
     width, height = figure.get_size_inches()
+    middle = 1 - (_EDGE + _LINE / 2) / height
+    place: dict[str, Any] = {"verticalalignment": "center", "transform": figure.transFigure}
+    # the beam is cut rather than written over the detector
+    detector = drawable(heading.detector, max(12, int(width * _LETTERS_PER_INCH) - heading.letters - 4))
+    figure.text(_SIDE / width, middle, detector, fontsize=12, fontweight="bold", **place)
+    figure.text(1 - _SIDE / width, middle, heading.beam, fontsize=11, horizontalalignment="right", **place)
+    return float(1 - (_EDGE + _LINE) / height)
+
+
+def add_legend(figure: Figure, labels: Sequence[str], heading: Heading) -> float:
+    """Writes the heading and below it the samples' names, and returns how much of the height is left below."""
+    width, height = figure.get_size_inches()
+    above = add_heading(figure, heading)
     letters = int(width * _LETTERS_PER_INCH)
     columns = max(1, min(len(labels), letters // (max(map(len, labels)) + 6)))
     rows = -(-len(labels) // columns)
-    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 1.0), "frameon": False, "fontsize": 10}
-    figure.legend(handles(len(labels)), labels, ncols=columns, columnspacing=1.4, handlelength=1.6, **place)
-    return float(1 - (_MARGIN + _LINE * rows) / height)
+    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, above), "frameon": False, "fontsize": 11}
+    figure.legend(
+        handles(len(labels)), labels, ncols=columns, columnspacing=1.4, handlelength=1.6, borderaxespad=0.2, **place
+    )
+    return float(above - (_MARGIN + _LINE * rows) / height)
