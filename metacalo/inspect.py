@@ -241,7 +241,9 @@ def _response(census: Census, energy: NDArray[np.float64], detector: Detector | 
 def _parts(energy: NDArray[np.float64]) -> Iterator[NDArray[np.bool_]]:
     """Up to `BINS` groups of about as many showers; those of one energy (in four digits) are in one group."""
     rounded = np.array([float(f"{value:.4g}") for value in energy])
-    firsts = np.unique([part[0] for part in np.array_split(np.sort(rounded), BINS) if len(part)])
+    firsts = np.unique(rounded)
+    if len(firsts) > BINS:
+        firsts = np.unique([part[0] for part in np.array_split(np.sort(rounded), BINS) if len(part)])
     group = np.searchsorted(firsts, rounded, side="right")
     for number in range(1, len(firsts) + 1):
         yield group == number
