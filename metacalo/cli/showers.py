@@ -78,8 +78,8 @@ def evaluate(
         warn(warning)
     if not quiet:
         show(table(metrics["samples"]))
-        pages = {"report": out / "report.html", "figures": out / "figures"} if settings.pages else {}
-        made = {**pages, "numbers": out / "metrics.json", "picture": out / "profiles.png"}
+        report = {"report": out / "report.html", "figures": out / "figures"} if settings.pages else {}
+        made = {**report, "numbers": out / "metrics.json", "picture": out / "profiles.png"}
         say("   ".join(f"{what} {path}" for what, path in made.items() if path.exists()))
 
 

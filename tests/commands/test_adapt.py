@@ -42,6 +42,7 @@ def test_folder_has_all_parts(adapted):
         "config.json",
         "metrics.json",
         "provenance.json",
+        "profiles.pdf",
         "profiles.png",
         "normaliser.safetensors",
         "shots.safetensors",

@@ -21,7 +21,7 @@ def test_figures_picture_and_table(command, generated, sample, adapted, tmp_path
     told = ("--generated", generated, "--reference", sample, "--out", out, "--unseen-by", adapted.out)
     ran = command("evaluate", *told, "--no-classifiers", "--seed", 3)
     assert ran.code == 0
-    names = ["figures", "metrics.json", "profiles.png", "provenance.json", "report.html", "report.pdf"]
+    names = ["figures", "metrics.json", "profiles.pdf", "profiles.png", "provenance.json", "report.html", "report.pdf"]
     assert sorted(path.name for path in out.iterdir()) == names
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "showers against Geant4" in page

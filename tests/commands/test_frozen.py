@@ -43,6 +43,7 @@ def test_adapt_and_generate(command, sample, base, pblar, tmp_path):
         "config.json",
         "metrics.json",
         "provenance.json",
+        "profiles.pdf",
         "profiles.png",
         "normaliser.safetensors",
         "shots.safetensors",
