@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from rich.console import Console
 
 from metacalo.checkpoint import atomic_folder, save_json
 from metacalo.errors import MetacaloError
+from metacalo.evaluate.figures.style import new_figure
 from metacalo.model import load_model
+from metacalo.pictures import drawing, save_picture
 from metacalo.score import ScoreSettings, fitted_to, score
 from metacalo.score_report import Judged, judge, summary
 from metacalo.showers.hdf5 import Showers
@@ -88,21 +88,22 @@ def _table(found: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _draw_scores(judged: Mapping[str, Judged], path: Path) -> None:
     names = list(next(iter(judged.values())).deviations)
-    figure = Figure(figsize=(11, 3.4), dpi=90, layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, name in zip(figure.subplots(1, len(names), sharey=True, squeeze=False)[0], names, strict=True):
-        edges = np.linspace(*_RANGE, 33)
-        for i, ((label, each), colour) in enumerate(zip(judged.items(), _COLOURS, strict=True)):
-            # the outer bins take what lies beyond
-            counts = np.histogram(np.clip(each.deviations[name], *_RANGE), edges)[0] / len(each.scores)
-            axes.stairs(
-                counts, edges, color=colour, label=label, fill=i == 0, alpha=0.6 if i == 0 else 1, linewidth=1.5
-            )
-        axes.set_title(_LABELS[name], fontsize=10)
-        axes.set_xlabel("robust standard deviations from the trend", fontsize=9)
-    figure.axes[0].set_ylabel("share of the showers")
-    figure.axes[0].legend(fontsize=8, frameon=False, loc="upper left")
-    figure.savefig(path, format="png")
+    with drawing(path.name):
+        figure = new_figure(11, 3.4)
+        figure.set_layout_engine("constrained")
+        for axes, name in zip(figure.subplots(1, len(names), sharey=True, squeeze=False)[0], names, strict=True):
+            edges = np.linspace(*_RANGE, 33)
+            for i, ((label, each), colour) in enumerate(zip(judged.items(), _COLOURS, strict=True)):
+                # the outer bins take what lies beyond
+                counts = np.histogram(np.clip(each.deviations[name], *_RANGE), edges)[0] / len(each.scores)
+                axes.stairs(
+                    counts, edges, color=colour, label=label, fill=i == 0, alpha=0.6 if i == 0 else 1, linewidth=1.5
+                )
+            axes.set_title(_LABELS[name], fontsize=10)
+            axes.set_xlabel("robust standard deviations from the trend", fontsize=9)
+        figure.axes[0].set_ylabel("share of the showers")
+        figure.axes[0].legend(fontsize=8, frameon=False, loc="upper left")
+        save_picture(figure, path)
 
 
 def _parser() -> argparse.ArgumentParser:

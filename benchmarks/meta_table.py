@@ -7,11 +7,12 @@ from math import sqrt
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 
 from benchmarks.meta_row import BOUND, FROM_SCRATCH
 from benchmarks.meta_training import BASELINE
+from metacalo.evaluate.figures.style import new_figure
+from metacalo.pictures import drawing, save_picture
 
 __all__ = ["markdown", "paired", "pictures", "steps_to"]
 
@@ -193,22 +194,24 @@ def pictures(result: Mapping[str, Any], out: Path) -> None:
         of = [row for row in rows if row["heldout"] == heldout]
         if not of:
             continue
-        figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-        for name in (*settings["algorithms"], *FROM_SCRATCH):
-            method = _method(name, settings["best_method"])
-            mine = [row for row in of if (row["algorithm"], row["method"]) == (name, method)]
-            if name not in FROM_SCRATCH:
-                _curve(axes[0], mine, lambda row: 1e3 * (row["loss"] - row["unmoved"]), name)
-            if name in (*FROM_SCRATCH, BASELINE):
-                _curve(axes[1], mine, lambda row: row["geometric_w1"], "adapted" if name == BASELINE else name)
-        axes[0].set(xlabel="shots", ylabel="loss of unseen showers, less the unmoved base's [0.001]")
-        axes[1].set(xlabel="shots", ylabel="geometric mean of W1 [standard deviations]", yscale="log")
-        for axis in axes:
-            axis.set_xscale("symlog", linthresh=10)
-            axis.legend(frameon=False, fontsize=8)
-        figure.suptitle(f"{heldout}, never seen")
-        figure.savefig(out / f"{heldout}.png", dpi=120)
-        plt.close(figure)
+        with drawing(f"{heldout}.png"):
+            figure = new_figure(10, 4)
+            figure.set_layout_engine("constrained")
+            axes = figure.subplots(1, 2)
+            for name in (*settings["algorithms"], *FROM_SCRATCH):
+                method = _method(name, settings["best_method"])
+                mine = [row for row in of if (row["algorithm"], row["method"]) == (name, method)]
+                if name not in FROM_SCRATCH:
+                    _curve(axes[0], mine, lambda row: 1e3 * (row["loss"] - row["unmoved"]), name)
+                if name in (*FROM_SCRATCH, BASELINE):
+                    _curve(axes[1], mine, lambda row: row["geometric_w1"], "adapted" if name == BASELINE else name)
+            axes[0].set(xlabel="shots", ylabel="loss of unseen showers, less the unmoved base's [0.001]")
+            axes[1].set(xlabel="shots", ylabel="geometric mean of W1 [standard deviations]", yscale="log")
+            for axis in axes:
+                axis.set_xscale("symlog", linthresh=10)
+                axis.legend(frameon=False, fontsize=8)
+            figure.suptitle(f"{heldout}, never seen")
+            save_picture(figure, out / f"{heldout}.png")
 
 
 def _curve(axis: Any, rows: Sequence[Row], value: Callable[[Row], float], label: str) -> None:

@@ -10,11 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.style import context
 from matplotlib.ticker import LogLocator, NullLocator
-from mplhep import style
 
 from metacalo.evaluate.rounding import quoted
+from metacalo.pictures import own_settings, rendered
 from metacalo.typing import PathLike
 
 __all__ = ["frontier", "markdown"]
@@ -31,7 +30,6 @@ _COLOURS = ("#5790fc", "#f89c20", "#e42536", "#964a8b", "#9c9ca1", "#7a21dd", "#
 _MARKERS = "osD^vP*X"
 _WIDE = 10.0  # of values that want a logarithmic axis
 _PLACES = {"hspace": 0.25, "wspace": 0.22, "left": 0.08, "right": 0.98, "bottom": 0.07, "top": 0.9}
-_STYLE = {"font.size": 11, "axes.labelsize": 12, "xtick.labelsize": 10, "ytick.labelsize": 10, "legend.fontsize": 10}
 
 
 def label(point: Found, result: Found) -> str:
@@ -84,7 +82,7 @@ def frontier(result: Found, path: PathLike) -> None:
     lines: dict[str, list[Found]] = {}
     for point in result["points"].values():
         lines.setdefault(label(point, result), []).append(point)
-    with context([style.CMS, _STYLE]):
+    with own_settings():
         figure = Figure(figsize=(13, 9), dpi=110)
         FigureCanvasAgg(figure)
         grid = figure.subplots(2, 2, gridspec_kw=_PLACES)
@@ -93,7 +91,7 @@ def frontier(result: Found, path: PathLike) -> None:
             axes.set_ylabel(title)
         handles, labels = grid.flat[-1].get_legend_handles_labels()
         figure.legend(handles, labels, loc="upper center", ncols=min(5, max(1, len(labels))), frameon=False)
-        figure.savefig(path, format="png")
+        Path(path).write_bytes(rendered(figure, "png"))
 
 
 def _panel(axes: Axes, lines: Mapping[str, list[Found]], name: str) -> None:

@@ -26,7 +26,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from rich.console import Console
@@ -39,11 +38,13 @@ from metacalo.adapt import AdaptSettings, adapted_model
 from metacalo.base import Base, resolve_base
 from metacalo.checkpoint import atomic_file, load_json, save_json
 from metacalo.errors import ConfigError, MetacaloError
+from metacalo.evaluate.figures.style import new_figure
 from metacalo.generators.base import bf16
 from metacalo.generators.diffusion import CALODIT, Diffusion, DiffusionSettings
 from metacalo.meta.outer_loop import average_decay
 from metacalo.meta.pool import ShowerPool
 from metacalo.model import ShowerModel, zero_shot
+from metacalo.pictures import drawing, save_picture
 from metacalo.progress import track
 from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import Showers
@@ -203,21 +204,27 @@ def _three(found: dict[str, Any]) -> str:
 
 def picture(result: dict[str, Any], out: Path) -> None:
     """`curves.png`: the distances against seconds, for training on all showers."""
-    figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
-    for axis, key, label in zip(
-        axes, DISTANCES, ("mean W1 [standard deviations]", "geometric mean of W1", "FPD"), strict=True
-    ):
-        for name, curve in result["curves"].items():
-            if name.endswith(f" {result['showers']['most']}"):
-                axis.plot(
-                    [c["seconds"] for c in curve], [c[key] for c in curve], marker="o", ms=3, label=name.split(" ")[0]
-                )
-        axis.plot(result["adapted"]["seconds"], result["adapted"][key], "k*", ms=10, label="adapted")
-        axis.axhline(result["floor"][key], color="grey", ls=":", label="Geant4")
-        axis.set(xscale="log", yscale="log", xlabel="seconds", ylabel=label)
-        axis.legend(frameon=False, fontsize=8)
-    figure.savefig(out / "curves.png", dpi=120)
-    plt.close(figure)
+    with drawing("curves.png"):
+        figure = new_figure(12, 3.6)
+        figure.set_layout_engine("constrained")
+        axes = figure.subplots(1, 3)
+        for axis, key, label in zip(
+            axes, DISTANCES, ("mean W1 [standard deviations]", "geometric mean of W1", "FPD"), strict=True
+        ):
+            for name, curve in result["curves"].items():
+                if name.endswith(f" {result['showers']['most']}"):
+                    axis.plot(
+                        [c["seconds"] for c in curve],
+                        [c[key] for c in curve],
+                        marker="o",
+                        ms=3,
+                        label=name.split(" ")[0],
+                    )
+            axis.plot(result["adapted"]["seconds"], result["adapted"][key], "k*", ms=10, label="adapted")
+            axis.axhline(result["floor"][key], color="grey", ls=":", label="Geant4")
+            axis.set(xscale="log", yscale="log", xlabel="seconds", ylabel=label)
+            axis.legend(frameon=False, fontsize=8)
+        save_picture(figure, out / "curves.png")
 
 
 def _run(told: argparse.Namespace, command: str) -> None:

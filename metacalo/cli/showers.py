@@ -146,6 +146,7 @@ def convert(
     """Write a shower file in another convention, on a coarser mesh, or with its detector described."""
     from metacalo.convert import ConvertSettings
     from metacalo.convert import convert as run
+    from metacalo.wording import counted
 
     settings = ConvertSettings.resolve(
         None,
@@ -163,7 +164,8 @@ def convert(
         source, out, settings, group=group, described=described, force=force, quiet=quiet, command=command_line()
     )
     if not quiet:
-        say(f"{written.showers:,} showers of {written.grid} cells written to {written.path} ({written.convention})")
+        number = counted(written.showers, "shower")
+        say(f"{number} of {written.grid} cells written to {written.path} ({written.convention})")
 
 
 @app.command()
@@ -237,6 +239,7 @@ def tasks(
     """List the tasks, show one, or begin a new one: metacalo tasks new my.toml."""
     from metacalo.showers.tasks import data_folder, discover_tasks, resolve_task
     from metacalo.showers.template import write_template
+    from metacalo.wording import counted
 
     if name == "new":
         written = write_template(file, force=force)
@@ -248,7 +251,7 @@ def tasks(
         say(task.detector.to_toml().rstrip())
         detector = task.detector
         say(f"X0 {detector.X0_mm:.2f} mm   R_M {detector.R_M_mm:.1f} mm   E_c {detector.E_c_MeV:.2f} MeV")
-        say(f"{task.n_showers} showers in {task.path.name}")
+        say(f"{counted(task.n_showers, 'shower')} in {task.path.name}")
         return
     table = Table("task", "absorber", "active", "X0 mm", "R_M mm", "E_c MeV", "grid", "showers")
     for task in discover_tasks(*folders).values():

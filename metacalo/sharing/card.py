@@ -13,6 +13,7 @@ from metacalo.errors import ModelFolderError
 from metacalo.model import AdaptedConfig
 from metacalo.sharing.figures import Figure, of_card, of_metrics
 from metacalo.sharing.soundness import Tried
+from metacalo.wording import counted
 
 __all__ = ["CARD", "readme", "without_header"]
 
@@ -97,7 +98,7 @@ def _header(repository: str, source: str, license: str, tags: tuple[str, ...], f
 
 
 def _data(figure: Figure) -> str:
-    return figure.data if figure.shots is None else f"{figure.data}, {figure.shots} shots"
+    return figure.data if figure.shots is None else f"{figure.data}, {counted(figure.shots, 'shot')}"
 
 
 def _joined(lines: Iterator[str]) -> str:

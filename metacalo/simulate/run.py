@@ -25,6 +25,7 @@ from metacalo.simulate.energies import shot, spectrum_text
 from metacalo.simulate.pool import Pool, cores
 from metacalo.simulate.prepare import Prepared, prepare
 from metacalo.simulate.records import Deposits, Journal
+from metacalo.wording import counted
 
 __all__ = ["SimulateSettings", "Simulated", "require_geant4", "simulate", "simulate_prepared"]
 
@@ -73,8 +74,8 @@ class Simulated:
     def sentence(self) -> str:
         """What was done."""
         return (
-            f"{self.showers:,} showers of {self.prepared.detector.name} written to {self.path}   sampling fraction "
-            f"{self.sampling_fraction:.4g} +- {self.error:.1g}   {self.ms_per_GeV:.1f} ms/GeV"
+            f"{counted(self.showers, 'shower')} of {self.prepared.detector.name} written to {self.path}   "
+            f"sampling fraction {self.sampling_fraction:.4g} +- {self.error:.1g}   {self.ms_per_GeV:.1f} ms/GeV"
         )
 
 
