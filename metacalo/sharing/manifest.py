@@ -15,13 +15,16 @@ from metacalo.config import Settings
 from metacalo.errors import ConfigError, ModelFolderError
 from metacalo.provenance import file_record
 
-__all__ = ["MANIFEST", "README", "FileRecord", "Manifest", "belongs"]
+__all__ = ["MANIFEST", "README", "STAYS", "FileRecord", "Manifest", "belongs"]
 
 MANIFEST: Final = "metacalo.json"
 """Name of the manifest in a repository; a model folder has none."""
 
 README: Final = "README.md"
 """The card: what hubs show of a repository."""
+
+STAYS: Final = frozenset({"profiles.pdf"})
+"""Files of a model folder that do not travel: a PDF can hold programs, and the PNG shows the same."""
 
 _MOST_FILES: Final = 64
 _NAME: Final = r"[a-z0-9][a-z0-9_.-]{0,99}\.(safetensors|json|png)"

@@ -13,7 +13,7 @@ from metacalo.config import Settings
 from metacalo.errors import HubError
 from metacalo.interruption import told_if_interrupted
 from metacalo.sharing.card import CARD, readme
-from metacalo.sharing.manifest import MANIFEST, README, FileRecord, Manifest, belongs
+from metacalo.sharing.manifest import MANIFEST, README, STAYS, FileRecord, Manifest, belongs
 from metacalo.sharing.repository import DEFAULT_REVISION, Repository
 from metacalo.sharing.soundness import tried
 from metacalo.typing import PathLike
@@ -79,7 +79,7 @@ def push(
     folder = Path(model) if Path(model).is_dir() else resolve_base(model).path
     found = tried(folder, base=base)
     kept = {path.name: path for path in sorted(folder.iterdir()) if path.is_file() and belongs(path.name)}
-    left = tuple(sorted({path.name for path in folder.iterdir()} - {*kept, CARD}))
+    left = tuple(sorted({path.name for path in folder.iterdir()} - {*kept, *STAYS, CARD}))
     source = f"{to.url}/blob/{settings.revision}"
     card = readme(folder, found, repository=repository, source=source, license=settings.license)
     files = {name: FileRecord.of(path) for name, path in kept.items()} | {README: FileRecord.of_text(card)}

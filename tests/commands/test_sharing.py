@@ -60,7 +60,7 @@ def shared(hub, library) -> Stored:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "profiles.pdf"}
 
 
 def header(readme: bytes) -> dict[str, Any]:
