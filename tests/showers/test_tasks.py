@@ -99,9 +99,7 @@ def test_incomplete_tasks_are_told(tmp_path: Path, siw: Showers) -> None:
     with pytest.raises(DetectorError, match=r"a task 'mine' is in .* too; rename one"):
         discover_tasks(tmp_path, tmp_path)
     (place / "detector.toml").write_text(siw.detector.to_toml().replace("n_r = 9", "n_r = 18"), encoding="utf-8")
-    with pytest.raises(
-        DetectorError, match=r"on 9 x 16 x 45 cells, but 'SiW' is described with 18 x 16 x 45"
-    ):
+    with pytest.raises(DetectorError, match=r"on 9 x 16 x 45 cells, but 'SiW' is described with 18 x 16 x 45"):
         discover_tasks(tmp_path)
     (place / "showers.h5").unlink()
     with pytest.raises(ShowerFileError, match=r"showers\.h5: there is no such file"):
