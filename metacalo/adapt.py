@@ -29,6 +29,7 @@ from metacalo.parallel import side_by_side
 from metacalo.progress import bars
 from metacalo.provenance import FILE, file_record, provenance, shown_path
 from metacalo.sampling import SamplingOptions
+from metacalo.showers.condition_range import ConditionRange, left_range, warn_outside
 from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import ShowerFile, Showers
 from metacalo.showers.records import record_of
@@ -153,6 +154,8 @@ def adapt_into(
             )
         warn_of_showers(shots, task.path, rows)
         geant4 = GeantSample.draw(file, rows, settings.compared_showers, settings.seed + 1)
+    whose = f"training of base '{base.config.name}'"
+    warn_outside(left_range(base.trained_range, whose, shots.energy, shots.theta, "shots", "compare with Geant4 there"))
     before = zero_shot(base, task.detector, scale=convention_scale(shots.showers, shots.energy))
     model, runs = adapted_model(before, shots, settings, quiet=quiet, log_dir=log_dir)
     metrics: dict[str, Any] = {
@@ -242,14 +245,21 @@ def adapted_model(
         shots.hashes(),
         method=settings.method,
         sampling=settings.sampling,
+        shots_range=_range(shots),
     )
     return model, runs
+
+
+def _range(shots: Showers) -> ConditionRange:
+    return ConditionRange.of(shots.energy, shots.theta, shots.phi)
 
 
 def _with_library(before: ShowerModel, shots: Showers) -> tuple[ShowerModel, dict[str, dict[str, Any]]]:
     started = time.perf_counter()
     library = FrozenLibrary.from_shots(shots)
-    model = replace(before, generators={}, shots=shots.hashes(), libraries={"frozen": library})
+    model = replace(
+        before, generators={}, shots=shots.hashes(), libraries={"frozen": library}, shots_range=_range(shots)
+    )
     record = {"showers": len(library), "threshold_MeV": library.threshold}
     return model, {"frozen": {"seconds": time.perf_counter() - started, **record}}
 

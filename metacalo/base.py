@@ -21,6 +21,9 @@ from metacalo.generators.base import ShowerGenerator
 from metacalo.generators.diffusion import Diffusion, DiffusionSettings
 from metacalo.models.prior import PriorSettings
 from metacalo.models.vqvae import VQVAE, VQVAESettings
+from metacalo.showers.condition_range import ConditionRange
+from metacalo.showers.conditions import TRAINED_THETA
+from metacalo.showers.grid import Grid
 from metacalo.showers.preprocessing import PREPROCESSING, DetectorPrior, Preprocessing, PreprocessingName
 from metacalo.showers.tasks import data_folder
 from metacalo.soundness import load_hashes, require_sizes
@@ -65,6 +68,7 @@ class BaseConfig(Settings):
     condition_size: int = Field(ge=1, le=4096)
     descriptors: tuple[str, ...]
     energy_range_MeV: tuple[float, float]  # noqa: N815
+    theta_range: tuple[float, float] = Field(default=TRAINED_THETA, description="polar angles in rad")
     preprocessing: PreprocessingName = "tables"
     tokenizer: VQVAESettings
     prior: PriorSettings
@@ -78,8 +82,14 @@ class BaseConfig(Settings):
     pretrain: dict[str, Any] = Field(description="resolved settings of the run")
     command: str
 
+    @property
+    def trained_range(self) -> ConditionRange:
+        """Energies and angles of the showers it was trained on."""
+        n = max(sum(self.trained_on.values()), 1)
+        return ConditionRange(showers=n, energy_MeV=self.energy_range_MeV, theta_rad=self.theta_range)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Base:
     """A base in memory.
 
@@ -121,6 +131,18 @@ class Base:
         except (KeyError, ValueError, IndexError, RuntimeError) as error:
             raise ModelFolderError(f"{path}/hyperprior.safetensors: no tensor {error}; make the base again") from None
         return cls(path, config, digest, hyperprior, seen, weights)
+
+    def __repr__(self) -> str:
+        config = self.config
+        return (
+            f"Base({config.name!r}, generators={', '.join(config.generators)}, cells={Grid(*config.grid)}, "
+            f"{self.trained_range}, {sum(config.trained_on.values()):,} showers of {len(config.trained_on)} tasks)"
+        )
+
+    @property
+    def trained_range(self) -> ConditionRange:
+        """Energies and angles of the showers it was trained on."""
+        return self.config.trained_range
 
     @property
     def preprocessing(self) -> Preprocessing:

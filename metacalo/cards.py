@@ -6,6 +6,7 @@ from pathlib import Path
 
 from metacalo.base import Base, resolve_base
 from metacalo.errors import MetacaloError
+from metacalo.showers.condition_range import range_of_attributes
 from metacalo.showers.hdf5 import open_showers
 from metacalo.typing import PathLike
 
@@ -23,6 +24,8 @@ def card_of(path: PathLike) -> str:
     with open_showers(path) as file:
         attributes = file.attributes
     told = [f"- {label}: {attributes[key]}" for key, label in _TOLD.items() if key in attributes]
+    if seen := range_of_attributes(attributes):
+        told.append(f"- energies and angles that the model has seen: {seen}")
     base = _shipped(str(attributes.get("base", "")), str(attributes.get("base_hash", "")))
     card = Path(base.path, "CARD.md") if base else None
     content = card.read_text(encoding="utf-8") if card and card.is_file() else ""

@@ -189,7 +189,7 @@ def _far(distances: Mapping[str, Any]) -> dict[str, float]:
 def _generate_like(
     model: ShowerModel, name: str, conditions: Showers, stop: Event, *, seed: int, device: str, autocast: bool
 ) -> Showers:
-    parts = model.generate(
+    parts = model.batches(
         name,
         conditions.energy,
         conditions.theta,

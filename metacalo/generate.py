@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,8 @@ from metacalo.parts import joined, open_parts, part_file, part_seed, write_part
 from metacalo.progress import Track, track
 from metacalo.provenance import FILE, file_record, provenance, shown_path
 from metacalo.sampling import SamplingOptions
+from metacalo.showers.condition_range import RANGE, warn_outside
+from metacalo.showers.conditions import require_conditions
 from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import Showers, open_showers
 from metacalo.showers.ranges import parse_angles, parse_range
@@ -34,11 +35,7 @@ from metacalo.showers.writer import ShowerWriter
 
 _HIGHEST_GEV = 1e6  # far beyond any use of an electromagnetic shower
 
-__all__ = ["EnergyRangeWarning", "GenerateSettings", "generate", "parse_range", "unseen_rows"]
-
-
-class EnergyRangeWarning(UserWarning):
-    """Showers were asked for at energies the base was not trained on, or no shot of a library is near."""
+__all__ = ["GenerateSettings", "generate", "parse_range", "unseen_rows"]
 
 
 class GenerateSettings(SamplingOptions):
@@ -112,14 +109,15 @@ def generate(
         MetacaloError: see `load_model` and `ShowerModel.generate`.
 
     Warns:
-        EnergyRangeWarning: energies outside the range the base was trained on, or the shots of a library reach.
+        OutsideRangeWarning: energies or angles outside the range of the shots, or, at zero shots, of the base.
     """
     settings = settings or GenerateSettings()
     loaded = load_model(model, base=base, detector=detector)
     loaded.require(settings.generator)
     settings.choose(loaded.generators.get(settings.generator))
     run = _Run(loaded, settings, *_conditions(settings, base))
-    _warn_outside(loaded, settings.generator, run.energy)
+    require_conditions(run.energy, run.theta, run.phi)
+    warn_outside(loaded.outside_range(run.energy, run.theta))
     writer = ShowerWriter(
         out,
         loaded.detector.grid,
@@ -131,6 +129,7 @@ def generate(
             "base": loaded.base.config.name,
             "base_hash": loaded.base.hash,
             "seed": settings.seed,
+            RANGE: loaded.known_range.model_dump_json(),
             Path(FILE).stem: json.dumps(_provenance(model, base, detector, loaded, settings, command)),
         },
         force=force,
@@ -165,7 +164,7 @@ class _Run:
         """The showers of a part."""
         settings = self.settings
         rows = slice(part * settings.part_size, (part + 1) * settings.part_size)
-        for batch in self.model.generate(
+        for batch in self.model.batches(
             settings.generator,
             self.energy[rows],
             self.theta[rows],
@@ -283,17 +282,3 @@ def _copied(
             )
         rows = rows[:n]
         return file.energy[rows], file.theta[rows], file.phi[rows]
-
-
-def _warn_outside(model: ShowerModel, name: str, energy: np.ndarray) -> None:
-    low, high, told = *model.base.config.energy_range_MeV, "the base was trained on"
-    if name in model.libraries:
-        low, high, told = *model.libraries[name].energy_range, "the shots of the library reach"
-    outside = int(((energy < 0.99 * low) | (energy > 1.01 * high)).sum())
-    if outside:
-        warnings.warn(
-            f"{outside} of {len(energy)} showers have energies outside {low / 1e3:.4g} to {high / 1e3:.4g} GeV, the "
-            f"range {told}; compare them with Geant4 before use",
-            EnergyRangeWarning,
-            stacklevel=3,
-        )

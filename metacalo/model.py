@@ -28,7 +28,8 @@ from metacalo.generators.base import ShowerGenerator, bf16
 from metacalo.generators.frozen import FrozenLibrary
 from metacalo.models.subspaces import SubspaceName
 from metacalo.sampling import SamplingOptions
-from metacalo.showers.conditions import encode_conditions
+from metacalo.showers.condition_range import ConditionRange, left_range, warn_outside
+from metacalo.showers.conditions import encode_conditions, require_conditions
 from metacalo.showers.detector import Detector
 from metacalo.showers.grid import Grid
 from metacalo.showers.hdf5 import Showers
@@ -58,11 +59,14 @@ class AdaptedConfig(Settings):
     sampling: SamplingOptions = Field(
         default=SamplingOptions(), description="how its generators are sampled where nothing else is asked for"
     )
+    shots_range: ConditionRange | None = Field(
+        default=None, description="energies and angles of the shots; older folders do not have them"
+    )
     adapt: dict[str, Any] = Field(description="resolved settings of the run")
     command: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ShowerModel:
     """Generates showers of `detector` in MeV.
 
@@ -75,6 +79,7 @@ class ShowerModel:
         libraries: name to library of shots, which needs neither base nor normaliser.
         method: subspace outside of which the generators are the base's.
         sampling: how the generators were told to draw, kept with the model.
+        shots_range: energies and angles of the shots; None at zero shots, and in older folders.
     """
 
     base: Base
@@ -85,6 +90,30 @@ class ShowerModel:
     libraries: Mapping[str, FrozenLibrary] = field(default_factory=dict)
     method: SubspaceName = "adapters"
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
+    shots_range: ConditionRange | None = None
+
+    def __repr__(self) -> str:
+        told = f"{len(self.shots):,} shots" if len(self.shots) else "zero shots"
+        return (
+            f"ShowerModel({self.detector.name!r}, generators={', '.join((*self.generators, *self.libraries))}, "
+            f"cells={self.detector.grid}, {told}, {self.known_range}, base={self.base.config.name!r})"
+        )
+
+    @property
+    def known_range(self) -> ConditionRange:
+        """Energies and angles of the shots, or of the base's training where there are none or none are known."""
+        return self.shots_range or self.base.trained_range
+
+    def outside_range(
+        self, energy: Float[np.ndarray, "n"], theta: Float[np.ndarray, "n"], *, showers: str = "showers"
+    ) -> list[str]:
+        """Sentences on showers (energy in MeV, theta in rad) unlike those that the model was made from; mostly none.
+
+        `showers` is what they are called there.
+        """
+        known, mend = self.known_range, "adapt with shots there, or compare with Geant4 before use"
+        whose = f"the {known.showers} shots" if self.shots_range else f"training of base '{self.base.config.name}'"
+        return left_range(known, whose, energy, theta, showers, mend)
 
     def require(self, name: str) -> None:
         """Raises `UnknownNameError` where nothing of that name makes showers: asked before long work."""
@@ -128,7 +157,6 @@ class ShowerModel:
 
         return decoded
 
-    @torch.no_grad()
     def generate(
         self,
         name: str,
@@ -144,7 +172,35 @@ class ShowerModel:
         """Showers for each (energy in MeV, theta and phi in rad), `batch_size` at a time.
 
         The same seed and batch size give the same showers on the same machine.
+
+        Raises:
+            UnknownNameError: nothing of that name makes showers.
+            ShowerFileError: an energy is not above zero, or a value is not finite.
+
+        Warns:
+            OutsideRangeWarning: energies or angles that the model has not seen.
         """
+        self.require(name)
+        require_conditions(energy, theta, phi)
+        warn_outside(self.outside_range(energy, theta))
+        return self.batches(
+            name, energy, theta, phi, seed=seed, batch_size=batch_size, device=device, autocast=autocast
+        )
+
+    @torch.no_grad()
+    def batches(
+        self,
+        name: str,
+        energy: Float[np.ndarray, "n"],
+        theta: Float[np.ndarray, "n"],
+        phi: Float[np.ndarray, "n"],
+        *,
+        seed: int = 1,
+        batch_size: int = 100,
+        device: str = "cpu",
+        autocast: bool = True,
+    ) -> Iterator[Showers]:
+        """What `generate` does, without a warning of energies and angles that the model has not seen."""
         sample = self.sampler(name, device=device, autocast=autocast)
         noise = torch.Generator().manual_seed(seed)
         for start in range(0, len(energy), batch_size):
@@ -187,6 +243,7 @@ def save_model(folder: Path, model: ShowerModel, adapt: Mapping[str, Any], versi
         libraries=tuple(model.libraries),
         method=model.method,
         sampling=model.sampling,
+        shots_range=model.shots_range,
         adapt=dict(adapt),
         command=command,
     )
@@ -241,7 +298,12 @@ def load_model(path: PathLike, *, base: PathLike | None = None, detector: Detect
     except (KeyError, ValueError) as error:
         raise ModelFolderError(f"{folder}/normaliser.safetensors: not complete ({error}); adapt again") from None
     libraries = {name: _library(folder / f"{name}.safetensors", config.grid) for name in config.libraries}
-    return ShowerModel(of, described, normaliser, generators, _shots(folder), libraries, config.method, config.sampling)
+    seen = config.shots_range
+    for library in libraries.values():
+        seen = seen or ConditionRange.of(library.energy, library.theta, None)
+    return ShowerModel(
+        of, described, normaliser, generators, _shots(folder), libraries, config.method, config.sampling, seen
+    )
 
 
 def _base_of(folder: Path, config: AdaptedConfig, base: PathLike | None) -> Base:

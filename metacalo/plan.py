@@ -18,7 +18,8 @@ from metacalo.meta.engines import resolve_engine
 from metacalo.meta.training_data import pretraining_tasks
 from metacalo.models.subspaces import SubspaceName
 from metacalo.recipe import MetaSettings, PretrainSettings, Stage
-from metacalo.showers.conditions import TRAINED_ENERGY_MEV, condition_size
+from metacalo.showers.condition_range import ConditionRange
+from metacalo.showers.conditions import condition_size
 from metacalo.showers.detector import DESCRIPTORS
 from metacalo.showers.tasks import Task
 
@@ -114,6 +115,8 @@ def base_config(
     trained_on: Mapping[str, int],
     initial: Base | None,
     command: str = "",
+    *,
+    seen: ConditionRange | None = None,
 ) -> BaseConfig:
     """What the base of these settings will be, before it is distilled.
 
@@ -123,6 +126,7 @@ def base_config(
         trained_on: task to its number of showers.
         initial: base to go on from.
         command: recorded with the base.
+        seen: energies and angles of the showers; by default those of the tasks that ship.
 
     Raises:
         ConfigError: `initial` is for another mesh.
@@ -137,6 +141,9 @@ def base_config(
         if initial is not None and name not in initial.config.generators:
             raise UnknownNameError(f"generator of base '{initial.config.name}'", name, initial.config.generators)
     sizes = settings if initial is None else initial.config
+    seen = seen or ConditionRange.shipped()
+    if initial is not None:
+        seen = seen.union(initial.config.trained_range)
     learns_rates = issubclass(resolve_algorithm(settings.meta.algorithm), MetaSGD)
     return BaseConfig(
         name=settings.name,
@@ -144,7 +151,8 @@ def base_config(
         grid=grid,
         condition_size=condition_size(len(DESCRIPTORS)),
         descriptors=DESCRIPTORS,
-        energy_range_MeV=TRAINED_ENERGY_MEV,
+        energy_range_MeV=seen.energy_MeV,
+        theta_range=seen.theta_rad,
         preprocessing=sizes.preprocessing,
         tokenizer=sizes.tokenizer,
         prior=sizes.prior,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from metacalo.plan import base_config
 from metacalo.provenance import FILE, file_record, provenance, shown_path
 from metacalo.ranks import Ranks, joined_ranks
 from metacalo.recipe import MetaSettings, PretrainSettings, Stage
+from metacalo.showers.condition_range import ConditionRange
 from metacalo.showers.preprocessing import PREPROCESSING
 from metacalo.showers.tasks import Task
 from metacalo.stages import Run, is_finished, run_stage
@@ -119,7 +121,8 @@ def _pretrain(
         seed=settings.seed,
         quiet=not ranks.first,
     )
-    config = base_config(settings, data.grid, data.counts, initial, command)
+    seen = reduce(ConditionRange.union, (_range(stream.task) for stream in data.streams))
+    config = base_config(settings, data.grid, data.counts, initial, command, seen=seen)
     run = Run(settings, config, data, initial, work, ranks, None if log_dir is None else Path(log_dir))
     config = _with_shortcuts(run.config, settings)  # asked before long work
     for stage in settings.stages:
@@ -133,6 +136,11 @@ def _pretrain(
                 _write_base(run, config, out, command, force=force)
     ranks.wait()
     return out if out.exists() and not work.exists() else None
+
+
+def _range(task: Task) -> ConditionRange:
+    with task.open() as file:
+        return ConditionRange.of(file.energy, file.theta, file.phi)
 
 
 def _write_base(run: Run, config: BaseConfig, out: Path, command: str, *, force: bool) -> None:

@@ -23,6 +23,7 @@ from metacalo.locking import sole_writer
 from metacalo.model import ShowerModel, load_model
 from metacalo.provenance import FILE, file_record, provenance, shown_path
 from metacalo.score import Scores, ScoreSettings, fitted_to, require_mesh, score, scored_generators
+from metacalo.showers.condition_range import warn_outside
 from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import ShowerFile, open_showers
 from metacalo.showers.records import record_of
@@ -155,6 +156,9 @@ def _scored(
                 f"{showers}: {len(rows[0])} showers to score are too few to tell unlikely ones from the trend in "
                 f"energy; at least {FEWEST} are needed"
             )
+        for file, chosen in zip(files, rows, strict=True):
+            name = f"showers of {file.path.name}"
+            warn_outside(loaded.outside_range(file.energy[chosen], file.theta[chosen], showers=name))
         scores = [
             score(loaded, file, settings, rows=chosen, quiet=quiet) for file, chosen in zip(files, rows, strict=True)
         ]

@@ -21,6 +21,7 @@ from metacalo.locking import sole_writer
 from metacalo.pictures import drawing
 from metacalo.progress import bars
 from metacalo.provenance import FILE, file_record, provenance, shown_path
+from metacalo.showers.condition_range import ConditionRange, left_range, range_of_attributes
 from metacalo.showers.hdf5 import Showers, open_showers
 from metacalo.showers.sample_checks import warn_of_showers
 from metacalo.typing import PathLike
@@ -91,11 +92,13 @@ def evaluate_files(
         for label, path in named.items():
             with open_showers(path) as file:
                 samples[label] = file.load(settings.draw(np.arange(len(file))))
+                seen = range_of_attributes(file.attributes)
             warn_of_showers(samples[label], path)
             try:
                 metrics[label] = compare(samples[label], theirs, shots=shots, done=bar.advance)
             except ShowerFileError as error:
                 raise ShowerFileError(f"{path} against {reference}: {error}") from None
+            metrics[label]["warnings"] += _outside(seen, samples[label])
         result = {
             "samples": metrics,
             "left_out": left_out,
@@ -111,6 +114,14 @@ def evaluate_files(
         if settings.pages:
             write_pages(folder, samples, metrics, title=title, command=command, cards=cards, progress=add)
     return result
+
+
+def _outside(seen: ConditionRange | None, showers: Showers) -> list[str]:
+    """Sentences on showers unlike those that their model was made from, where the file names these."""
+    if seen is None:
+        return []
+    mend = "generate within it, or adapt with shots there"
+    return left_range(seen, "what their model has seen", showers.energy, showers.theta, "generated showers", mend)
 
 
 def _provenance(

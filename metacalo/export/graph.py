@@ -17,7 +17,7 @@ from metacalo.generators.base import ShowerGenerator
 from metacalo.generators.diffusion import Diffusion
 from metacalo.model import ShowerModel
 from metacalo.models.adapters import LowRankLinear
-from metacalo.showers.conditions import condition_columns
+from metacalo.showers.conditions import POSSIBLE_MEV, condition_columns
 from metacalo.showers.latents import Latents, structure_size
 from metacalo.showers.normalise import Normaliser
 from metacalo.showers.preprocessing import AnyNormaliser
@@ -59,7 +59,7 @@ class ShowerGraph(nn.Module):
         normal: Float[Tensor, "n value"],
         uniform: Float[Tensor, "n draw"] | None = None,
     ) -> ShowerTensor:
-        """Showers in MeV.
+        """Showers in MeV; all cells are 0 where the energy is not above 0 (`POSSIBLE_MEV`), or a value is not finite.
 
         Args:
             energy: incident energies in MeV.
@@ -68,9 +68,13 @@ class ShowerGraph(nn.Module):
             normal: independent standard normal numbers, `n_normal` of them.
             uniform: independent uniform numbers in [0, 1), `n_uniform` of them; not read where that is 0.
         """
+        # a look-up by what is not finite would end the program that asks
+        known = (energy > POSSIBLE_MEV[0]) & (energy < POSSIBLE_MEV[1]) & _finite(theta) & _finite(phi)
+        energy, theta, phi = (torch.where(known, x, usual) for x, usual in ((energy, 1e4), (theta, 1.5), (phi, 0.0)))
         conditions = condition_columns(energy, theta, phi, self.descriptors)
         noise = Latents.from_flat(normal, self.grid)
-        return self.normaliser.inverse(self._latents(conditions, noise, uniform), energy, theta)
+        showers = self.normaliser.inverse(self._latents(conditions, noise, uniform), energy, theta)
+        return torch.where(known[:, None, None, None], showers, 0.0)
 
     def _latents(self, conditions: Tensor, noise: Latents, uniform: Tensor | None) -> Latents:
         if isinstance(self.generator, Diffusion):
@@ -81,6 +85,10 @@ class ShowerGraph(nn.Module):
         length = self.generator.prior.length
         codes = self.sequence(uniform[:, :length], conditions)
         return self.generator.placed(codes, uniform[:, length:], noise)
+
+
+def _finite(x: Tensor) -> Tensor:
+    return x.abs() < torch.inf
 
 
 def merged(generator: ShowerGenerator) -> ShowerGenerator:

@@ -6,6 +6,9 @@ examples/extended/parameterisations/Par04).
 
 from __future__ import annotations
 
+import math
+
+from metacalo.showers.condition_range import ConditionRange
 from metacalo.showers.detector import Detector
 from metacalo.showers.nist import nist_name
 from metacalo.showers.stack import Layer
@@ -17,15 +20,19 @@ _ALLOYS = {"brass": "G4_BRASS", "steel": "G4_STAINLESS-STEEL"}
 """Near enough for Par04, which builds nothing that is not in Geant4's table."""
 
 
-def par04_macro(detector: Detector, model: str, format: str) -> str:  # noqa: A002
+def par04_macro(detector: Detector, model: str, format: str, seen: ConditionRange) -> str:  # noqa: A002
     """The text of the macro.
 
     Args:
         detector: what was simulated.
         model: path of the exported file, as Par04 is to find it.
         format: `onnx` or `torchscript`.
+        seen: energies and angles that the model was made from; those of the macro are among them.
     """
     grid = detector.grid
+    energy = _within(seen.energy_MeV, 1e4, math.sqrt(math.prod(seen.energy_MeV))) / 1e3
+    theta = _within(seen.theta_rad, math.pi / 2, sum(seen.theta_rad) / 2)
+    direction = f"0 {math.sin(theta):.6g} {round(math.cos(theta), 6) + 0:.6g}"
     mesh = [
         f"SizeOfRhoCells {grid.dr_mm:.6g} mm",
         f"SizeOfZCells {grid.dz_mm:.6g} mm",
@@ -34,7 +41,8 @@ def par04_macro(detector: Detector, model: str, format: str) -> str:  # noqa: A0
         f"NbOfZCells {grid.n_z}",
     ]
     lines = [
-        f"# {detector.name} in Geant4's example Par04 (11.4): electrons of 10 GeV, showers by {model}",
+        f"# {detector.name} in Geant4's example Par04 (11.4): electrons of {energy:.4g} GeV, showers by {model}",
+        f"# the model has seen {seen}",
         "/process/had/verbose 0",
         "/Par04/detector/setDetectorInnerRadius 80 cm",
         "/Par04/detector/setDetectorLength 2 m",
@@ -46,9 +54,9 @@ def par04_macro(detector: Detector, model: str, format: str) -> str:  # noqa: A0
         "/Par04/parallel/setNbOfRows 100",
         "/run/initialize",
         "/gun/particle e-",
-        "/gun/energy 10 GeV",
+        f"/gun/energy {energy:.4g} GeV",
         "/gun/position 0 0 0",
-        "/gun/direction 0 1 0",
+        f"/gun/direction {direction}",
         f"/Par04/inference/setModelPathName {model}",
         "# the one hot geometry that follows from this type is not read: the file is of this detector",
         "/Par04/inference/setModelType CaloDiT-2",
@@ -62,6 +70,11 @@ def par04_macro(detector: Detector, model: str, format: str) -> str:  # noqa: A0
         "/run/beamOn 100",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _within(ends: tuple[float, float], usual: float, middle: float) -> float:
+    """What is usual, or the middle of a range that it does not lie in."""
+    return usual if 0.99 * ends[0] <= usual <= 1.01 * ends[1] else middle
 
 
 def _absorbers(layers: tuple[Layer, ...]) -> list[str]:

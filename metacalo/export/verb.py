@@ -101,7 +101,8 @@ def export(
         save_json(sidecar, told)
         if settings.interface == "par04":
             with atomic_file(macro) as text:
-                text.write_text(par04_macro(loaded.detector, out.name, settings.format), encoding="utf-8")
+                lines = par04_macro(loaded.detector, out.name, settings.format, loaded.known_range)
+                text.write_text(lines, encoding="utf-8")
     return out
 
 
@@ -132,7 +133,7 @@ def _writer(settings: ExportSettings) -> Callable[[Interface, Path], None]:
 def _told(interface: Interface, model: ShowerModel, settings: ExportSettings) -> dict[str, Any]:
     """The sidecar."""
     generator, grid, detector = model.generator(settings.generator), model.detector.grid, model.detector
-    drawn: dict[str, Any] = {}
+    known, drawn = model.known_range, dict[str, Any]()
     if isinstance(generator, Diffusion):
         drawn = {"sampler": generator.sampler, "steps": generator.steps}
     elif isinstance(generator, Autoregressive):
@@ -155,7 +156,10 @@ def _told(interface: Interface, model: ShowerModel, settings: ExportSettings) ->
         "detector": detector.to_attributes(),
         "mean_response": model.normaliser.scale,
         "threshold_MeV": model.normaliser.threshold,
-        "energy_range_MeV": model.base.config.energy_range_MeV,
+        "energy_range_MeV": known.energy_MeV,
+        "theta_range_rad": known.theta_rad,
+        "phi_range_rad": known.phi_rad,
+        "ranges_of": "shots" if model.shots_range else "base",
         "generator": settings.generator,
         "sampling": drawn,
         "base": {"name": model.base.config.name, "hash": model.base.hash},

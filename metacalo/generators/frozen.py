@@ -21,6 +21,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from metacalo.errors import ShowerFileError
+from metacalo.showers.condition_range import ConditionRange
 from metacalo.showers.hdf5 import Showers
 from metacalo.typing import ShowerArray
 
@@ -31,7 +32,7 @@ _ANGLE_UNIT = 0.3  # rad
 _BLOCK = 64  # showers that are scaled and turned at a time
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FrozenLibrary:
     """Full-simulation showers of one detector, kept to be used again.
 
@@ -83,11 +84,9 @@ class FrozenLibrary:
     def __len__(self) -> int:
         return len(self.showers)
 
-    @property
-    def energy_range(self) -> tuple[float, float]:
-        """Energies in MeV that lie within one unit of the distance of a shot's."""
-        reach = math.exp(_LOG_ENERGY_UNIT)
-        return float(self.energy.min()) / reach, float(self.energy.max()) * reach
+    def __repr__(self) -> str:
+        known = ConditionRange.of(self.energy, self.theta, None)
+        return f"FrozenLibrary({len(self):,} showers, {known}, threshold={self.threshold:.4g} MeV)"
 
     @cached_property
     def _tree(self) -> cKDTree:

@@ -112,6 +112,7 @@ def _base_lines(config: BaseConfig) -> Iterator[str]:
     yield f"Meta-trained base of metacalo {config.version} for showers on a {_mesh(config.grid)} mesh."
     yield ""
     yield f"- **Data**: {sum(config.trained_on.values()):,} Geant4 showers of {len(config.trained_on)} tasks."
+    yield f"- **Energies and angles of the data**: {config.trained_range}."
     yield f"- **Held out**: {', '.join(config.holdout) or 'nothing'}."
     yield f"- **Generators**: {', '.join(config.generators)}."
     yield from _made_by(config.command)
@@ -131,6 +132,8 @@ def _adapted_lines(folder: Path, metrics: dict[str, Any]) -> Iterator[str]:
     yield f"- **Base**: `{config.base}` with hash `{config.base_hash}`; it is needed beside this model."
     if "shots" in metrics:
         yield f"- **Shots**: {metrics['shots']['number']:,} Geant4 showers."
+    if config.shots_range:
+        yield f"- **Energies and angles of the shots**: {config.shots_range}; the model is not tested beyond them."
     yield f"- **Generators**: {', '.join((*config.generators, *config.libraries))}; what moved: {config.method}."
     yield from _made_by(config.command)
     yield ""

@@ -11,10 +11,25 @@ from jaxtyping import Float
 from metacalo.errors import ShowerFileError
 from metacalo.typing import Conditions
 
-__all__ = ["TRAINED_ENERGY_MEV", "condition_columns", "condition_size", "encode_conditions", "energy_coordinate"]
+__all__ = [
+    "POSSIBLE_MEV",
+    "TRAINED_ENERGY_MEV",
+    "TRAINED_THETA",
+    "condition_columns",
+    "condition_size",
+    "encode_conditions",
+    "energy_coordinate",
+    "require_conditions",
+]
 
 TRAINED_ENERGY_MEV = (1e3, 1e5)
 """Energies of the shipped showers, 1 to 100 GeV: the range that ln(E) is mapped from to [-1, 1]."""
+
+POSSIBLE_MEV = (1e-6, 1e12)
+"""Energies whose showers can be looked up in single precision: 1 eV to 1e9 GeV, far beyond any particle."""
+
+TRAINED_THETA = (0.87, 2.27)
+"""Polar angles of the shipped showers, in rad."""
 
 _HARMONICS = 3
 
@@ -48,16 +63,24 @@ def encode_conditions(
     features), cos theta and its square, sin phi and cos phi, and the descriptors.
 
     Raises:
-        ShowerFileError: an energy is not positive or an angle is not finite.
+        ShowerFileError: an energy is not within `POSSIBLE_MEV`, or an angle is not finite.
     """
-    if not (np.isfinite(energy).all() and (np.asarray(energy) > 0).all()):
+    require_conditions(energy, theta, phi)
+    told = [torch.from_numpy(np.asarray(values, dtype=np.float64)) for values in (energy, theta, phi, descriptors)]
+    return condition_columns(*told).float()
+
+
+def require_conditions(
+    energy: Float[np.ndarray, "n"], theta: Float[np.ndarray, "n"], phi: Float[np.ndarray, "n"]
+) -> None:
+    """Raises `ShowerFileError` where an energy is not within `POSSIBLE_MEV`, or an angle is not finite."""
+    least, most = POSSIBLE_MEV
+    if not ((np.asarray(energy) > least) & (np.asarray(energy) < most)).all():
         raise ShowerFileError(
-            "incident energies must be finite and above zero; correct them (they are in MeV in files)"
+            "incident energies must be finite and above zero (1 eV to 1e9 GeV); correct them (they are in MeV in files)"
         )
     if not (np.isfinite(theta).all() and np.isfinite(phi).all()):
         raise ShowerFileError("theta and phi must be finite; correct them (they are in rad in files)")
-    told = [torch.from_numpy(np.asarray(values, dtype=np.float64)) for values in (energy, theta, phi, descriptors)]
-    return condition_columns(*told).float()
 
 
 def condition_columns(

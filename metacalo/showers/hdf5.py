@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from metacalo.errors import DetectorError, ShowerFileError
 from metacalo.hdf5_access import open_hdf5, read_failure
 from metacalo.showers.chunks import LARGEST_BLOCK, runs
+from metacalo.showers.condition_range import ConditionRange
 from metacalo.showers.conventions import Convention, Refuse, Source, recognise, refuse_at_once
 from metacalo.showers.detector import Detector
 from metacalo.showers.grid import Grid
@@ -34,7 +35,7 @@ LARGEST_RESPONSE = 20.0  # deposited over incident energy; MeV against GeV gives
 Rows = slice | NDArray[np.integer] | list[int]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Showers:
     """Showers in memory.
 
@@ -65,6 +66,13 @@ class Showers:
 
     def __len__(self) -> int:
         return len(self.showers)
+
+    def __repr__(self) -> str:
+        cells = " x ".join(map(str, self.showers.shape[1:]))
+        known = f", {ConditionRange.of(self.energy, self.theta, None)}" if len(self) else ""
+        return (
+            f"Showers({len(self):,} showers, cells={cells}{known}, {self.detector.name if self.detector else None!r})"
+        )
 
     def __getitem__(self, rows: Rows) -> Showers:
         return replace(
@@ -119,6 +127,9 @@ class ShowerFile:
 
     def __len__(self) -> int:
         return len(self.energy)
+
+    def __repr__(self) -> str:
+        return f"ShowerFile({str(self.path)!r}, {len(self):,} showers, cells={self.grid}, {self.convention})"
 
     def __enter__(self) -> Self:
         return self

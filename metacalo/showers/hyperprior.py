@@ -43,7 +43,7 @@ _RIDGE = {
 """Strength of the ridge, in detectors: least error on detectors left out (docs/experiments.md)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Hyperprior:
     """Linear maps from descriptors to the tables of each stage.
 
@@ -62,6 +62,9 @@ class Hyperprior:
     spread: Float[Tensor, "d"]
     threshold: float
     copula: Copula | None = None
+
+    def __repr__(self) -> str:
+        return f"Hyperprior({', '.join(self.coefficients)}; of {len(self.mean)} descriptors)"
 
     def predict(self, descriptors: Float[Tensor, "d"], *, scale: float = 1.0) -> Normaliser:
         """The normaliser of a detector that was never seen.

@@ -61,7 +61,7 @@ Least error on a held-out detector at 50 and 400 shots."""
 _TINY = 1e-9  # MeV
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Normaliser:
     """Invertible map between showers (MeV) and `Latents`.
 
@@ -88,6 +88,9 @@ class Normaliser:
     scale: float
     threshold: float
     copula: Copula | None = None
+
+    def __repr__(self) -> str:
+        return f"Normaliser(scale={self.scale:.4g}, threshold={self.threshold:.4g} MeV)"
 
     def encode(
         self, showers: ShowerTensor, energy: Float[Tensor, "n"], theta: Float[Tensor, "n"], *, cells: bool = True

@@ -136,7 +136,7 @@ class CrossValidation:
 
     def _generated(self, model: ShowerModel, fold: _Fold, settings: MethodSettings) -> Iterator[np.ndarray]:
         at = [np.repeat(x, self.showers_per_shot) for x in _conditions(fold.conditions)]
-        parts = model.generate(self.name, *at, seed=settings.seed, device=settings.device, autocast=settings.autocast)
+        parts = model.batches(self.name, *at, seed=settings.seed, device=settings.device, autocast=settings.autocast)
         for part in parts:
             yield part.showers
 

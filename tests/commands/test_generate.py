@@ -8,8 +8,9 @@ import h5py
 import numpy as np
 import pytest
 
-from metacalo.generate import EnergyRangeWarning, GenerateSettings, generate
+from metacalo.generate import GenerateSettings, generate
 from metacalo.showers import data_folder, open_showers, resolve_task
+from metacalo.showers.condition_range import OutsideRangeWarning
 
 GENERATORS = ("ar", "diffusion")
 
@@ -133,7 +134,8 @@ def test_settings_from_a_file_give_way_to_options(generated, tmp_path):
 
 def test_energies_outside_the_trained_range_warn(adapted, tmp_path):
     settings = GenerateSettings(energy="0.5:200", showers=40)
-    with pytest.warns(EnergyRangeWarning, match=r"^\d+ of 40 showers have energies outside 1 to 100 GeV, the range"):
+    told = r"^\d+ of 40 showers have energies outside 1[\d.]* to [\d.]+ GeV, the range of the 60 shots "
+    with pytest.warns(OutsideRangeWarning, match=told):
         path = generate(adapted.out, tmp_path / "showers.h5", settings)
     with open_showers(path) as file:
         assert np.isfinite(file.read(slice(None))).all()
@@ -143,7 +145,9 @@ def test_the_warning_is_one_line_of_a_successful_run(adapted, process, tmp_path)
     path = tmp_path / "showers.h5"
     ran = process("generate", "--model", adapted.out, "--out", path, "--energy", 0.5, "--showers", 2, "--quiet")
     assert (ran.code, ran.out) == (0, "")
-    assert ran.err.startswith("warning: 2 of 2 showers have energies outside 1 to 100 GeV")
+    assert ran.err.startswith(
+        "warning: 2 of 2 showers have energies outside 1.01 to 91.8 GeV, the range of the 60 shots"
+    )
     assert ran.err.count("\n") == 1
     with open_showers(path) as file:
         assert file.energy.tolist() == [500.0, 500.0]

@@ -8,7 +8,10 @@ import pytest
 
 from metacalo.export.macro import par04_macro
 from metacalo.showers import Detector, Grid, resolve_task
+from metacalo.showers.condition_range import ConditionRange
 from tests.export.conftest import SHORT
+
+SHIPPED = ConditionRange.shipped()
 
 
 def test_the_sidecar_tells_what_the_file_is(exported, model):
@@ -32,7 +35,7 @@ def test_only_par04_has_a_macro(exported):
 
 
 def test_the_macro_sets_up_the_detector_and_its_mesh():
-    lines = par04_macro(resolve_task("pblar").detector, "m.onnx", "onnx").splitlines()
+    lines = par04_macro(resolve_task("pblar").detector, "m.onnx", "onnx", SHIPPED).splitlines()
     commands = dict(line.split(" ", 1) for line in lines if line.startswith("/") and " " in line)
     assert "/Par04/detector/setAbsorber 0 G4_Pb 2 mm true" in lines
     assert "/Par04/detector/setAbsorber 1 G4_lAr 4 mm true" in lines
@@ -48,7 +51,7 @@ def test_the_macro_sets_up_the_detector_and_its_mesh():
 
 
 def test_the_macro_for_libtorch():
-    text = par04_macro(resolve_task("siw").detector, "m.pt", "torchscript")
+    text = par04_macro(resolve_task("siw").detector, "m.pt", "torchscript", SHIPPED)
     assert "/Par04/inference/setInferenceLibrary TORCH\n" in text
     assert "OptimizationFlag" not in text
 
@@ -61,12 +64,12 @@ def test_the_macro_for_libtorch():
     ],
 )
 def test_names_of_materials_are_those_of_geant4(absorber, active, lines):
-    text = par04_macro(Detector.from_layers(absorber, active), "m.onnx", "onnx")
+    text = par04_macro(Detector.from_layers(absorber, active), "m.onnx", "onnx", SHIPPED)
     for line in lines:
         assert f"\n/Par04/detector/setAbsorber {line}\n" in text
 
 
 def test_what_par04_cannot_build_is_a_remark():
-    text = par04_macro(Detector.from_layers("WCu:2.0,steel:1.0", "Si:0.3"), "m.onnx", "onnx")
+    text = par04_macro(Detector.from_layers("WCu:2.0,steel:1.0", "Si:0.3"), "m.onnx", "onnx", SHIPPED)
     assert "# Geant4 has no material of this name; build it in the detector construction: /Par04" in text
     assert "# Par04 knows two sheets in a period; its detector has to be extended for: /Par04" in text

@@ -141,11 +141,6 @@ def test_no_wish_is_no_shower(library: FrozenLibrary) -> None:
     assert library.sample(np.empty(0), np.empty(0), seeded()).shape == (0, *SHAPE)
 
 
-def test_the_range_reaches_one_unit_beyond_the_shots(library: FrozenLibrary) -> None:
-    low, high = library.energy_range
-    np.testing.assert_allclose(np.log([library.energy.min() / low, high / library.energy.max()]), 0.3)
-
-
 @pytest.mark.parametrize("half", [True, False])
 def test_a_library_read_back_is_the_same(half: bool, tmp_path) -> None:
     library = FrozenLibrary.from_shots(draw_shots(9, half=half))

@@ -76,4 +76,6 @@ Sidecar::Sidecar(const std::string& model) {
   threshold_MeV = json.number({"threshold_MeV"});
   least_MeV = json.number({"energy_range_MeV"});
   most_MeV = json.second({"energy_range_MeV"});
+  least_theta = json.number({"theta_range_rad"});
+  most_theta = json.second({"theta_range_rad"});
 }

@@ -12,7 +12,8 @@ struct Sidecar {
   double X0_mm, E_c_MeV;     // radiation length and critical energy of the stack
   double mean_response;      // energy of all cells over that of the particle
   double threshold_MeV;      // least energy of a cell that is not empty
-  double least_MeV, most_MeV;  // energies that the model was trained for
+  double least_MeV, most_MeV;      // energies of the shots, or of the base at zero shots
+  double least_theta, most_theta;  // their polar angles in rad
 
   // Reads the one that lies beside `model`; throws std::runtime_error with a sentence where that cannot be done.
   explicit Sidecar(const std::string& model);

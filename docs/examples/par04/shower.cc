@@ -182,9 +182,13 @@ void write(const std::string& path, const std::vector<Shower>& showers) {
 void run(const Options& options) {
   const Sidecar told(options.model);
   const Particle& particle = options.particle;
-  if (particle.energy_MeV < told.least_MeV || particle.energy_MeV > told.most_MeV) {
-    std::fprintf(stderr, "note: the model was trained for %g to %g GeV\n", told.least_MeV / kMeVPerGeV,
+  if (particle.energy_MeV < 0.97 * told.least_MeV || particle.energy_MeV > 1.03 * told.most_MeV) {
+    std::fprintf(stderr, "note: the model was made from showers of %g to %g GeV\n", told.least_MeV / kMeVPerGeV,
                  told.most_MeV / kMeVPerGeV);
+  }
+  if (particle.theta < told.least_theta - 0.02 || particle.theta > told.most_theta + 0.02) {
+    std::fprintf(stderr, "note: the model was made from showers at theta %g to %g rad\n", told.least_theta,
+                 told.most_theta);
   }
   std::vector<Shower> showers(options.showers);
   const Cost cost = draw_all(options, told, showers);
