@@ -17,7 +17,7 @@ from metacalo.evaluate.observables import observables
 from metacalo.model import ShowerModel, load_model
 from metacalo.showers import data_folder, resolve_task
 
-__all__ = ["FILE", "GENERATORS", "N", "OBSERVABLES", "bases", "figures", "shipped"]
+__all__ = ["FILE", "GENERATORS", "OBSERVABLES", "N", "bases", "figures", "shipped"]
 
 FILE = Path(__file__).with_name("golden.json")
 N = 100

@@ -10,7 +10,7 @@ import json
 
 import pytest
 
-from tests.golden import FILE, GENERATORS, N, OBSERVABLES, bases, figures, shipped
+from tests.golden import FILE, GENERATORS, OBSERVABLES, N, bases, figures, shipped
 
 TOLERANCE = 0.5
 """Statistical errors. Weights that are 1e-4 off moved the figures of `ar` by at most 0.3, those of
