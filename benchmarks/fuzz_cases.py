@@ -81,13 +81,13 @@ def _on_showers(path: Path, seeds: Seeds, rng: Rng) -> Callable[[Path], int]:
         ("inspect", path, "--showers", 50),
         ("inspect", path, "--json", "--showers", 20),
         ("inspect", path, "--group", "a", "--showers", 20, "--picture", "out/x.png"),
-        ("convert", path, "--to", "par04", "--out", "out/x.h5", "--showers", 10),
-        ("convert", path, "--to", "calochallenge", "--out", "out/x.h5", "--rows", "0:5", *_DETECTOR),
+        ("convert", path, "--format", "par04", "--out", "out/x.h5", "--showers", 10),
+        ("convert", path, "--format", "calochallenge", "--out", "out/x.h5", "--rows", "0:5", *_DETECTOR),
         ("adapt", "--detector", path, "--base", BASE, "--shots", 10, "--generator", "frozen", "--out", "out/x"),
         ("evaluate", *_QUICK, "--generated", path, "--reference", seeds.real),
         ("generate", "--model", seeds.library, "--generator", "frozen", "--conditions", path, "--out", "out/x.h5"),
         ("tasks", path),
-        ("tasks", "--folder", "in"),
+        ("tasks", "--tasks", "in"),
     ]
     chosen = commands[int(rng.integers(len(commands)))]
     return lambda _: _command(*chosen)
@@ -120,8 +120,8 @@ def _on_toml(path: Path, seeds: Seeds, rng: Rng) -> Callable[[Path], int]:
         ("pretrain", "--config", path, "--dry-run", "--out", "out/x"),
         ("adapt", "--detector", seeds.real, "--config", path, "--out", "out/x"),
         ("generate", "--model", seeds.library, "--config", path, "--out", "out/x.h5"),
-        ("score", "--model", seeds.model, "--showers", seeds.real, "--config", path, "--out", "out/x.h5"),
-        ("convert", seeds.real, "--to", "par04", "--description", path, "--out", "out/x.h5"),
+        ("score", seeds.real, "--model", seeds.model, "--config", path, "--out", "out/x.h5"),
+        ("convert", seeds.real, "--format", "par04", "--description", path, "--out", "out/x.h5"),
         ("generate", "--model", BASE, "--detector", path, "--showers", 3, "--out", "out/x.h5"),
     ]
     chosen = commands[int(rng.integers(len(commands)))]
@@ -254,7 +254,7 @@ def _names(seeds: Seeds, rng: Rng) -> Case:
     name = HOSTILE_NAMES[int(rng.integers(len(HOSTILE_NAMES)))].replace("\0", "")
     commands: list[tuple[object, ...]] = [
         ("tasks", name),
-        ("tasks", "--folder", name),
+        ("tasks", "--tasks", name),
         ("adapt", "--detector", name, "--out", "out/x"),
         ("adapt", "--detector", seeds.real, "--base", name, "--out", "out/x"),
         ("adapt", "--detector", seeds.real, "--generator", name, "--out", "out/x"),
@@ -264,9 +264,9 @@ def _names(seeds: Seeds, rng: Rng) -> Case:
         ("generate", "--model", seeds.model, "--base", name, "--out", "out/x.h5"),
         ("inspect", seeds.real, "--group", name),
         ("inspect", name),
-        ("convert", seeds.real, "--to", name, "--out", "out/x.h5"),
-        ("convert", seeds.real, "--to", "par04", "--grid", name, "--out", "out/x.h5"),
-        ("convert", seeds.real, "--to", "par04", "--rows", name, "--out", "out/x.h5"),
+        ("convert", seeds.real, "--format", name, "--out", "out/x.h5"),
+        ("convert", seeds.real, "--format", "par04", "--grid", name, "--out", "out/x.h5"),
+        ("convert", seeds.real, "--format", "par04", "--rows", name, "--out", "out/x.h5"),
         ("pretrain", "--holdout", name, "--dry-run", "--out", "out/x"),
         ("pretrain", "--initial", name, "--dry-run", "--out", "out/x"),
         ("evaluate", *_QUICK, "--generated", name, "--reference", seeds.real),
@@ -280,7 +280,7 @@ def _ntuple(seeds: Seeds, rng: Rng) -> Case:
     path = Path("in", "x.root")
     content = mutate_bytes(seeds.root.read_bytes(), rng) if seeds.has_root else b"root"
     mesh = ("--mesh", "9x16x45") if rng.random() < 0.5 else ()
-    arguments = ("convert", path, "--to", "par04", "--out", "out/x.h5", *mesh)
+    arguments = ("convert", path, "--format", "par04", "--out", "out/x.h5", *mesh)
     return Case(lambda case: _write(case / path, content), lambda _: _command(*arguments))
 
 

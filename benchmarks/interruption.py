@@ -145,12 +145,12 @@ def _lines(folder: Path) -> dict[str, list[str]]:
     subprocess.run(
         [*metacalo, "generate", *model, *base, "--showers", "300", "--out", str(folder / "g.h5")], check=True
     )
-    judged = ["--generated", str(folder / "g.h5"), "--reference", showers, "--max-showers", "300"]
+    judged = ["--generated", str(folder / "g.h5"), "--reference", showers, "--showers", "300"]
     description = folder / "small.toml"
     description.write_text(EXAMPLE, encoding="utf-8")
     lines |= {
         "evaluate": [*metacalo, "evaluate", *judged, "--calochallenge"],
-        "score": [*metacalo, "score", *model, *base, "--showers", showers, "--at-most", "300"],
+        "score": [*metacalo, "score", showers, *model, *base, "--showers", "300"],
         "export": [*metacalo, "export", "--model", "base-no-pblar", "--detector", "pblar", "--generator", "ar"],
     }
     if "G4LEDATA" in found_data_sets():

@@ -44,10 +44,11 @@ __all__ = ["AdaptResult", "AdaptSettings", "adapt", "adapt_into", "adapted_model
 class AdaptSettings(MethodSettings):
     """Everything that decides what an adapted model becomes."""
 
-    base: str = "base"
-    shots: int = Field(default=400, ge=2)
+    base: str = Field(default="base", description="name or folder of the base")
+    shots: int = Field(default=400, ge=2, description="showers to adapt to, drawn at random")
     generator: Literal["ar", "diffusion", "both", "frozen"] = Field(
-        default="both", description="both = ar and diffusion; frozen = a library of the shots, no network"
+        default="both",
+        description="what is adapted; both = ar and diffusion, frozen = a library of the shots, without a network",
     )
     compared_showers: int = Field(
         default=200, ge=0, description="generated for the before/after comparison; 0 = no comparison"

@@ -43,7 +43,7 @@ class BenchmarkSettings(Settings):
 
     energy: float = Field(default=50.0, gt=0, le=1e6, description="GeV, of all showers")
     showers: int = Field(default=_BATCH, ge=1, description="timed one by one, and as many in one batch")
-    threads: int = Field(default=1, ge=1)
+    threads: int = Field(default=1, ge=1, description="threads of each run")
     seed: Seed = 1
 
 

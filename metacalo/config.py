@@ -28,10 +28,10 @@ def _existing_device(device: str) -> str:
     return device
 
 
-Device = Annotated[str, AfterValidator(_existing_device)]
+Device = Annotated[str, AfterValidator(_existing_device), Field(description="cpu, or cuda")]
 """Name of a torch device that this machine has."""
 
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Seed = Annotated[int, Field(ge=0, lt=2**32, description="seed of everything random")]
 """Seed of everything random in a command."""
 
 

@@ -44,26 +44,32 @@ class ConversionWarning(UserWarning):
 class ConvertSettings(Settings):
     """What the new file is to hold.
 
-    Attributes:
-        to: its convention. Par04 and HGCal files hold deposits either raw or divided by the sampling fraction,
-            CaloChallenge files hold them divided by it (0.033); they are kept as they are but for `scale`.
-        grid: a coarser mesh, cells in r, phi and z, such as `9x16x45`; deposits are added up.
-        mesh: the mesh of a ROOT ntuple, which does not tell it; by default the published one that its cells fit.
-        scale: factor that deposits are multiplied by, such as 1 / 0.033 from raw deposits to CaloChallenge's.
-        energy_scale: factor that incident energies are multiplied by: 1000 for a file in GeV.
-        threshold: deposits below it, in MeV of the new file, become 0.
-        showers: only as many, from the beginning.
-        rows: only those from the first up to, but without, the second, such as `100:200`.
+    Par04 and HGCal files hold deposits either raw or divided by the sampling fraction, CaloChallenge files hold them
+    divided by it (0.033); they are kept as they are but for `scale`.
     """
 
-    to: Convention
-    grid: str | None = None
-    mesh: str | None = None
-    scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    energy_scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    threshold: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    showers: int | None = Field(default=None, ge=1)
-    rows: str | None = None
+    to: Convention = Field(description="convention of the new file")
+    grid: str | None = Field(
+        default=None, description="coarser mesh in r, phi and z, such as 9x16x45; deposits are added up"
+    )
+    mesh: str | None = Field(
+        default=None,
+        description="mesh of a ROOT ntuple, such as 18x50x45; by default the published one that its cells fit",
+    )
+    scale: float = Field(
+        default=1.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="factor on deposits; CaloChallenge files hold them divided by the sampling fraction 0.033",
+    )
+    energy_scale: float = Field(
+        default=1.0, gt=0, allow_inf_nan=False, description="factor on incident energies: 1000 for a file in GeV"
+    )
+    threshold: float = Field(
+        default=0.0, ge=0, allow_inf_nan=False, description="deposits below it, in MeV of the new file, become 0"
+    )
+    showers: int | None = Field(default=None, ge=1, description="only as many, from the beginning")
+    rows: str | None = Field(default=None, description="only rows first:stop, such as 100:200")
 
     def chosen(self, count: int, path: Path) -> range:
         """The rows to convert of a file of `count` showers.

@@ -28,15 +28,12 @@ __all__ = ["Design", "DesignSettings", "design"]
 
 
 class DesignSettings(Settings):
-    """What the steps are told; numbers of showers and the seed are told once, for all of them.
+    """What the steps are told; numbers of showers and the seed are told once, for all of them."""
 
-    Attributes:
-        showers: shots that are simulated and adapted to.
-        reference: showers that are simulated besides; the report compares with them.
-    """
-
-    showers: int = Field(default=400, ge=2)
-    reference: int = Field(default=200, ge=20)
+    showers: int = Field(default=400, ge=2, description="shots to simulate and adapt to")
+    reference: int = Field(
+        default=200, ge=20, description="showers to simulate besides, for the report to compare with"
+    )
     seed: Seed = 1
     simulate: SimulateSettings = SimulateSettings()
     adapt: AdaptSettings = AdaptSettings()

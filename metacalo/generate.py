@@ -41,27 +41,31 @@ __all__ = ["GenerateSettings", "generate", "parse_range", "unseen_rows"]
 class GenerateSettings(SamplingOptions):
     """What to generate. Energies in GeV, angles in rad; `low:high` draws from a range."""
 
-    generator: Literal["ar", "diffusion", "frozen"] = "diffusion"
+    generator: Literal["ar", "diffusion", "frozen"] = Field(
+        default="diffusion", description="which generator of the model draws the showers"
+    )
     showers: int | None = Field(
-        default=None, ge=1, le=50_000_000, description="how many; by default 1000, or all of `conditions`"
+        default=None, ge=1, le=50_000_000, description="how many; by default 1000, or as many as --conditions has"
     )
-    energy: str = "1:100"
-    theta: str = f"{math.pi / 2:.6f}"
-    phi: str = "0"
-    conditions: str | None = Field(default=None, description="shower file whose energies and angles are copied")
+    energy: str = Field(default="1:100", description="GeV: a value, or low:high (log-uniform)")
+    theta: str = Field(default=f"{math.pi / 2:.6f}", description="rad: a value, or low:high (uniform)")
+    phi: str = Field(default="0", description="rad: a value, or low:high (uniform)")
+    conditions: str | None = Field(
+        default=None, description="shower file, or name of a task, whose energies and angles are copied"
+    )
     unseen_by: str | None = Field(
-        default=None, description="model whose shots and training rows of `conditions` are left out"
+        default=None, description="model whose shots and training showers are left out of --conditions"
     )
-    format: Literal["par04", "calochallenge"] = "par04"
+    format: Literal["par04", "calochallenge"] = Field(default="par04", description="convention of the file")
     seed: Seed = 1
-    batch_size: int = Field(default=100, ge=1, le=100_000)
+    batch_size: int = Field(default=100, ge=1, le=100_000, description="showers drawn at a time")
     part_size: int = Field(
         default=10_000,
         ge=1,
         description="showers that a longer run keeps at a time; one that was killed can go on there",
     )
     device: Device = "cpu"
-    autocast: bool = True
+    autocast: bool = Field(default=True, description="bfloat16 matrix products")
 
     @field_validator("energy", "theta", "phi")
     @classmethod

@@ -56,8 +56,10 @@ class MethodSettings(Settings):
         default="conditioning+bias", description="which parameters move; the tokenizer is frozen in all"
     )
     steps: int = Field(default=20, ge=0, le=10_000_000, description="optimiser steps per generator, at most")
-    batch: int = Field(default=32, ge=1, le=65536)
-    learning_rate: float | None = Field(default=None, gt=0, description="the highest; by default the method's own")
+    batch: int = Field(default=32, ge=1, le=65536, description="showers of an optimiser step")
+    learning_rate: float | None = Field(
+        default=None, gt=0, description="highest learning rate; by default that of the method"
+    )
     rank: int | None = Field(
         default=None, ge=1, description="components of each low-rank matrix that move, at most; by default all"
     )
@@ -72,8 +74,10 @@ class MethodSettings(Settings):
     check_every: int = Field(default=5, ge=1, description="steps between two checks")
     seed: Seed = 1
     device: Device = "cpu"
-    autocast: bool = True
-    watts_per_core: float = Field(default=WATTS_PER_CORE, ge=0, description="for the estimate of energy")
+    autocast: bool = Field(default=True, description="bfloat16 matrix products")
+    watts_per_core: float = Field(
+        default=WATTS_PER_CORE, ge=0, description="power of a core in W, for the estimate of the energy used"
+    )
 
     @property
     def highest_rate(self) -> float:

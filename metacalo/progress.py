@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-__all__ = ["Track", "bars", "track"]
+__all__ = ["Track", "bars", "track", "without_bars"]
+
+_hidden = False
 
 
 class Track:
@@ -46,7 +48,7 @@ def bars(*, quiet: bool = False) -> Iterator[Callable[[str, int], Track]]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,
-        disable=quiet or not console.is_terminal,
+        disable=quiet or _hidden or not console.is_terminal,
     )
     with progress:
         yield lambda description, total: Track(progress, description, total)
@@ -59,3 +61,14 @@ def track(description: str, total: int, *, completed: int = 0, quiet: bool = Fal
         bar = add(description, total)
         bar.advance(completed)
         yield bar
+
+
+@contextmanager
+def without_bars(quiet: bool = True) -> Iterator[None]:
+    """Draws no bar within, in any thread of this process; does nothing where not `quiet`."""
+    global _hidden
+    before, _hidden = _hidden, _hidden or quiet
+    try:
+        yield
+    finally:
+        _hidden = before

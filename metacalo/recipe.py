@@ -33,7 +33,7 @@ Stage = Literal["tokenizer", "ar", "diffusion", "distil"]
 class MetaSettings(Settings):
     """The outer loop's algorithm and its episodes."""
 
-    algorithm: AlgorithmName = "fomaml"
+    algorithm: AlgorithmName = Field(default="fomaml", description="what the outer loop does")
     engine: EngineName = Field(default="higher", description="library that takes the inner steps")
     subspace: SubspaceName | None = Field(
         default=None,
@@ -94,7 +94,7 @@ class DistilSettings(StageSettings):
 class PretrainSettings(Settings):
     """Everything that decides what a base becomes."""
 
-    name: PlainName = "base"
+    name: PlainName = Field(default="base", description="name of the base; by default that of the folder")
     tasks: tuple[str, ...] = Field(default=(), description="folders of tasks; by default those that ship")
     holdout: tuple[str, ...] = Field(default=(), description="tasks left out, with all of the same materials")
     initial: str | None = Field(
@@ -124,8 +124,10 @@ class PretrainSettings(Settings):
         "whatever that of the processes",
     )
     max_steps: int | None = Field(default=None, ge=1, description="steps of each stage, at most")
-    watts_per_core: float = Field(default=WATTS_PER_CORE, ge=0, description="for the estimate of energy")
-    minutes_between_states: float = Field(default=5.0, ge=0)
+    watts_per_core: float = Field(
+        default=WATTS_PER_CORE, ge=0, description="power of a core in W, for the estimate of the energy used"
+    )
+    minutes_between_states: float = Field(default=5.0, ge=0, description="how often the state of a run is kept")
     generators: tuple[Literal["ar", "diffusion"], ...] = Field(default=("ar", "diffusion"), min_length=1)
     preprocessing: PreprocessingName = Field(
         default="tables", description="tables = metacalo's normaliser; log = the usual logarithms, for diffusion alone"

@@ -22,13 +22,15 @@ class SamplingOptions(Settings):
     A generator is, before anything is chosen, as its base has it, and one of an adapted model as the folder says.
     """
 
-    temperature: float | None = Field(default=None, ge=0, description="of the ar prior; 1 = the model itself")
+    temperature: float | None = Field(
+        default=None, ge=0, description="ar: temperature of the prior; 1 = the model itself"
+    )
     top_k: int | None = Field(default=None, ge=1, description="ar: draw among the likeliest indices only")
     top_p: float | None = Field(
         default=None, gt=0, le=1, description="ar: draw among the likeliest indices of this share only"
     )
     steps: int | None = Field(default=None, ge=1, le=100_000, description="diffusion: sampler steps")
-    sampler: SamplerName | None = None
+    sampler: SamplerName | None = Field(default=None, description="diffusion: how the path is integrated")
 
     def choose(self, generator: ShowerGenerator | None) -> None:
         """Makes a generator draw so; a library of showers, which is none, has no options.

@@ -35,20 +35,26 @@ _SCALE_SHOWERS = 200  # that tell raw deposits from calibrated ones
 class ScoreSettings(Settings):
     """What is scored, and how finely."""
 
-    generator: Literal["ar", "diffusion", "both"] = Field(default="both", description="both = those the model has")
+    generator: Literal["ar", "diffusion", "both"] = Field(
+        default="both", description="whose likelihood; both = those the model has"
+    )
     times: int = Field(
-        default=32, ge=2, le=4096, multiple_of=2, description="diffusion: where on the path, for each shower"
+        default=32,
+        ge=2,
+        le=4096,
+        multiple_of=2,
+        description="diffusion: points of the path where each shower is evaluated",
     )
     cells: bool = Field(
         default=False, description="count the latents of cells that a generator does not see, as normal"
     )
     at_most: int | None = Field(default=None, ge=1, description="showers of a file, drawn at random; all by default")
     unseen: bool = Field(default=False, description="leave out shots and the base's training showers")
-    outliers: int = Field(default=10, ge=0, description="how many of the least likely showers are told")
-    batch_size: int = Field(default=100, ge=1, le=100_000)
+    outliers: int = Field(default=10, ge=0, description="how many of the least likely showers are listed")
+    batch_size: int = Field(default=100, ge=1, le=100_000, description="showers scored at a time")
     seed: Seed = 1
     device: Device = "cpu"
-    autocast: bool = True
+    autocast: bool = Field(default=True, description="bfloat16 matrix products")
 
     @field_validator("generator", mode="before")
     @classmethod

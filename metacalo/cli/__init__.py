@@ -6,13 +6,37 @@ import os
 import sys
 import warnings
 from signal import SIGINT
+from typing import Annotated
+
+import typer
 
 from metacalo.cli import models, results, sharing, showers, simulations, sweeps
-from metacalo.cli.app import app, is_first_process, tell, warn
+from metacalo.cli.app import app, is_first_process, say, tell, warn
+from metacalo.cli.settings_options import Commands
 from metacalo.errors import MetacaloError, RankError
 from metacalo.interruption import Signals
 
 __all__ = ["app", "main", "models", "results", "sharing", "showers", "simulations", "sweeps"]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from metacalo import __version__
+
+        say(f"metacalo {__version__}")
+        raise typer.Exit
+
+
+@app.callback(cls=Commands)
+def metacalo(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Few-shot adaptation of meta-trained generators of calorimeter showers.
+
+    Begin with: metacalo adapt --detector FILE, then generate and evaluate. Every command has a --help.
+    """
 
 
 def main() -> None:

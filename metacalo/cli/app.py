@@ -14,9 +14,7 @@ from rich.segment import Segment
 __all__ = ["app", "command_line", "is_first_process", "say", "show", "tell", "warn"]
 
 app = typer.Typer(
-    help="Few-shot adaptation of meta-trained generators of calorimeter showers.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 

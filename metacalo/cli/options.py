@@ -15,13 +15,10 @@ if TYPE_CHECKING:  # numpy and h5py take a second: `metacalo --help` does withou
 __all__ = [
     "Absorber",
     "Active",
-    "BaseName",
     "BaseOfModel",
-    "BatchSize",
     "Config",
     "Description",
     "DetectorOfBase",
-    "Device",
     "Force",
     "LogDir",
     "ModelPath",
@@ -29,25 +26,17 @@ __all__ = [
     "Out",
     "Quiet",
     "Resume",
-    "Seed",
-    "Steps",
     "described_detector",
     "named_detector",
-    "several",
 ]
 
 Config = Annotated[Path | None, typer.Option("--config", help="TOML file of settings; options given here win over it.")]
 Out = Annotated[Path, typer.Option("--out", help="Where the result goes.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing result.")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
-Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda.")]
 ModelPath = Annotated[Path, typer.Option("--model", help="Adapted model, or a base with --detector.")]
 BaseOfModel = Annotated[Path | None, typer.Option("--base", help="Where the model's base lies.")]
-BaseName = Annotated[str | None, typer.Option("--base", help="Name or folder of the base.")]
 DetectorOfBase = Annotated[str | None, typer.Option("--detector", help="Detector of a base: task, file or toml.")]
 NewDetector = Annotated[str, typer.Option("--detector", help="Shower file, task folder or task name.")]
-BatchSize = Annotated[int | None, typer.Option("--batch-size")]
-Steps = Annotated[int | None, typer.Option("--steps", help="diffusion: sampler steps.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
 Absorber = Annotated[str | None, typer.Option("--absorber", help="Absorber of a period in mm, such as Pb:2.0.")]
 Active = Annotated[str | None, typer.Option("--active", help="Active layer of a period in mm, such as lAr:4.0.")]
@@ -56,11 +45,6 @@ LogDir = Annotated[
     Path | None, typer.Option("--log-dir", help="Losses and cost as they go, for TensorBoard and as JSON lines.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
-
-
-def several(values: list[str] | None) -> tuple[str, ...] | None:
-    """What was given by an option that may be repeated; None where nothing was."""
-    return tuple(values) if values else None
 
 
 def described_detector(absorber: str | None, active: str | None, description: Path | None) -> Detector | None:

@@ -7,16 +7,17 @@ from typing import Annotated
 
 import typer
 
-from metacalo.cli.app import app, say, show
+from metacalo.cli.app import say, show
 from metacalo.cli.options import (
     BaseOfModel,
     Quiet,
 )
+from metacalo.cli.settings_options import command
 
 __all__ = ["reproduce"]
 
 
-@app.command()
+@command()
 def reproduce(
     result: Annotated[Path, typer.Argument(help="Folder of a model, base or evaluation, or HDF5 file of a command.")],
     detector: Annotated[

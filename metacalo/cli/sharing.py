@@ -7,26 +7,25 @@ from typing import Annotated
 
 import typer
 
-from metacalo.cli.app import app, say, warn
+from metacalo.cli.app import say, warn
 from metacalo.cli.options import (
     BaseOfModel,
     Config,
     Force,
     Quiet,
 )
+from metacalo.cli.settings_options import Given, SettingsOptions, command
 
 __all__ = ["pull", "push"]
 
 Named = Annotated[str, typer.Option("--repository", help="Where on the hub, as USER/NAME.")]
 
 
-@app.command()
+@command(SettingsOptions("metacalo.sharing:PushSettings"))
 def push(
     model: Annotated[Path, typer.Option("--model", help="Adapted model, or a base.")],
     repository: Named,
-    revision: Annotated[str | None, typer.Option("--revision", help="Branch, made if new.")] = None,
-    private: Annotated[bool | None, typer.Option("--private", help="Make a new repository private.")] = None,
-    license: Annotated[str | None, typer.Option("--license", help="By its name on the hub; mit.")] = None,  # noqa: A002
+    given: Given,
     base: BaseOfModel = None,
     config: Config = None,
     force: Force = False,
@@ -36,7 +35,7 @@ def push(
     from metacalo.sharing import PushSettings
     from metacalo.sharing import push as run
 
-    settings = PushSettings.resolve(config, revision=revision, private=private, license=license)
+    settings = PushSettings.resolve(config, **given)
     pushed = run(model, repository, settings, base=base, force=force, quiet=quiet)
     if pushed.left:
         warn(f"{model}: what is no part of a model stayed there ({', '.join(pushed.left)})")
@@ -44,11 +43,11 @@ def push(
         say(f"{len(pushed.files)} files pushed to {pushed.url}   commit {pushed.commit}")
 
 
-@app.command()
+@command(SettingsOptions("metacalo.sharing:PullSettings"))
 def pull(
     repository: Named,
     out: Annotated[Path, typer.Option("--out", help="Where the result goes.")],
-    revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit.")] = None,
+    given: Given,
     base: BaseOfModel = None,
     config: Config = None,
     force: Force = False,
@@ -58,7 +57,7 @@ def pull(
     from metacalo.sharing import PullSettings
     from metacalo.sharing import pull as run
 
-    pulled = run(repository, out, PullSettings.resolve(config, revision=revision), base=base, force=force, quiet=quiet)
+    pulled = run(repository, out, PullSettings.resolve(config, **given), base=base, force=force, quiet=quiet)
     if pulled.left:
         warn(f"{repository}: not fetched, as no part of the model ({', '.join(pulled.left)})")
     if not pulled.model.base_here:

@@ -22,25 +22,27 @@ Array = NDArray[np.float64]
 
 
 class EvaluateSettings(Settings):
-    """How two samples are compared.
+    """How two samples are compared."""
 
-    Attributes:
-        seed: fixes every random choice; the same seed gives the same figures.
-        max_showers: showers read from either file, drawn at random; bounds time and memory.
-        classifiers: train the two classifiers, which take most of the time.
-        rotations: fifths of the sample that the classifiers are tested on (5: every shower).
-        splits: random halvings of the reference over which what depends on the number of showers is averaged.
-        calochallenge: add FPD and KPD by the CaloChallenge's definitions; by default where a file keeps its layout.
-        pages: write the report, HTML, PDF and single figures, beside `metrics.json`.
-    """
-
-    seed: int = Field(default=0, ge=0)
-    max_showers: int = Field(default=10_000, ge=FEWEST)
-    classifiers: bool = True
-    rotations: int = Field(default=5, ge=1, le=5)
-    splits: int = Field(default=5, ge=1)
-    calochallenge: bool | None = None
-    pages: bool = True
+    seed: int = Field(default=0, ge=0, description="seed of everything random")
+    max_showers: int = Field(
+        default=10_000, ge=FEWEST, description="showers read of each file, at most, drawn at random"
+    )
+    classifiers: bool = Field(default=True, description="train the two classifiers, which take most of the time")
+    rotations: int = Field(
+        default=5, ge=1, le=5, description="fifths of the sample that the classifiers are tested on; 5 = every shower"
+    )
+    splits: int = Field(
+        default=5,
+        ge=1,
+        description="random halvings of the reference, over which figures that depend on the number of showers are "
+        "averaged",
+    )
+    calochallenge: bool | None = Field(
+        default=None,
+        description="add FPD and KPD by the CaloChallenge's definitions; by default where a file keeps its layout",
+    )
+    pages: bool = Field(default=True, description="write the report: HTML, PDF and single figures")
 
     def draw(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
         """`rows`, or `max_showers` of them drawn at random, in their order."""

@@ -35,9 +35,13 @@ LARGEST_SEED = 2**24  # single precision holds them all, which is what ONNX keep
 class ExportSettings(SamplingOptions):
     """What is exported, and how it is asked for showers."""
 
-    generator: Literal["ar", "diffusion", "frozen"] = "diffusion"
-    format: Literal["onnx", "torchscript"] = "onnx"
-    interface: InterfaceName = "par04"
+    generator: Literal["ar", "diffusion", "frozen"] = Field(
+        default="diffusion", description="which generator of the model is written"
+    )
+    format: Literal["onnx", "torchscript"] = Field(default="onnx", description="format of the file")
+    interface: InterfaceName = Field(
+        default="par04", description="inputs and outputs: those of Geant4's example, or named ones with a seed, in MeV"
+    )
     opset: int = Field(default=OPSETS[0], description="version of ONNX's operators; 18 runs in ONNX Runtime since 1.14")
     seed: int | None = Field(
         default=None, ge=0, lt=LARGEST_SEED, description="par04 in ONNX: the same noise in every session"

@@ -25,8 +25,8 @@ class PushSettings(Settings):
     """How a model is given away."""
 
     revision: str = Field(default=DEFAULT_REVISION, min_length=1, max_length=200, description="branch, made if new")
-    private: bool = Field(default=False, description="a new repository is only seen by those whom its owner names")
-    license: str = Field(default="mit", pattern="^[a-z0-9.-]+$", description="by its name on the hub")
+    private: bool = Field(default=False, description="make a new repository private")
+    license: str = Field(default="mit", pattern="^[a-z0-9.-]+$", description="licence, by its name on the hub")
 
 
 @dataclass(frozen=True)

@@ -325,7 +325,7 @@ def _open(path: Path) -> h5py.File:
         raise ShowerFileError(f"{path}: {read_failure(error)}") from None
     if not h5py.is_hdf5(path):
         if start == b"root":
-            command = f"metacalo convert {path.name} --to par04 --out {path.stem}.h5"
+            command = f"metacalo convert {path.name} --format par04 --out {path.stem}.h5"
             raise ShowerFileError(f"{path}: a ROOT file; make it HDF5 by '{command}'")
         raise ShowerFileError(f"{path}: not an HDF5 file ('showers', 'incident_energy', ... are expected)")
     return open_hdf5(path)

@@ -35,14 +35,16 @@ BATCH = 256
 class SimulateSettings(Settings):
     """How many showers, and what wins over the detector's file."""
 
-    showers: int = Field(default=400, ge=1)
+    showers: int = Field(default=400, ge=1, description="how many")
     seed: Seed = 1
-    workers: int | None = Field(default=None, ge=1, description="processes; by default one for each core")
-    particle: str | None = None
-    energy: str | None = Field(default=None, description="GeV: 10, or 1:100")
+    workers: int | None = Field(default=None, ge=1, description="processes of Geant4; by default one for each core")
+    particle: str | None = Field(default=None, description="e-, e+, gamma, ...; by default that of the detector's file, as are the next four")
+    energy: str | None = Field(default=None, description="GeV: a value, or low:high")
     theta: str | None = Field(default=None, description="rad: a value or low:high")
     phi: str | None = Field(default=None, description="rad: a value or low:high")
-    physics: str | None = Field(default=None, description="constructor or reference list of Geant4")
+    physics: str | None = Field(
+        default=None, description="physics constructor or reference list of Geant4, such as FTFP_BERT"
+    )
 
     @property
     def beam(self) -> dict[str, Any]:

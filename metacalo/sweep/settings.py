@@ -26,25 +26,29 @@ FEWEST_SHOTS = 20
 class SweepSettings(Settings):
     """Everything that decides what a sweep finds."""
 
-    base: str = "base"
-    shots: int = Field(default=400, ge=FEWEST_SHOTS)
-    generator: Literal["diffusion", "ar"] = "diffusion"
+    base: str = Field(default="base", description="name or folder of the base")
+    shots: int = Field(default=400, ge=FEWEST_SHOTS, description="showers to adapt to, and to be judged on")
+    generator: Literal["diffusion", "ar"] = Field(default="diffusion", description="what is adapted")
     objectives: tuple[Objective, ...] = Field(
         default=("w1",), description="one of w1, fpd and loss; and seconds or shower_ms for a Pareto front"
     )
-    trials: int = Field(default=50, ge=1, description="that end, in all workers together")
+    trials: int = Field(default=50, ge=1, description="trials of the study, in all workers together")
     space: SearchSpace = Field(default_factory=SearchSpace.default)
     folds: int = Field(default=2, ge=2, description="parts of the shots, each held back in turn")
-    showers_per_shot: int = Field(default=1, ge=1, description="generated for each held-back shot")
-    prune: PruneRule = "median"
+    showers_per_shot: int = Field(default=1, ge=1, description="showers generated for each held-back shot")
+    prune: PruneRule = Field(default="median", description="when a trial that does badly is ended early")
     startup: int = Field(default=10, ge=1, description="trials at random before TPE and pruning begin")
     heartbeat: float = Field(default=5.0, gt=0, description="seconds between two signs of life of a worker")
     retries: int = Field(default=3, ge=0, description="how often a trial is run again whose worker was lost")
-    study: str | None = Field(default=None, min_length=1, description="its name in the storage; by default made up")
-    compared_showers: int = Field(default=200, ge=0, description="of the best model's before/after comparison")
+    study: str | None = Field(
+        default=None, min_length=1, description="name of the study in the storage; by default made up"
+    )
+    compared_showers: int = Field(
+        default=200, ge=0, description="showers of the before/after comparison of the best model"
+    )
     seed: Seed = 1
     device: Device = "cpu"
-    autocast: bool = True
+    autocast: bool = Field(default=True, description="bfloat16 matrix products")
 
     @field_validator("objectives")
     @classmethod

@@ -379,7 +379,7 @@ def test_unknown_tasks_and_folders(command, tmp_path):
     ran = command("tasks", "family/Pb-LAr4")
     assert (ran.code, ran.out) == (2, "")
     assert re.fullmatch(r"metacalo: unknown task 'family/Pb-LAr4' .*did you mean 'family/Pb-LAr-\d4'\?\n", ran.err)
-    ran = command("tasks", "--folder", tmp_path / "none")
+    ran = command("tasks", "--tasks", tmp_path / "none")
     assert (ran.code, ran.err) == (2, f"metacalo: {tmp_path / 'none'}: there is no such folder of tasks\n")
 
 

@@ -17,13 +17,13 @@ def load(path):
 
 def test_there_and_back(command, sample, tmp_path, pblar):
     flat, back = tmp_path / "flat.h5", tmp_path / "back.h5"
-    ran = command("convert", sample, "--to", "calochallenge", "--out", flat)
+    ran = command("convert", sample, "--format", "calochallenge", "--out", flat)
     assert (ran.code, ran.err) == (0, "")
     assert ran.out == f"120 showers of 9 x 16 x 45 cells written to {flat} (calochallenge)\n"
     with h5py.File(flat) as file:
         assert file["showers"].shape == (120, 6480)
         assert file.attrs["converted_by"].startswith(f"metacalo convert {sample} --to calochallenge")
-    assert command("convert", flat, "--to", "par04", "--out", back, "--quiet").out == ""
+    assert command("convert", flat, "--format", "par04", "--out", back, "--quiet").out == ""
     np.testing.assert_array_equal(load(back).showers, pblar.showers)
     np.testing.assert_array_equal(load(back).theta, pblar.theta)
 
@@ -31,7 +31,7 @@ def test_there_and_back(command, sample, tmp_path, pblar):
 def test_a_coarser_mesh_another_scale_and_some_rows(command, sample, tmp_path, pblar):
     out = tmp_path / "coarse.h5"
     ran = command(
-        "convert", sample, "--to", "par04", "--out", out, "--grid", "3x16x15", "--scale", 0.5, "--rows", "3:9"
+        "convert", sample, "--format", "par04", "--out", out, "--grid", "3x16x15", "--scale", 0.5, "--rows", "3:9"
     )
     assert ran.out.startswith("6 showers of 3 x 16 x 15 cells")
     expected = 0.5 * pblar.showers[3:9].reshape(6, 3, 3, 16, 15, 3).sum(axis=(2, 5), dtype=np.float64)
@@ -51,7 +51,7 @@ def test_a_coarser_mesh_another_scale_and_some_rows(command, sample, tmp_path, p
 @pytest.mark.filterwarnings("default:.*states the cell sizes")
 def test_a_detector_is_written_into_the_file(command, plain, tmp_path, pblar, told):
     path, out = plain(tmp_path / "plain.h5", pblar[:5]), tmp_path / "out.h5"
-    assert command("convert", path, "--to", "par04", "--out", out, *told).code == 0
+    assert command("convert", path, "--format", "par04", "--out", out, *told).code == 0
     assert load(out).detector.layers == pblar.detector.layers
     assert "2 mm Pb + 4 mm lAr" in command("inspect", out).out
 
@@ -59,7 +59,7 @@ def test_a_detector_is_written_into_the_file(command, plain, tmp_path, pblar, to
 @pytest.mark.filterwarnings("always::metacalo.showers.ntuple.NtupleWarning")
 def test_a_root_ntuple(command, tmp_path, pblar):
     path, out = write_ntuple(tmp_path / "par04.root", pblar[:10], angles=False), tmp_path / "out.h5"
-    ran = command("convert", path, "--to", "par04", "--out", out, "--detector", "pblar", "--showers", 8)
+    ran = command("convert", path, "--format", "par04", "--out", out, "--detector", "pblar", "--showers", 8)
     assert ran.code == 0
     assert f"warning: {path}: tree 'global' has no ThetaMC and PhiMC; theta = pi/2 and phi = 0 are" in ran.err
     np.testing.assert_array_equal(load(out).showers, pblar.showers[:8])
@@ -67,13 +67,13 @@ def test_a_root_ntuple(command, tmp_path, pblar):
 
 
 MISTAKES = {
-    "convention": (("--to", "par4"), "'to' = 'par4' is not valid", "did you mean 'par04'?"),
+    "convention": (("--format", "par4"), "'to' = 'par4' is not valid", "did you mean 'par04'?"),
     "axis": (("--grid", "9x10x45"), "--grid 9x10x45: 16 cells in phi cannot be added up to 10"),
     "mesh": (("--grid", "9-16-45"), "'9-16-45' is no mesh"),
     "scale": (("--scale", 0), "'scale' = 0.0 is not valid"),
     "rows": (("--rows", "100:200"), "--rows 100:200: ", "has rows 0:120"),
     "showers": (("--showers", 0), "'showers' = 0 is not valid"),
-    "hgcal": (("--to", "hgcal"), "hgcal keeps one angle per file, in its name (90 here); convert to par04"),
+    "hgcal": (("--format", "hgcal"), "hgcal keeps one angle per file, in its name (90 here); convert to par04"),
     "absorber alone": (("--absorber", "Pb:2"), "give --active too"),
     "task": (("--detector", "pblr"), "did you mean 'pblar'?"),
     "group": (("--group", "nowhere"), "there is no group 'nowhere'"),
@@ -83,7 +83,7 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistakes_are_one_sentence_and_leave_nothing(command, sample, tmp_path, mistake):
     options, *words = MISTAKES[mistake]
-    ran = command("convert", sample, "--to", "par04", "--out", tmp_path / "out.h5", *options)
+    ran = command("convert", sample, "--format", "par04", "--out", tmp_path / "out.h5", *options)
     assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
     for word in words:
         assert word in ran.err
@@ -93,7 +93,7 @@ def test_mistakes_are_one_sentence_and_leave_nothing(command, sample, tmp_path, 
 def test_an_existing_file_is_kept_unless_forced(command, sample, tmp_path):
     out = tmp_path / "out.h5"
     out.write_text("mine")
-    arguments = ("convert", sample, "--to", "par04", "--out", out, "--showers", 2)
+    arguments = ("convert", sample, "--format", "par04", "--out", out, "--showers", 2)
     assert "exists already; give --force" in command(*arguments).err
     assert out.read_text() == "mine"
     assert command(*arguments, "--force").code == 0

@@ -66,7 +66,7 @@ def test_showers_evaluations_and_conversions_are_made_again(command, made, sampl
     showers, flat, judged = tmp_path / "showers.h5", tmp_path / "flat.h5", tmp_path / "judged"
     for arguments in (
         ("generate", "--model", made, "--conditions", sample, "--showers", 30, "--out", showers, "--quiet"),
-        ("convert", showers, "--to", "calochallenge", "--out", flat, "--quiet"),
+        ("convert", showers, "--format", "calochallenge", "--out", flat, "--quiet"),
         ("evaluate", "--generated", showers, "--reference", sample, "--no-classifiers", "--no-pages", "--out", judged),
     ):
         assert command(*arguments).code == 0

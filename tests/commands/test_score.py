@@ -42,7 +42,7 @@ def scored(command, tmp_path, file):
 
     def run(model, *options, showers=file, out="scores.h5"):
         path = tmp_path / out
-        ran = command("score", "--model", model, "--showers", showers, "--times", 2, "--out", path, *options)
+        ran = command("score", showers, "--model", model, "--times", 2, "--out", path, *options)
         assert (ran.code, ran.err) == (0, "")
         with h5py.File(path) as written:
             datasets = {}
@@ -70,7 +70,7 @@ def refused(command, tmp_path, file):
 
     def run(model, *options, showers=file, out="scores.h5"):
         before = sorted(tmp_path.rglob("*"))
-        ran = command("score", "--model", model, "--showers", showers, "--out", tmp_path / out, *options)
+        ran = command("score", showers, "--model", model, "--out", tmp_path / out, *options)
         assert (ran.code, ran.out) == (2, "")
         assert re.fullmatch(r"metacalo: [^\n]+\n", ran.err)
         assert sorted(tmp_path.rglob("*")) == before
@@ -131,7 +131,7 @@ def test_a_file_against_itself_is_not_told_apart(adapted, scored, file):
 @pytest.mark.parametrize("told", ["task", "file"])
 def test_a_base_at_zero_shots(scored, base, sample, told):
     model, detector = {"task": (base.config.name, "pblar"), "file": (base.path, sample)}[told]
-    options = ("--detector", detector, "--generator", "diffusion", "--at-most", 25)
+    options = ("--detector", detector, "--generator", "diffusion", "--showers", 25)
     _, found, summary = scored(model, *options)
     assert (summary["shots"], summary["detector"]) == (0, "PbLAr")
     assert len(set(found["row"])) == 25
@@ -230,16 +230,16 @@ def test_generators_that_cannot_be(refused, base, sample, tmp_path, adapted):
 
 def test_numbers_that_cannot_be(refused, adapted):
     assert "'times' = 3 is not valid" in refused(adapted.out, "--times", 3)
-    assert "19 showers to score are too few" in refused(adapted.out, "--at-most", 19)
+    assert "19 showers to score are too few" in refused(adapted.out, "--showers", 19)
 
 
 def test_results_that_exist(refused, scored, adapted, tmp_path):
-    scored(adapted.out, "--generator", "ar", "--at-most", 20)
+    scored(adapted.out, "--generator", "ar", "--showers", 20)
     assert "scores.h5: exists already; give --force" in refused(adapted.out)
     assert "other.json: is where the summary goes" in refused(adapted.out, out="other.json")
     (tmp_path / "scores.h5").unlink()
     assert "scores.json: exists already; give --force" in refused(adapted.out)
-    _, found, _ = scored(adapted.out, "--generator", "ar", "--at-most", 22, "--force")
+    _, found, _ = scored(adapted.out, "--generator", "ar", "--showers", 22, "--force")
     assert len(found["row"]) == 22
 
 

@@ -33,7 +33,7 @@ def test_inspect(command: Command, shards: Path, name: str) -> None:
 
 
 def test_convert_makes_one_file_of_them(command: Command, shards: Path, pblar: Showers, tmp_path: Path) -> None:
-    ran = command("convert", shards, "--to", "par04", "--out", tmp_path / "one.h5")
+    ran = command("convert", shards, "--format", "par04", "--out", tmp_path / "one.h5")
     assert (ran.code, ran.err) == (0, "")
     with open_showers(tmp_path / "one.h5") as file:
         assert file.detector == pblar.detector
@@ -49,7 +49,7 @@ def test_evaluate(command: Command, shards: Path, sample: Path, tmp_path: Path) 
 
 
 def test_tasks(command: Command, shards: Path) -> None:
-    ran = command("tasks", "--folder", shards.parent)
+    ran = command("tasks", "--tasks", shards.parent)
     assert ran.code == 0
     assert "mine" in ran.out
     assert "120" in ran.out

@@ -69,7 +69,7 @@ def refused(command, tmp_path):
 @needs_geant4
 @pytest.mark.parametrize("verb", ["simulate", "design"])
 def test_bad_descriptions(refused, detector, verb):
-    told = ("simulate", "--detector", detector) if verb == "simulate" else ("design", detector)
+    told = ("simulate", "--detector", detector) if verb == "simulate" else ("design", "--detector", detector)
     for change, words in {
         ('"Pb"', '"Pbb"'): f"{detector}: unknown material 'Pbb'; did you mean 'Pb'?",
         ('name = "small"', 'name = "small"\nn_layers = 3'): f"{detector}: the mesh is 450 mm deep",
@@ -90,7 +90,7 @@ def test_a_second_process_on_the_same_output_is_told_so(refused, detector, tmp_p
     family.write_text('detectors = 1\npairs = [["Pb", "PVT"]]\nactive_mm = { PVT = [5, 5] }\n', encoding="utf-8")
     lines = {"simulate": ("simulate", "--detector", detector), "family": ("simulate", "--family", family)}
     with sole_writer(tmp_path / "out.h5"):
-        told = refused(*lines.get(verb, ("design", detector)))
+        told = refused(*lines.get(verb, ("design", "--detector", detector)))
     assert re.fullmatch(
         rf"metacalo: {tmp_path}/out.h5: another metacalo process \(PID {os.getpid()} on host \S+\) is writing it; wait "
         r"for it or choose another --out\n",
@@ -110,7 +110,7 @@ def test_an_interruption_says_how_to_go_on(command, detector, tmp_path, monkeypa
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(Journal, "append", kept)
-    told = ("simulate", "--detector", detector) if verb == "simulate" else ("design", detector)
+    told = ("simulate", "--detector", detector) if verb == "simulate" else ("design", "--detector", detector)
     ran = command(*told, "--workers", 1, "--showers", 40, "--out", out)
     assert (ran.code, ran.out) == (130, "")
     what, where = ("showers", tmp_path / "out.work") if verb == "simulate" else ("steps and showers", out)
@@ -167,7 +167,7 @@ def test_design_from_a_description_to_the_report(command, detector, tmp_path):
         "[evaluate]\nclassifiers = false\npages = false\n",
         encoding="utf-8",
     )
-    ran = command("design", detector, "--config", settings, "--out", out)
+    ran = command("design", "--detector", detector, "--config", settings, "--out", out)
     assert ran.code == 0
     assert ran.out.splitlines()[-1].startswith(f"report {out / 'report' / 'report.html'}")
     metrics = json.loads((out / "report" / "metrics.json").read_text())
@@ -176,14 +176,14 @@ def test_design_from_a_description_to_the_report(command, detector, tmp_path):
     with open_showers(out / "showers.h5") as shots, open_showers(out / "ar.h5") as made:
         assert (len(shots), len(made)) == (50, 20)
         assert np.isin(made.energy, shots.energy).all()
-    again = command("design", detector, "--config", settings, "--out", out)
+    again = command("design", "--detector", detector, "--config", settings, "--out", out)
     assert (again.code, again.out) == (2, "")
     assert "exists already; give --force" in again.err
     (out / "diffusion.h5").unlink()
-    resumed = command("design", detector, "--config", settings, "--out", out, "--resume")
+    resumed = command("design", "--detector", detector, "--config", settings, "--out", out, "--resume")
     assert resumed.code == 0
     assert re.search(r"\(diffusion \d+\)$", resumed.out.splitlines()[-1])
-    other = command("design", detector, "--config", settings, "--out", out, "--resume", "--seed", 5)
+    other = command("design", "--detector", detector, "--config", settings, "--out", out, "--resume", "--seed", 5)
     assert "the unfinished design had other settings" in other.err
 
 
@@ -191,7 +191,7 @@ def test_design_from_a_description_to_the_report(command, detector, tmp_path):
 def test_design_replaces_nothing_but_a_design(command, detector, tmp_path):
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "precious.txt").write_text("mine")
-    ran = command("design", detector, "--out", tmp_path / "notes", "--force")
+    ran = command("design", "--detector", detector, "--out", tmp_path / "notes", "--force")
     assert (ran.code, ran.out) == (2, "")
     assert "notes: is no design, and --force replaces nothing else" in ran.err
     assert (tmp_path / "notes" / "precious.txt").read_text() == "mine"

@@ -35,9 +35,9 @@ def lines_of(sample: Path, adapted: AdaptResult, out: Path) -> dict[str, tuple[o
         "adapt": ("adapt", "--detector", sample, *base, "--shots", 30, "--steps", 2, "--generator", "ar", "--out", out),
         "generate": ("generate", *model, "--showers", 6, "--batch-size", 2, "--out", out),
         "evaluate": ("evaluate", "--generated", sample, "--reference", sample, "--no-classifiers", "--out", out),
-        "convert": ("convert", sample, "--to", "par04", "--out", out),
+        "convert": ("convert", sample, "--format", "par04", "--out", out),
         "export": ("export", *model, "--format", "torchscript", "--out", out),
-        "score": ("score", *model, "--showers", sample, "--at-most", 20, "--out", out),
+        "score": ("score", sample, *model, "--showers", 20, "--out", out),
     }
 
 

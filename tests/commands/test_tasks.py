@@ -39,12 +39,12 @@ def test_a_folder_of_one_s_own(command, tmp_path, pblar):
     write_showers(place / "showers.h5", pblar[:5])
     toml = pblar.detector.to_toml().replace('"PbLAr"', '"mine [prototype 2]"')
     (place / "detector.toml").write_text(toml, encoding="utf-8")
-    ran = command("tasks", "--folder", place.parent)
+    ran = command("tasks", "--tasks", place.parent)
     assert ran.code == 0
     row = next(line for line in ran.out.splitlines() if line.startswith("│ mine"))
     assert row.split("│")[-2].strip() == "5"
     assert "│ pblar" in ran.out
-    shown = command("tasks", "mine", "--folder", place.parent)
+    shown = command("tasks", "mine", "--tasks", place.parent)
     assert shown.code == 0
     assert 'name = "mine [prototype 2]"\n' in shown.out
     assert shown.out.endswith("5 showers in showers.h5\n")
