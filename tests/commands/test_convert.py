@@ -22,7 +22,7 @@ def test_there_and_back(command, sample, tmp_path, pblar):
     assert ran.out == f"120 showers of 9 x 16 x 45 cells written to {flat} (calochallenge)\n"
     with h5py.File(flat) as file:
         assert file["showers"].shape == (120, 6480)
-        assert file.attrs["converted_by"].startswith(f"metacalo convert {sample} --to calochallenge")
+        assert file.attrs["converted_by"].startswith(f"metacalo convert {sample} --format calochallenge")
     assert command("convert", flat, "--format", "par04", "--out", back, "--quiet").out == ""
     np.testing.assert_array_equal(load(back).showers, pblar.showers)
     np.testing.assert_array_equal(load(back).theta, pblar.theta)
