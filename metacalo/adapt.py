@@ -37,6 +37,7 @@ from metacalo.showers.response import convention_scale
 from metacalo.showers.sample_checks import warn_of_showers
 from metacalo.showers.tasks import resolve_task
 from metacalo.tracking import Clock, RunLog, require_tensorboard
+from metacalo.verbs import make_callable
 
 __all__ = ["AdaptResult", "AdaptSettings", "adapt", "adapt_into", "adapted_model", "draw_shots"]
 
@@ -293,3 +294,6 @@ def draw_shots(file: ShowerFile, shots: int, seed: int) -> np.ndarray:
             f"{file.path}: holds {len(file)} showers, --shots {shots} wants more; ask for at most {len(file)}"
         )
     return np.sort(np.random.default_rng(seed).choice(len(file), shots, replace=False))
+
+
+make_callable(__name__, adapt)

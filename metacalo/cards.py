@@ -8,6 +8,7 @@ from metacalo.base import Base, resolve_base
 from metacalo.errors import MetacaloError
 from metacalo.showers.condition_range import range_of_attributes
 from metacalo.showers.hdf5 import open_showers
+from metacalo.showers.tasks import shower_path
 from metacalo.typing import PathLike
 
 __all__ = ["card_of"]
@@ -21,7 +22,7 @@ def card_of(path: PathLike) -> str:
     The card of the base follows where a base of that name and hash ships with metacalo. No file is looked for at
     a place that the attributes name: they come with the showers, from whoever made these.
     """
-    with open_showers(path) as file:
+    with open_showers(shower_path(path)) as file:
         attributes = file.attributes
     told = [f"- {label}: {attributes[key]}" for key, label in _TOLD.items() if key in attributes]
     if seen := range_of_attributes(attributes):

@@ -28,6 +28,7 @@ from metacalo.showers.ntuple_files import NtupleFiles, holds_ntuples
 from metacalo.showers.rebin import coarser_grid, parse_mesh, rebin
 from metacalo.showers.records import record_of
 from metacalo.showers.sample_checks import warn_of_showers
+from metacalo.showers.tasks import shower_location
 from metacalo.showers.writer import ShowerWriter
 from metacalo.typing import PathLike
 
@@ -124,7 +125,7 @@ def convert(
     """Writes the showers of `source`, of any convention or a Par04 ROOT ntuple, as the HDF5 file `out`.
 
     Args:
-        source: file to read, larger than memory if need be.
+        source: file to read (or the name of a task), larger than memory if need be.
         out: file to write; it appears when complete.
         settings: see `ConvertSettings`.
         group: which group of a file that holds several detectors.
@@ -147,7 +148,7 @@ def convert(
         NtupleWarning: see `open_ntuple`.
         ConversionWarning: the new file will be taken for another detector's.
     """
-    source, out = Path(source), Path(out)
+    (source, group), out = shower_location(source, group), Path(out)
     if source.exists() and out.exists() and source.samefile(out):
         raise OutputError(f"{out}: is the file to convert; choose another --out")
     mesh = parse_mesh(settings.grid) if settings.grid else None

@@ -21,6 +21,7 @@ from metacalo.generate import GenerateSettings, generate
 from metacalo.interruption import told_if_interrupted
 from metacalo.locking import sole_writer
 from metacalo.model import seen_hashes
+from metacalo.showers.tasks import description_path
 from metacalo.simulate.prepare import prepare
 from metacalo.simulate.run import SimulateSettings, require_geant4, simulate
 
@@ -79,7 +80,7 @@ def design(
     on with the step that it was at.
 
     Args:
-        detector: a detector.toml.
+        detector: a detector.toml, or the name of a task.
         out: folder to write.
         settings: see `DesignSettings`.
         force: replace an existing `out`.
@@ -93,14 +94,14 @@ def design(
         OutputError: `out` exists and neither `force` nor `resume`, or another process is writing it.
         MetacaloError: see `simulate`, `adapt`, `generate` and `evaluate_files`.
     """
-    settings, out = settings or DesignSettings(), Path(out)
+    settings, out, detector = settings or DesignSettings(), Path(out), description_path(detector)
     made = settings.simulate.model_copy(
         update={"showers": settings.showers + settings.reference, "seed": settings.seed}
     )
     require_geant4(prepare(detector, beam=made.beam, physics=made.physics))  # told before anything is removed
     kept = f"finished steps and showers are kept in {out}; go on with the same command and --resume"
     with sole_writer(out, force=force or resume), told_if_interrupted(kept):
-        _open(out, settings, Path(detector), force=force, resume=resume)
+        _open(out, settings, detector, force=force, resume=resume)
         seconds = _run_steps(detector, out, settings, made, quiet=quiet, verbose=verbose, command=command)
     return Design(out, load_json(out / "report" / "metrics.json"), seconds)
 

@@ -31,7 +31,9 @@ from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import Showers, open_showers
 from metacalo.showers.ranges import parse_angles, parse_range
 from metacalo.showers.records import record_of
+from metacalo.showers.tasks import shower_path
 from metacalo.showers.writer import ShowerWriter
+from metacalo.verbs import make_callable
 
 _HIGHEST_GEV = 1e6  # far beyond any use of an electromagnetic shower
 
@@ -76,7 +78,7 @@ class GenerateSettings(SamplingOptions):
 
 def unseen_rows(path: str | Path, model: str | Path, *, base: str | Path | None = None) -> np.ndarray:
     """Rows of a shower file that a model has not seen, neither as shots nor in its base's pretraining."""
-    with open_showers(path) as file:
+    with open_showers(shower_path(path)) as file:
         return np.flatnonzero(~np.isin(file.hashes(), seen_hashes(model, base=base)))
 
 
@@ -116,6 +118,8 @@ def generate(
         OutsideRangeWarning: energies or angles outside the range of the shots, or, at zero shots, of the base.
     """
     settings = settings or GenerateSettings()
+    if settings.conditions is not None:
+        settings = settings.model_copy(update={"conditions": str(shower_path(settings.conditions))})
     loaded = load_model(model, base=base, detector=detector)
     loaded.require(settings.generator)
     settings.choose(loaded.generators.get(settings.generator))
@@ -286,3 +290,6 @@ def _copied(
             )
         rows = rows[:n]
         return file.energy[rows], file.theta[rows], file.phi[rows]
+
+
+make_callable(__name__, generate)

@@ -21,6 +21,7 @@ from metacalo.showers.grid import Grid
 from metacalo.showers.hdf5 import ShowerFile, open_showers
 from metacalo.showers.layouts import DETECTOR_ATTRIBUTES, LAYOUT_ATTRIBUTES
 from metacalo.showers.sample_checks import sample_warnings, scale_of
+from metacalo.showers.tasks import shower_location
 from metacalo.typing import PathLike
 from metacalo.wording import counted
 
@@ -148,7 +149,7 @@ def inspect(path: PathLike, *, group: str | None = None, showers: int | None = N
     """Looks at a shower file, in bounded memory, and goes on where reading would stop at what cannot be right.
 
     Args:
-        path: an HDF5 file of any known convention.
+        path: an HDF5 file of any known convention, or the name of a task.
         group: which group of a file that holds several detectors.
         showers: how many to look at, in runs drawn evenly from the file; by default all, up to `MOST_SHOWERS`.
         quiet: no progress bar.
@@ -157,7 +158,7 @@ def inspect(path: PathLike, *, group: str | None = None, showers: int | None = N
         ShowerFileError: no such file or group, not HDF5, truncated, of no known convention, or without a shower.
         ConfigError: `showers` is not above 0.
     """
-    path = Path(path)
+    path, group = shower_location(path, group)
     if showers is not None and showers < 1:
         raise ConfigError(f"--showers {showers}: at least 1 is needed")
     refused: list[MetacaloError] = []

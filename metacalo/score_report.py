@@ -29,6 +29,7 @@ from metacalo.showers.hdf5 import ShowerFile, open_showers
 from metacalo.showers.records import record_of
 from metacalo.showers.sample_checks import warn_of_file
 from metacalo.showers.sink import new_hdf5
+from metacalo.showers.tasks import shower_path
 from metacalo.typing import PathLike
 
 __all__ = ["Judged", "judge", "score_files", "summary"]
@@ -91,7 +92,7 @@ def score_files(
 
     Args:
         model: folder of an adapted model; or a base, with `detector`.
-        showers: shower file; its scores are the reference of the trend in energy.
+        showers: shower file, or the name of a task; its scores are the reference of the trend in energy.
         out: HDF5 file to write; the summary has its name with the suffix .json.
         settings: see `ScoreSettings`.
         against: a second file, whose showers the scores are to tell from the first one's.
@@ -110,6 +111,7 @@ def score_files(
         MetacaloError: see `load_model` and `score`.
     """
     settings = settings or ScoreSettings()
+    showers, against = shower_path(showers), None if against is None else shower_path(against)
     beside = Path(out).with_suffix(".json")
     if beside == Path(out):
         raise OutputError(f"{out}: is where the summary goes; give --out the name of an HDF5 file, such as scores.h5")

@@ -16,7 +16,7 @@ from metacalo.pretrain import PretrainSettings
 from metacalo.showers import Detector, data_folder, open_showers
 
 LAYERS = """
-typing errors documents durable progress interruption parallel      | ground: nothing of metacalo but errors
+typing errors documents durable progress interruption parallel verbs | ground: nothing of metacalo but errors
 wording                                                             | ground: words
 config hdf5_access checkpoint ranks                                 | settings, files
 locking provenance tracking pictures                                | a run: one writer, where results come from, logs, pictures
@@ -59,7 +59,10 @@ def source(module: str) -> ast.Module:
 def imported(module: str) -> set[str]:
     """Modules of metacalo that the source imports, wherever in it."""
     found = set()
-    for node in ast.walk(source(module)):
+    tree = source(module)
+    if module == "metacalo":  # names for type checkers alone; they are loaded when they are used
+        tree.body = [node for node in tree.body if not isinstance(node, ast.If)]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

@@ -40,7 +40,9 @@ NewDetector = Annotated[str, typer.Option("--detector", help="Shower file, task 
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
 Absorber = Annotated[str | None, typer.Option("--absorber", help="Absorber of a period in mm, such as Pb:2.0.")]
 Active = Annotated[str | None, typer.Option("--active", help="Active layer of a period in mm, such as lAr:4.0.")]
-Description = Annotated[Path | None, typer.Option("--description", help="detector.toml that describes the detector.")]
+Description = Annotated[
+    Path | None, typer.Option("--description", help="detector.toml (or name of a task) that describes the detector.")
+]
 LogDir = Annotated[
     Path | None, typer.Option("--log-dir", help="Losses and cost as they go, for TensorBoard and as JSON lines.")
 ]
@@ -54,12 +56,13 @@ def described_detector(absorber: str | None, active: str | None, description: Pa
         DetectorError: an absorber alone was given, two descriptions were, or the description cannot be.
     """
     from metacalo.showers.detector import Detector
+    from metacalo.showers.tasks import description_path
 
     if description is not None:
         if absorber is not None or active is not None:
             message = f"--description {description} and --absorber or --active both describe the detector; give one"
             raise DetectorError(message)
-        return Detector.from_toml(description)
+        return Detector.from_toml(description_path(description))
     if active is not None:
         return Detector.from_layers(absorber, active)
     if absorber is not None:

@@ -245,7 +245,11 @@ def _flag(parameter: inspect.Parameter) -> str:
 def _hidden(name: str, spelling: str, new: inspect.Parameter) -> inspect.Parameter:
     """A parameter that takes what the new one takes, under its old spelling."""
     kind = _kind(new.annotation)
-    shown = typer.Option(spelling, hidden=True) if spelling.startswith("-") else typer.Argument(hidden=True, metavar=spelling)
+    shown = (
+        typer.Option(spelling, hidden=True)
+        if spelling.startswith("-")
+        else typer.Argument(hidden=True, metavar=spelling)
+    )
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, shown]
     )

@@ -19,7 +19,9 @@ Verbose = Annotated[bool, typer.Option("--verbose", help="Show what Geant4 print
 @command(SettingsOptions("metacalo.simulate.run:SimulateSettings"))
 def simulate(
     given: Given,
-    detector: Annotated[Path | None, typer.Option("--detector", help="detector.toml to simulate.")] = None,
+    detector: Annotated[
+        Path | None, typer.Option("--detector", help="detector.toml, or name of a task, to simulate.")
+    ] = None,
     out: Out = Path("out/shots.h5"),
     family: Annotated[
         Path | None, typer.Option("--family", help="TOML of a family: many random detectors in one file.")
@@ -63,7 +65,7 @@ def simulate(
     formerly={"DETECTOR": "detector", "--reference": "reference"},
 )
 def design(
-    detector: Annotated[Path, typer.Option("--detector", help="detector.toml of the design.")],
+    detector: Annotated[Path, typer.Option("--detector", help="detector.toml of the design, or name of a task.")],
     given: Given,
     out: Out = Path("out/design"),
     config: Config = None,

@@ -15,6 +15,7 @@ from metacalo.evaluate.profiles import profile_chi2
 from metacalo.evaluate.reference import EvaluateSettings
 from metacalo.evaluate.report import evaluate_files, labels_of, warnings_told
 from metacalo.evaluate.tables import table
+from metacalo.verbs import make_callable
 
 __all__ = [
     "EvaluateSettings",
@@ -33,3 +34,5 @@ __all__ = [
     "wasserstein1",
     "write_pages",
 ]
+
+make_callable(__name__, evaluate_files)

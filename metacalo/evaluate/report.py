@@ -24,6 +24,7 @@ from metacalo.provenance import FILE, file_record, provenance, shown_path
 from metacalo.showers.condition_range import ConditionRange, left_range, range_of_attributes
 from metacalo.showers.hdf5 import Showers, open_showers
 from metacalo.showers.sample_checks import warn_of_showers
+from metacalo.showers.tasks import shower_path
 from metacalo.typing import PathLike
 
 __all__ = ["REFERENCE", "evaluate_files", "labels_of", "warnings_told"]
@@ -51,8 +52,8 @@ def evaluate_files(
     `profiles.png` and `.pdf`.
 
     Args:
-        generated: file of generated showers, or several.
-        reference: file of Geant4 showers.
+        generated: file of generated showers (or the name of a task), or several.
+        reference: file of Geant4 showers, or the name of a task.
         out: folder to make.
         labels: what the generated files are called; by default their names without extension.
         cards: label to the Markdown of the model card, for the report; files of no known model have none.
@@ -72,8 +73,9 @@ def evaluate_files(
         ConfigError: the labels are not as many as the files, not different, or the reference's.
         OutputError: `out` exists and not `force`, or cannot be written.
     """
-    files = [generated] if isinstance(generated, str | Path) else list(generated)
-    named = dict(zip(labels_of(files, labels), files, strict=True))
+    given = [generated] if isinstance(generated, str | Path) else list(generated)
+    files, reference = [shower_path(path) for path in given], shower_path(reference)
+    named = dict(zip(labels_of(given, labels), files, strict=True))
     settings = settings or EvaluateSettings()
     with (
         sole_writer(out, force=force),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,16 @@ from metacalo.showers.shards import SHOWER_FILE, shard_paths
 from metacalo.showers.storage import is_own_group
 from metacalo.typing import PathLike
 
-__all__ = ["Task", "data_folder", "discover_tasks", "resolve_task", "training_tasks"]
+__all__ = [
+    "Task",
+    "data_folder",
+    "description_path",
+    "discover_tasks",
+    "resolve_task",
+    "shower_location",
+    "shower_path",
+    "training_tasks",
+]
 
 DETECTOR_FILE = "detector.toml"
 
@@ -141,6 +151,60 @@ def resolve_task(name_or_path: PathLike, *folders: PathLike, detector: Detector 
         raise UnknownNameError("task", name, found)
     task = next(iter(found.values()))
     return task if detector is None else _described_task(task.path, task.group, task.name, detector)
+
+
+def shower_path(name_or_path: PathLike) -> Path:
+    """Where the showers lie that a path, or the name of a task that ships, stands for; a path that exists wins.
+
+    Whether a path exists is left to the one who opens it.
+
+    Raises:
+        UnknownNameError: it is close to the name of a task; the sentence has the name.
+        ShowerFileError: the task is one of several in a file.
+
+    Example:
+        >>> shower_path("siw").name
+        'showers.h5'
+    """
+    path, group = shower_location(name_or_path)
+    if group is not None:
+        raise ShowerFileError(
+            f"task '{name_or_path}' is one of several in a file; give it a file of its own: metacalo convert "
+            f"{name_or_path} --format par04 --out {group}.h5"
+        )
+    return path
+
+
+def shower_location(name_or_path: PathLike, group: str | None = None) -> tuple[Path, str | None]:
+    """Path and group of the showers that a path, or the name of a task that ships, stands for; see `shower_path`."""
+    path, name = Path(name_or_path), str(name_or_path)
+    if not _could_be_a_name(name):
+        return path, group
+    known = discover_tasks()
+    if name in known:
+        return known[name].path, group or known[name].group
+    if get_close_matches(name, known, n=1):
+        raise UnknownNameError("task", name, known)
+    return path, group
+
+
+def description_path(name_or_path: PathLike) -> Path:
+    """The detector.toml that a path, or the name of a task that ships, stands for; a path that exists wins.
+
+    Example:
+        >>> description_path("siw").name
+        'detector.toml'
+    """
+    path, name = Path(name_or_path), str(name_or_path)
+    shipped = data_folder("tasks") / name / DETECTOR_FILE
+    return shipped if _could_be_a_name(name) and shipped.is_file() else path
+
+
+def _could_be_a_name(name: str) -> bool:
+    """Whether it is neither an existing path nor written like one."""
+    first, *rest = Path(name).parts or ("",)
+    member = len(rest) == 1 and (data_folder("tasks") / first).is_dir() and not Path(rest[0]).suffix
+    return (member or name.isidentifier()) and not Path(name).exists()
 
 
 def training_tasks(tasks: Mapping[str, Task], holdout: Sequence[str] = ()) -> list[Task]:

@@ -19,6 +19,7 @@ from metacalo.interruption import told_if_interrupted
 from metacalo.locking import sole_writer
 from metacalo.progress import track
 from metacalo.showers.hdf5 import Showers
+from metacalo.showers.tasks import description_path
 from metacalo.showers.writer import ShowerWriter
 from metacalo.simulate.data_sets import environment, require_elements
 from metacalo.simulate.energies import shot, spectrum_text
@@ -38,7 +39,7 @@ class SimulateSettings(Settings):
     showers: int = Field(default=400, ge=1, description="how many")
     seed: Seed = 1
     workers: int | None = Field(default=None, ge=1, description="processes of Geant4; by default one for each core")
-    particle: str | None = Field(default=None, description="e-, e+, gamma, ...; by default that of the detector's file, as are the next four")
+    particle: str | None = Field(default=None, description="e-, e+, gamma, ...; by default that of the detector's file")
     energy: str | None = Field(default=None, description="GeV: a value, or low:high")
     theta: str | None = Field(default=None, description="rad: a value or low:high")
     phi: str | None = Field(default=None, description="rad: a value or low:high")
@@ -98,7 +99,7 @@ def simulate(
     written, and an unfinished run, whatever ended it, goes on from there; it may ask for more showers than before.
 
     Args:
-        detector: a detector.toml.
+        detector: a detector.toml, or the name of a task.
         out: file to write.
         settings: see `SimulateSettings`.
         force: replace an existing `out`, and an unfinished run.
@@ -119,7 +120,7 @@ def simulate(
         WorkerReplacedWarning: a process was killed, and another took over.
     """
     settings = settings or SimulateSettings()
-    made = prepare(detector, beam=settings.beam, physics=settings.physics)
+    made = prepare(description_path(detector), beam=settings.beam, physics=settings.physics)
     return simulate_prepared(made, out, settings, force=force, resume=resume, quiet=quiet, verbose=verbose)
 
 

@@ -102,7 +102,7 @@ def test_scores_of_an_adapted_model(adapted, scored, few, tmp_path):
     with h5py.File(tmp_path / "scores.h5") as written:
         assert written["bound_ar"].attrs["units"] == "nat"
         assert written.attrs["base_hash"] == adapted.model.base.hash
-        assert written.attrs["command"].startswith("metacalo score --model")
+        assert written.attrs["command"].startswith("metacalo score ")
     rows = [str(shower["row"]) for shower in summary["scores"]["bound_diffusion"]["outliers"]]
     assert re.findall(r"^│ +(\d+) │", out, flags=re.MULTILINE) == rows
 
