@@ -42,7 +42,7 @@ def test_empty_text_and_root_files(tmp_path: Path) -> None:
     assert "not an HDF5 file" in sentence(tmp_path / "text.h5")
     (tmp_path / "ntuple.root").write_bytes(b"root" + bytes(100))
     told = sentence(tmp_path / "ntuple.root")
-    assert "a ROOT file; make it HDF5 by 'metacalo convert ntuple.root --to par04 --out ntuple.h5'" in told
+    assert "a ROOT file; make it HDF5 by 'metacalo convert ntuple.root --format par04 --out ntuple.h5'" in told
 
 
 def test_truncated_file(par04: Path) -> None:
