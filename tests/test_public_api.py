@@ -19,7 +19,7 @@ LAYERS = """
 typing errors documents durable progress interruption parallel verbs | ground: nothing of metacalo but errors
 wording                                                             | ground: words
 config hdf5_access checkpoint ranks                                 | settings, files
-locking provenance tracking pictures                                | a run: one writer, where results come from, logs, pictures
+locking provenance tracking pictures                                | one writer, origin of results, logs, pictures
 showers                                                             | detectors, shower files, normaliser
 models                                                              | pure networks
 generators sampling                                                 | loss, sample, adaptable, frozen; options

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.fuzz_hdf5 import deflated_zeros, hostile_file, seed_files
-from benchmarks.fuzz_mutations import HOSTILE_NAMES, mutate_bytes
 from metacalo.errors import MetacaloError, ShowerFileError
 from metacalo.showers import discover_tasks, open_showers
 from metacalo.showers.storage import MOST_ROWS
+from tests.fuzz.hdf5 import deflated_zeros, hostile_file, seed_files
+from tests.fuzz.mutations import HOSTILE_NAMES, mutate_bytes
 
 COLUMNS = ("incident_energy", "incident_theta", "incident_phi")
 

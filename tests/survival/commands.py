@@ -1,4 +1,4 @@
-"""The commands that `benchmarks.survival` kills, on so little that they take seconds."""
+"""The commands that `tests.survival` kills, on so little that they take seconds."""
 
 from __future__ import annotations
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.fuzz_mutations import HOSTILE_NAMES, HOSTILE_TEXTS, mutate_bytes, mutate_value
-from benchmarks.fuzz_sandbox import Ended, Sandbox
+from tests.fuzz.mutations import HOSTILE_NAMES, HOSTILE_TEXTS, mutate_bytes, mutate_value
+from tests.fuzz.sandbox import Ended, Sandbox
 
 
 def ended(place: Path, call, prepare=lambda _: None) -> Ended:
@@ -72,3 +74,12 @@ def test_mutations_are_the_same_for_the_same_seed():
     assert values == {"a": [1, 2, {"b": "c"}], "d": 2.5}
     assert all(isinstance(make("{}"), bytes) for make in HOSTILE_TEXTS)
     assert len(set(HOSTILE_NAMES)) == len(HOSTILE_NAMES)
+
+
+@pytest.mark.slow
+def test_hostile_input_is_accepted_or_refused_in_one_sentence(tmp_path):
+    line = (sys.executable, "-m", "tests.fuzz", "--cases", "200", "--out", str(tmp_path / "out"))
+    subprocess.run(line, cwd=Path(__file__).parents[2], check=True)
+    ended = json.loads((tmp_path / "out" / "cases.json").read_text())["cases"]
+    assert len(ended) == 200
+    assert [case for case in ended if case["verdict"] not in ("accepted", "refused")] == []

@@ -1,8 +1,8 @@
 """How long a command takes to end at Ctrl-C, whatever it is at.
 
-    python -m benchmarks.interruption --out out/interruption
+    python -m tests.ctrl_c --out out/ctrl-c
 
-Each command is run once to its end under `benchmarks.interruption_probe`, which tells the longest stretch in which it
+Each command is run once to its end under `tests.ctrl_c.probe`, which tells the longest stretch in which it
 would not have heard a signal, and then again with a real Ctrl-C (SIGINT to all its processes, as a terminal sends it)
 in its middle. Times are of the CPU, which other programs do not lengthen. Exit code 1 where a command takes longer than
 `--limit`, tells anything else than one line, or leaves a temporary file.
@@ -26,9 +26,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.survival_commands import metacalo_commands
 from metacalo.showers import data_folder
 from metacalo.simulate.data_sets import found_data_sets
+from tests.survival.commands import metacalo_commands
 
 __all__ = ["Ended", "Heard", "interrupted", "interruption_table", "main"]
 
@@ -161,7 +161,7 @@ def _lines(folder: Path) -> dict[str, list[str]]:
 def _heard(name: str, line: Sequence[str], folder: Path) -> Heard:
     folder.mkdir(parents=True)
     report = folder / "report.json"
-    probe = [sys.executable, "-m", "benchmarks.interruption_probe", str(report)]
+    probe = [sys.executable, "-m", "tests.ctrl_c.probe", str(report)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([*probe, *line[len(METACALO) :]], check=True, stdout=subprocess.DEVNULL, env=environment)
     found = Heard(command=name, **json.loads(report.read_text()))
@@ -186,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the benchmark; exit code 1 where there was a fault."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--limit", type=float, default=2.0, help="CPU seconds that a command may take to end")
-    parser.add_argument("--out", type=Path, default=Path("out/interruption"))
+    parser.add_argument("--out", type=Path, default=Path("out/ctrl-c"))
     parser.add_argument("--command", action="append", help="only this one; may be repeated")
     told = parser.parse_args(arguments)
     shutil.rmtree(told.out, ignore_errors=True)

@@ -1,11 +1,11 @@
 """Files of strangers: whether metacalo refuses in one sentence what it cannot read.
 
-    python -m benchmarks.fuzz --cases 2000 --seed 1 --out out/fuzz
+    python -m tests.fuzz --cases 2000 --seed 1 --out out/fuzz
 
 Hostile shower files, settings, model folders, ntuples and names are given to readers and commands, each in a forked
-process whose memory and time are bounded (`fuzz_sandbox`). A case is fine if it ends with success, or with exit code 2
-and a sentence; everything else is a defect, kept with its input in `out/defects/CASE` and run again by `--case CASE`.
-It writes `table.md` and `cases.json`.
+process whose memory and time are bounded (`tests.fuzz.sandbox`). A case is fine if it ends with success, or with exit
+code 2 and a sentence; everything else is a defect, kept with its input in `out/defects/CASE` and run again by
+`--case CASE`. It writes `table.md` and `cases.json`.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from benchmarks.fuzz_cases import KINDS
-from benchmarks.fuzz_sandbox import MEMORY, SECONDS, Ended, Sandbox
-from benchmarks.fuzz_seeds import Seeds
 from metacalo.checkpoint import atomic_folder, save_json
 from metacalo.errors import MetacaloError
 from metacalo.progress import Track, track
+from tests.fuzz.cases import KINDS
+from tests.fuzz.sandbox import MEMORY, SECONDS, Ended, Sandbox
+from tests.fuzz.seeds import Seeds
 
 __all__ = ["main", "run_cases"]
 
@@ -134,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     options = _parser().parse_args(arguments)
     try:
-        told = _run(options, shlex.join(["python", "-m", "benchmarks.fuzz", *arguments]))
+        told = _run(options, shlex.join(["python", "-m", "tests.fuzz", *arguments]))
     except MetacaloError as error:
         sys.exit(f"fuzz: {error}")
     Console(soft_wrap=True).print(told, highlight=False, markup=False)

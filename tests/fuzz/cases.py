@@ -14,13 +14,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.fuzz_hdf5 import hostile_file
-from benchmarks.fuzz_mutations import HOSTILE_NAMES, HOSTILE_TEXTS, mutate_bytes, mutate_value
-from benchmarks.fuzz_seeds import BASE, Seeds
 from metacalo.checkpoint import load_json
 from metacalo.cli import main
 from metacalo.errors import MetacaloError
 from metacalo.showers import open_showers
+from tests.fuzz.hdf5 import hostile_file
+from tests.fuzz.mutations import HOSTILE_NAMES, HOSTILE_TEXTS, mutate_bytes, mutate_value
+from tests.fuzz.seeds import BASE, Seeds
 
 __all__ = ["KINDS", "Case"]
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks.survival import Tally, _fault_after_kill, _fault_after_resuming, kill_and_resume, survival_table
-from benchmarks.survival_commands import Command
+from tests.survival.__main__ import Tally, _fault_after_kill, _fault_after_resuming, kill_and_resume, survival_table
+from tests.survival.commands import Command
 
 WRITE = """
 import os, sys
@@ -59,3 +60,9 @@ def test_a_command_that_writes_beside_its_result_survives_whenever_it_is_killed(
     tally = kill_and_resume(COMMAND, tmp_path, 4, seed=1)
     assert (tally.kills, tally.faults) == (4, [])
     assert survival_table([tally]).row_count == 1
+
+
+@pytest.mark.slow
+def test_metacalo_loses_nothing_when_it_is_killed(tmp_path: Path) -> None:
+    line = (sys.executable, "-m", "tests.survival", "--kills", "5", "--out", str(tmp_path / "out"))
+    subprocess.run(line, cwd=Path(__file__).parents[2], check=True)

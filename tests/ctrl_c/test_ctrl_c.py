@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.interruption import Ended, Heard, interruption_table
+from tests.ctrl_c.__main__ import Ended, Heard, interruption_table
 
 WELL = Ended("adapt", 2.5, 3.0, 6.0, 130, "metacalo: interrupted; x was not written\n", ())
 

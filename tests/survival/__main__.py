@@ -1,6 +1,6 @@
 """Whether anything is lost or half-written when metacalo is killed.
 
-    python -m benchmarks.survival --kills 100 --out out/survival
+    python -m tests.survival --kills 100 --out out/survival
 
 Each command is run to its end once, and then killed (SIGKILL) again and again: half of the times at a moment drawn from
 its whole life, half of them within 20 ms of a temporary file's appearing. After each kill the result must be the
@@ -27,7 +27,7 @@ from random import Random
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.survival_commands import Command, metacalo_commands
+from tests.survival.commands import Command, metacalo_commands
 
 __all__ = ["Tally", "kill_and_resume", "main", "survival_table"]
 

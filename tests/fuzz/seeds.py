@@ -7,10 +7,10 @@ from typing import Final
 
 import numpy as np
 
-from benchmarks.fuzz_hdf5 import seed_files
 from metacalo.adapt import AdaptSettings, adapt
 from metacalo.base import resolve_base
 from metacalo.showers import data_folder, open_showers, write_showers
+from tests.fuzz.hdf5 import seed_files
 
 __all__ = ["BASE", "Seeds"]
 

@@ -1,6 +1,6 @@
 """Runs a metacalo command and notes how long at a time it could not have heard Ctrl-C.
 
-    python -m benchmarks.interruption_probe out/probe.json adapt --detector siw --shots 400 --out out/siw
+    python -m tests.ctrl_c.probe out/probe.json adapt --detector siw --shots 400 --out out/siw
 
 Python hears a signal between two of its own instructions: a long call into compiled code is finished first. A timer
 sends a signal after each 50 ms of CPU time; the longest stretch between two that were heard is what Ctrl-C may have to
