@@ -37,7 +37,7 @@ from metacalo.meta.pool import ShowerPool
 from metacalo.methods import adapt_generator
 from metacalo.model import ShowerModel, load_model, zero_shot
 from metacalo.parallel import side_by_side
-from metacalo.showers.drift import Drift
+from metacalo.showers.energy_dependence import EnergyDependence
 from metacalo.showers.fitting import fit_normaliser
 from metacalo.showers.hdf5 import Showers
 from metacalo.showers.marginals import ConditionalMarginals
@@ -72,7 +72,9 @@ def plain_normaliser(tables: Normaliser, shots: Showers) -> Normaliser:
     response = shots.showers.sum((1, 2, 3), dtype=np.float64) / shots.energy / tables.scale
     parts: dict[str, Any] = {stage: _pooled(getattr(tables, stage)) for stage in STAGES}
     total = fit_response(response, at_one_energy, across)
-    return replace(tables, total=total, drift=Drift.none(tables.drift.mean.shape[1]), **parts)
+    return replace(
+        tables, total=total, energy_dependence=EnergyDependence.none(tables.energy_dependence.mean.shape[1]), **parts
+    )
 
 
 def _pooled(tables: ConditionalMarginals) -> ConditionalMarginals:
@@ -82,7 +84,7 @@ def _pooled(tables: ConditionalMarginals) -> ConditionalMarginals:
     row = torch.multinomial(tables.weight.flatten(), POOLED, replacement=True, generator=noise)
     site, knot = row // n_knots, row % n_knots
     latent = torch.randn(POOLED, 1, 1, generator=noise)
-    value = every_row.to_value(latent, tables.knots[knot][:, None], site[:, None]).flatten().numpy()
+    value = every_row.inverse(latent, tables.knots[knot][:, None], site[:, None]).flatten().numpy()
     one = fit_marginals([(value, np.zeros(POOLED))], np.array([0.0, 1.0]))
     columns = one.columns()[:, :1].expand_as(tables.columns())
     return ConditionalMarginals.from_columns(tables.knots, columns, tables.weight, planes=tables.planes)

@@ -15,7 +15,7 @@ from metacalo.models.prior import PriorSettings
 from metacalo.models.quantizer import QuantizerSettings
 from metacalo.models.vqvae import VQVAE, VQVAESettings
 from metacalo.showers.copula import COMPONENT_KNOTS, Components, Copula
-from metacalo.showers.drift import DRIFT_KNOTS
+from metacalo.showers.energy_dependence import ENERGY_KNOTS
 from metacalo.showers.latents import Latents, structure_size
 from metacalo.showers.longitudinal import Longitudinal
 
@@ -50,11 +50,11 @@ def draw_copula(grid: tuple[int, int, int] = GRID) -> Copula:
 
 def draw_longitudinal(grid: tuple[int, int, int] = GRID, seed: int = 0) -> Longitudinal:
     """Correlations of total and layers at random, others at each energy: half by two factors, half none."""
-    loadings = torch.randn(len(DRIFT_KNOTS), 1 + grid[2], 2, generator=seeded(seed))
+    loadings = torch.randn(len(ENERGY_KNOTS), 1 + grid[2], 2, generator=seeded(seed))
     loadings = loadings / loadings.norm(dim=2, keepdim=True) / 2**0.5
     correlation = loadings @ loadings.mT
     correlation.diagonal(dim1=1, dim2=2)[:] = 1
-    return Longitudinal(correlation, torch.full((len(DRIFT_KNOTS),), 100.0))
+    return Longitudinal(correlation, torch.full((len(ENERGY_KNOTS),), 100.0))
 
 
 def draw_batch(n: int, seed: int = 0, grid: tuple[int, int, int] = GRID, conditions: int = CONDITIONS) -> Batch:

@@ -29,10 +29,10 @@ def test_it_knows_neither_place_nor_energy(plain: Normaliser) -> None:
         columns = getattr(plain, stage).columns()
         assert torch.equal(columns, columns[:1, :1].expand_as(columns))
     energy, theta = torch.tensor([1e3, 1e4, 1e5, 1e4]), torch.tensor([1.5, 1.5, 1.5, 0.8])
-    response = plain.total.to_response(torch.full((4,), 0.7), energy, theta)
+    response = plain.total.inverse(torch.full((4,), 0.7), energy, theta)
     torch.testing.assert_close(response, response[:1].expand(4), rtol=1e-4, atol=0)
-    assert not plain.drift.mean.any()
-    assert not plain.drift.log_width.any()
+    assert not plain.energy_dependence.mean.any()
+    assert not plain.energy_dependence.log_width.any()
     assert plain.copula is None
 
 

@@ -101,8 +101,8 @@ def test_a_hyperprior_that_does_not_fit_is_told(tmp_path):
 
 def test_a_normaliser_of_other_shapes_is_told(adapted, tmp_path):
     folder = copy_of(adapted, tmp_path / "model")
-    replace(folder / "normaliser.safetensors", **{"drift.mean": torch.zeros(3)})
-    with pytest.raises(ModelFolderError, match=r"tensor 'drift.mean' is \(3,\)"):
+    replace(folder / "normaliser.safetensors", **{"energy_dependence.mean": torch.zeros(3)})
+    with pytest.raises(ModelFolderError, match=r"tensor 'energy_dependence.mean' is \(3,\)"):
         load_model(folder)
 
 

@@ -134,8 +134,8 @@ def test_training_pools_lose_the_correlations_of_their_layers(tasks: Path) -> No
     for stream in training_data(pretraining_tasks([tasks], ()), reserve_one_in=10, capacity=60).streams:
         pool, rows = stream.draw_rows(1, seeded())[0], torch.arange(45)
         own, copula, x = pool.normaliser.longitudinal, pool.normaliser.copula, pool.encoded(rows).log_energy
-        latents = copula.colour(pool.batch(rows, seeded(), reflect=False).latents, x)
-        again = fit_longitudinal(own.impose(latents.structure(), x, copula), x, 46)
+        latents = copula.inverse(pool.batch(rows, seeded(), reflect=False).latents, x)
+        again = fit_longitudinal(own.inverse(latents.structure(), x, copula), x, 46)
         row, column = np.triu_indices(46, 1)
         mine, theirs = (one.correlation[:, row, column].flatten() for one in (own, again))
         assert np.corrcoef(mine, theirs)[0, 1] > 0.5

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metacalo.errors import MetacaloError
 from metacalo.showers.copula import COMPONENT_KNOTS, Copula
-from metacalo.showers.drift import DRIFT_KNOTS
+from metacalo.showers.energy_dependence import ENERGY_KNOTS
 from metacalo.showers.longitudinal import Longitudinal
 
 __all__ = ["LARGEST_ERROR", "TabulatedLongitudinal"]
@@ -19,7 +19,7 @@ __all__ = ["LARGEST_ERROR", "TabulatedLongitudinal"]
 LARGEST_ERROR = 1e-5
 """Of an entry of the linear map that is tabulated, where layers have latents of width 1."""
 
-_KNOTS = np.union1d(np.round(COMPONENT_KNOTS, 9), np.round(DRIFT_KNOTS, 9))  # equidistant: the first hold the others
+_KNOTS = np.union1d(np.round(COMPONENT_KNOTS, 9), np.round(ENERGY_KNOTS, 9))  # equidistant: the first hold the others
 _DEGREES = (6, 8, 12, 16)  # of the polynomials, tried in turn
 _CHECKED = (np.arange(11) + 0.37) / 11 * 2 - 1  # places in each segment, off the nodes
 
@@ -57,10 +57,10 @@ class TabulatedLongitudinal(Longitudinal):
                 return table
         raise MetacaloError(f"correlations of the layers cannot be tabulated to {LARGEST_ERROR}; adapt with more shots")
 
-    def impose(
+    def inverse(
         self, structure: Float[Tensor, "n D"], log_energy: Float[Tensor, "n"], copula: Copula
     ) -> Float[Tensor, "n D"]:
-        """See `Longitudinal.impose`; the copula must be that of the table."""
+        """See `Longitudinal.inverse`; the copula must be that of the table."""
         d = self.correlation.shape[1]
         imposed = (self.at_energy(log_energy) @ structure[:, :d, None])[..., 0]
         return torch.cat([imposed, structure[:, d:]], dim=1)

@@ -78,7 +78,7 @@ class ShowerGraph(nn.Module):
 
     def _latents(self, conditions: Tensor, noise: Latents, uniform: Tensor | None) -> Latents:
         if isinstance(self.generator, Diffusion):
-            return self.generator.carry(noise, conditions)
+            return self.generator.sample_from_noise(noise, conditions)
         assert isinstance(self.generator, Autoregressive)
         assert uniform is not None
         assert self.sequence is not None

@@ -16,15 +16,15 @@ __all__ = ["EnergyStep", "PatchStep", "SequenceSampler", "Start", "scripted"]
 
 
 class SequenceSampler(nn.Module):
-    """`Prior.carry` with its sampling settings."""
+    """`Prior.sample_from_uniform` with its sampling settings."""
 
     def __init__(self, prior: Prior, sampling: Sampling) -> None:
         super().__init__()
         self.prior, self.sampling = prior, sampling
 
     def forward(self, uniform: Float[Tensor, "n length"], conditions: Conditions) -> Codes:
-        """See `Prior.carry`."""
-        return self.prior.carry(uniform, conditions, self.sampling)
+        """See `Prior.sample_from_uniform`."""
+        return self.prior.sample_from_uniform(uniform, conditions, self.sampling)
 
 
 class _Written(KeyValueCache):

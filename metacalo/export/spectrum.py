@@ -37,8 +37,8 @@ class DenseSpectrum(Spectrum):
         slope = torch.cat([correction.diff(dim=1), torch.zeros_like(correction[:, :1])], dim=1)
         return cls(spectrum.offset, spectrum.weight, correction.flatten(), slope.flatten())
 
-    def sharpen(self, cells: ShowerTensor) -> ShowerTensor:
-        """See `Spectrum.sharpen`."""
+    def inverse(self, cells: ShowerTensor) -> ShowerTensor:
+        """See `Spectrum.inverse`."""
         low, high = float(LOG_CELL_KNOTS[0]), float(LOG_CELL_KNOTS[-1])
         steps = len(LOG_CELL_KNOTS) - 1
         shared = shared_hits(cells)

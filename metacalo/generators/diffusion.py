@@ -179,10 +179,12 @@ class Diffusion(ShowerGenerator):
     def sample(self, conditions: Conditions, generator: torch.Generator) -> Latents:
         """See `ShowerGenerator.sample`; `choose` sets the sampler."""
         noise = Latents.noise(len(conditions), self.dit.patching.grid, generator).to(conditions.device)
-        return self.carry(noise, conditions, generator)
+        return self.sample_from_noise(noise, conditions, generator)
 
     @torch.no_grad()
-    def carry(self, noise: Latents, conditions: Conditions, generator: torch.Generator | None = None) -> Latents:
+    def sample_from_noise(
+        self, noise: Latents, conditions: Conditions, generator: torch.Generator | None = None
+    ) -> Latents:
         """The showers that the sampler makes of standard normal `noise`; `ddpm` draws more of it from `generator`."""
         grid, device = self.dit.patching.grid, conditions.device
         step = torch.full((conditions.shape[0],), 1 / self.steps, device=device) if self.sampler == "shortcut" else None

@@ -136,10 +136,10 @@ class Prior(nn.Module):
     def sample(self, conditions: Conditions, generator: torch.Generator, sampling: Sampling | None = None) -> Codes:
         """Sequences (n, length), drawn position by position with a key-value cache."""
         uniform = torch.rand(self.length, len(conditions), generator=generator).T
-        return self.carry(uniform.to(conditions.device), conditions, sampling)
+        return self.sample_from_uniform(uniform.to(conditions.device), conditions, sampling)
 
     @torch.no_grad()
-    def carry(
+    def sample_from_uniform(
         self, uniform: Float[Tensor, "n length"], conditions: Conditions, sampling: Sampling | None = None
     ) -> Codes:
         """The sequences that uniform numbers in [0, 1) stand for, one number for each index."""

@@ -112,7 +112,7 @@ def encode_shares(
     totals = np.array([_log_total(variance, count, rng) for variance, count, rng in draws])
     weight = _flat(_log_ratio(showers, hits, rings))
     weight = weight + torch.from_numpy(totals.reshape(counts.shape)).to(showers)[..., None]
-    score, _ = table.to_latent(weight, mean_hit, site)
+    score, _ = table.forward(weight, mean_hit, site)
     score = score.reshape(n, n_r, n_z, n_phi).permute(0, 1, 3, 2)
     score = torch.where(hits[:, :, None] > 1, score, torch.full_like(score, ALONE))
     return torch.where(showers > 0, score, torch.full_like(score, torch.nan))
@@ -229,12 +229,12 @@ def share_out(
     u = (torch.special.ndtr(cells) - tau) / (1 - tau).clamp_min(1e-9)
     above = (rings - hits * threshold).clamp_min(0.0)
     mean_hit = log_energy(above / hits.clamp_min(1)).flatten(1)
-    ratio = table.to_value(score_of(u.clamp(0, 1)), mean_hit, _share_site(hits, n_phi).flatten(1))
+    ratio = table.inverse(score_of(u.clamp(0, 1)), mean_hit, _share_site(hits, n_phi).flatten(1))
     share = torch.where(hit, ratio, -torch.inf).softmax(-1)
     shared = above.flatten(1)[..., None] * torch.where(count > 0, share, 0.0)
     if spectrum is not None:
         in_mesh = shared.reshape(n, n_r, n_z, n_phi).permute(0, 1, 3, 2)
-        shared = _flat(spectrum.sharpen(in_mesh))
+        shared = _flat(spectrum.inverse(in_mesh))
     energy = torch.where(hit, threshold + shared, 0.0)
     energy = energy * (rings.flatten(1)[..., None] / energy.sum(-1, keepdim=True).clamp_min(1e-9))
     return energy.reshape(n, n_r, n_z, n_phi).permute(0, 1, 3, 2)

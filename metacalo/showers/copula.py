@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metacalo.showers.drift import hat_weights
+from metacalo.showers.energy_dependence import hat_weights
 from metacalo.showers.latents import Latents, structure_layers
 from metacalo.showers.marginals import Interval, draw_within, held_inside
 from metacalo.typing import ShowerTensor
@@ -59,21 +59,21 @@ class Components:
     log_variance: Float[Tensor, "K k"]
     scale: Float[Tensor, "d"]
 
-    def colour(self, white: Float[Tensor, "n *m d"], log_energy: Float[Tensor, "n"]) -> Float[Tensor, "n *m d"]:
+    def inverse(self, white: Float[Tensor, "n *m d"], log_energy: Float[Tensor, "n"]) -> Float[Tensor, "n *m d"]:
         """Correlated values of white ones, of which a shower may have several rows."""
         if not self.vectors.shape[1]:
             return white * self.scale
         deviation, rest, width = _beside(white, *self._deviations(log_energy))
         return self._stretch(white, deviation, rest) * width
 
-    def whiten(self, values: Float[Tensor, "n *m d"], log_energy: Float[Tensor, "n"]) -> Float[Tensor, "n *m d"]:
-        """Inverse of `colour`."""
+    def forward(self, values: Float[Tensor, "n *m d"], log_energy: Float[Tensor, "n"]) -> Float[Tensor, "n *m d"]:
+        """Inverse of `inverse`."""
         if not self.vectors.shape[1]:
             return values / self.scale
         deviation, rest, width = _beside(values, *self._deviations(log_energy))
         return self._stretch(values / width, 1 / deviation, 1 / rest)
 
-    def settle(
+    def gibbs_resample(
         self,
         values: Float[Tensor, "n d"],
         within: Interval,
@@ -188,15 +188,15 @@ class Copula:
     structure: Components
     modes: tuple[Components, ...]
 
-    def whiten(self, latents: Latents, log_energy: Float[Tensor, "n"]) -> Latents:
-        """Latents without their common correlations (the structure has lost its drift before)."""
-        return self._apply(latents, log_energy, Components.whiten)
+    def forward(self, latents: Latents, log_energy: Float[Tensor, "n"]) -> Latents:
+        """Latents without their common correlations (the structure has unit mean and width already)."""
+        return self._apply(latents, log_energy, Components.forward)
 
-    def colour(self, latents: Latents, log_energy: Float[Tensor, "n"]) -> Latents:
-        """Inverse of `whiten`."""
-        return self._apply(latents, log_energy, Components.colour)
+    def inverse(self, latents: Latents, log_energy: Float[Tensor, "n"]) -> Latents:
+        """Inverse of `forward`."""
+        return self._apply(latents, log_energy, Components.inverse)
 
-    def settle(
+    def gibbs_resample(
         self,
         structure: Float[Tensor, "n d"],
         within: Interval,
@@ -208,7 +208,7 @@ class Copula:
         layer, n_r, n_z = structure_layers(grid), grid[0], grid[2]
         is_hit = torch.arange(len(layer)) >= 1 + n_z + n_r * n_z
         groups = torch.where(layer < 0, 0, layer % 3 + 3 * is_hit)
-        return self.structure.settle(structure, within, log_energy, groups.to(structure.device), generator)
+        return self.structure.gibbs_resample(structure, within, log_energy, groups.to(structure.device), generator)
 
     def _apply(
         self, latents: Latents, log_energy: Tensor, map_of: Callable[[Components, Tensor, Tensor], Tensor]
@@ -261,7 +261,7 @@ def fit_structure(samples: Sequence[tuple[Float[Tensor, "n d"], Float[Tensor, "n
     """Components over detectors; one with many showers counts by the square root of their number.
 
     Args:
-        samples: for each detector, structure without drift and ln(E_inc / MeV).
+        samples: for each detector, structure at unit mean and width and ln(E_inc / MeV).
     """
     structure, log_energy = (torch.cat(column) for column in zip(*samples, strict=True))
     return fit_components(structure, log_energy, _weights(samples), min(STRUCTURE_COMPONENTS, structure.shape[1]))

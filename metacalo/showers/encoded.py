@@ -11,13 +11,13 @@ from torch import Tensor
 
 from metacalo.showers.cells import place_cells
 from metacalo.showers.copula import Copula
-from metacalo.showers.drift import Drift
+from metacalo.showers.energy_dependence import EnergyDependence
 from metacalo.showers.latents import Latents
 from metacalo.showers.longitudinal import Longitudinal
 from metacalo.showers.marginals import Interval, draw_within
 from metacalo.typing import ShowerTensor
 
-__all__ = ["EncodedCells", "EncodedShowers", "settled", "without_correlations"]
+__all__ = ["EncodedCells", "EncodedShowers", "draw_structure", "without_correlations"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class EncodedShowers:
     """Showers as intervals of latents, so that every epoch can dequantise them anew.
 
     Attributes:
-        structure: of the structural latents without drift, two tensors (n, d).
+        structure: of the structural latents at unit mean and width, two tensors (n, d).
         cells: what their latents are drawn from; None where nobody looks at them, whose latents then are zero.
         log_energy: ln(E_inc / MeV), shape (n,).
         grid: cells of the mesh, (r, phi, z).
@@ -82,7 +82,7 @@ class EncodedShowers:
         placed = self.place_cells(generator)
         structure = draw_within(self.structure, generator)
         if copula is not None:
-            structure = copula.settle(structure, self.structure, self.log_energy, self.grid, generator)
+            structure = copula.gibbs_resample(structure, self.structure, self.log_energy, self.grid, generator)
         return Latents.from_flat(torch.cat([structure, placed.flatten(1)], dim=1), self.grid)
 
     @classmethod
@@ -97,20 +97,20 @@ class EncodedShowers:
         )
 
 
-def settled(
+def draw_structure(
     structure: Interval,
-    drift: Drift,
+    energy_dependence: EnergyDependence,
     log_energy: Float[Tensor, "n"],
     grid: tuple[int, int, int],
     copula: Copula | None,
     generator: torch.Generator,
 ) -> Float[Tensor, "n d"]:
-    """Structural latents drawn within their intervals, under a drift and, if there is one, a copula."""
-    steady = Interval(*(drift.remove(side, log_energy) for side in structure))
+    """Structural latents drawn within their intervals, under an energy dependence and, if there is one, a copula."""
+    steady = Interval(*(energy_dependence.forward(side, log_energy) for side in structure))
     drawn = draw_within(steady, generator)
     if copula is not None:
-        drawn = copula.settle(drawn, steady, log_energy, grid, generator)
-    return drift.add(drawn, log_energy)
+        drawn = copula.gibbs_resample(drawn, steady, log_energy, grid, generator)
+    return energy_dependence.inverse(drawn, log_energy)
 
 
 def without_correlations(
@@ -136,7 +136,7 @@ def without_correlations(
         return latents
     rows = [torch.split(values, list(sizes)) for values in (latents.structure(), log_energy)]
     parts = zip(longitudinal, *rows, strict=True)
-    lifted = [part if one is None else one.lift(part, energy, copula) for one, part, energy in parts]
+    lifted = [part if one is None else one.forward(part, energy, copula) for one, part, energy in parts]
     if not cells:
-        return latents.with_structure(copula.structure.whiten(torch.cat(lifted), log_energy))
-    return copula.whiten(latents.with_structure(torch.cat(lifted)), log_energy)
+        return latents.with_structure(copula.structure.forward(torch.cat(lifted), log_energy))
+    return copula.forward(latents.with_structure(torch.cat(lifted)), log_energy)

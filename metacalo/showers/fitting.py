@@ -1,4 +1,4 @@
-"""How a `Normaliser` is fitted: tables, then drift and correlations of their latents, then the spectrum of cells."""
+"""How a `Normaliser` is fitted: tables, energy dependence and correlations of their latents, the spectrum of cells."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor
 from metacalo.errors import ShowerFileError
 from metacalo.showers import cells, rings
 from metacalo.showers.credibility import credibility
-from metacalo.showers.drift import Drift, fit_drift
-from metacalo.showers.encoded import settled
+from metacalo.showers.encoded import draw_structure
+from metacalo.showers.energy_dependence import EnergyDependence, fit_energy_dependence
 from metacalo.showers.hits import count_hits, fit_hits
 from metacalo.showers.latents import Latents, structure_size
 from metacalo.showers.longitudinal import Longitudinal, fit_longitudinal
@@ -73,7 +73,7 @@ def fit_normaliser(
         hits=fit_hits(hits, in_rings, energy, np.random.default_rng(0)),
         shares=cells.fit_shares(above, hits, above.sum(2), np.random.default_rng(1)),
         spectrum=Spectrum.none(n_r),
-        drift=Drift.none(structure_size((n_r, 1, n_z))),
+        energy_dependence=EnergyDependence.none(structure_size((n_r, 1, n_z))),
         longitudinal=Longitudinal.none(1 + n_z),
         scale=scale,
         threshold=threshold,
@@ -82,7 +82,7 @@ def fit_normaliser(
     if prior is not None:
         belief = credibility(tables, prior)
         strengths = {stage: belief * values for stage, values in PRIOR_STRENGTH.items()}
-        tables = tables.shrunk_towards(replace(prior, drift=tables.drift), strengths)
+        tables = tables.shrunk_towards(replace(prior, energy_dependence=tables.energy_dependence), strengths)
     incident, angle = (torch.from_numpy(array.astype(np.float32)) for array in (energy, theta))
     structure = tables.encode_structure(torch.from_numpy(in_rings), torch.from_numpy(hits), incident, angle, n_phi)
     tables = _with_energy(tables, structure, torch.log(incident), (n_r, n_phi, n_z), prior, strengths)
@@ -99,18 +99,20 @@ def _with_energy(
     prior: Normaliser | None,
     strengths: Mapping[str, float],
 ) -> Normaliser:
-    """Drift and correlations of layers, of structural latents of which intervals are known.
+    """EnergyDependence and correlations of layers, of structural latents of which intervals are known.
 
     Twice, since where latents lie within their intervals depends on them.
     """
     generator = torch.Generator().manual_seed(0)
-    copula, known = (None, None) if prior is None else (prior.copula, prior.drift)
-    drift = fit_drift(structure, log_energy, known, 0.0 if prior is None else strengths["drift"])
-    drawn = settled(structure, drift, log_energy, grid, copula, generator)
-    longitudinal = fit_longitudinal(drift.remove(drawn, log_energy), log_energy, 1 + grid[2])
+    copula, known = (None, None) if prior is None else (prior.copula, prior.energy_dependence)
+    energy_dependence = fit_energy_dependence(
+        structure, log_energy, known, 0.0 if prior is None else strengths["energy_dependence"]
+    )
+    drawn = draw_structure(structure, energy_dependence, log_energy, grid, copula, generator)
+    longitudinal = fit_longitudinal(energy_dependence.forward(drawn, log_energy), log_energy, 1 + grid[2])
     if prior is not None:
         longitudinal = longitudinal.shrunk_towards(prior.longitudinal, strengths["longitudinal"])
-    return replace(tables, drift=drift, longitudinal=longitudinal)
+    return replace(tables, energy_dependence=energy_dependence, longitudinal=longitudinal)
 
 
 def with_spectrum(
@@ -131,7 +133,7 @@ def with_spectrum(
     n, *grid = scaled.shape
     latents = Latents.noise(n, (grid[0], grid[1], grid[2]), torch.Generator().manual_seed(2))
     if tables.copula is not None:
-        latents = tables.copula.colour(latents, log_energy)
+        latents = tables.copula.inverse(latents, log_energy)
 
     def decode(spectrum: Spectrum) -> ShowerTensor:
         return excess(replace(tables, spectrum=spectrum).share_out(latents.cells, hits, in_rings), tables.least)

@@ -47,8 +47,8 @@ def encode_hits(
     """
     x, site, y = _contexts(rings, energy)
     most = torch.where(hits > 0, hits.to(rings), torch.nan).flatten(1)[..., None]
-    lower, _ = table.to_latent(most - 1, x, site, y)
-    _, upper = table.to_latent(most, x, site, y)
+    lower, _ = table.forward(most - 1, x, site, y)
+    _, upper = table.forward(most, x, site, y)
     lower = torch.where(most == 1, torch.full_like(lower, -torch.inf), lower)
     upper = torch.where(most == n_phi, torch.full_like(upper, torch.inf), upper)
     return Interval(torch.minimum(lower, upper).reshape(hits.shape), upper.reshape(hits.shape))
@@ -72,7 +72,7 @@ def draw_hits(
         n_phi: cells of a ring.
         threshold: smallest cell energy, in the unit of `rings`.
     """
-    value = table.to_value(latent.flatten(1)[..., None], *_contexts(rings, energy))[..., 0]
+    value = table.inverse(latent.flatten(1)[..., None], *_contexts(rings, energy))[..., 0]
     most = (rings * (1 + 1e-5) / threshold).floor().clamp(1, n_phi)
     count = torch.minimum(value.reshape(rings.shape).ceil().clamp_min(1), most)
     return torch.where(rings > 0, count, 0.0).long()

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metacalo.showers.copula import Copula
-from metacalo.showers.drift import Drift
+from metacalo.showers.energy_dependence import EnergyDependence
 from metacalo.showers.gamma_profile import log_layer_fractions
 from metacalo.showers.longitudinal import Longitudinal
 from metacalo.showers.marginals import N_ATOMS, ConditionalMarginals
@@ -28,7 +28,7 @@ from metacalo.showers.spectrum import Spectrum
 
 __all__ = ["Hyperprior", "fit_hyperprior"]
 
-_TARGETS = ("total", *STAGES, "spectrum", "drift", "longitudinal")
+_TARGETS = ("total", *STAGES, "spectrum", "energy_dependence", "longitudinal")
 _ENOUGH = 30.0  # showers at which a table row counts half of its most
 _RIDGE = {
     "total": 0.1,
@@ -37,7 +37,7 @@ _RIDGE = {
     "hits": 1.0,
     "shares": 10.0,
     "spectrum": 10.0,
-    "drift": 50.0,
+    "energy_dependence": 50.0,
     "longitudinal": 50.0,
 }
 """Strength of the ridge, in detectors: least error on detectors left out (docs/experiments.md)."""
@@ -86,12 +86,12 @@ class Hyperprior:
             )
             for stage in STAGES
         }
-        unseen = {stage: torch.zeros(columns[stage].shape[1]) for stage in ("drift", "longitudinal")}
+        unseen = {stage: torch.zeros(columns[stage].shape[1]) for stage in ("energy_dependence", "longitudinal")}
         return Normaliser(
             total=Response.from_vector(columns["total"][0, 0], 0.0),
             **tables,
             spectrum=Spectrum.from_columns(columns["spectrum"], torch.zeros(len(columns["spectrum"]))),
-            drift=Drift.from_columns(columns["drift"], unseen["drift"]),
+            energy_dependence=EnergyDependence.from_columns(columns["energy_dependence"], unseen["energy_dependence"]),
             longitudinal=Longitudinal.from_columns(columns["longitudinal"], unseen["longitudinal"]),
             scale=scale,
             threshold=self.threshold * scale,
@@ -146,8 +146,8 @@ def _target(normaliser: Normaliser, stage: str) -> tuple[Float[Tensor, "S K colu
         if normaliser.scale > CALIBRATED:
             vector[..., 0] += math.log(normaliser.scale)  # what the sampling fraction left of the response
         return vector, torch.full(vector.shape[:2], normaliser.total.weight)
-    if stage in ("drift", "longitudinal"):
-        by_knot: Drift | Longitudinal = getattr(normaliser, stage)
+    if stage in ("energy_dependence", "longitudinal"):
+        by_knot: EnergyDependence | Longitudinal = getattr(normaliser, stage)
         columns = by_knot.columns()
         return columns, by_knot.weight.expand(columns.shape[:2])
     if stage == "spectrum":

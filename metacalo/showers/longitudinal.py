@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metacalo.showers.copula import Copula
-from metacalo.showers.drift import DRIFT_KNOTS, hat_weights
+from metacalo.showers.energy_dependence import ENERGY_KNOTS, hat_weights
 
 __all__ = ["Longitudinal", "fit_longitudinal"]
 
@@ -26,31 +26,31 @@ _ENOUGH = 1e-6
 
 @dataclass(frozen=True)
 class Longitudinal:
-    """Correlation matrices of the first d structural latents (total, then layers), without drift.
+    """Correlation matrices of the first d structural latents (total, then layers), at unit mean and width.
 
     Attributes:
-        correlation: at `DRIFT_KNOTS` in ln(E_inc), linear between them, shape (K, d, d).
+        correlation: at `ENERGY_KNOTS` in ln(E_inc), linear between them, shape (K, d, d).
         weight: showers behind each knot, shape (K,).
     """
 
     correlation: Float[Tensor, "K d d"]
     weight: Float[Tensor, "K"]
 
-    def impose(
+    def inverse(
         self, structure: Float[Tensor, "n D"], log_energy: Float[Tensor, "n"], copula: Copula
     ) -> Float[Tensor, "n D"]:
         """Structure (D >= d) with these correlations in place of those that the copula gave it."""
         return _exchanged(structure, self._copulas(log_energy, copula), self.at(log_energy))
 
-    def lift(
+    def forward(
         self, structure: Float[Tensor, "n D"], log_energy: Float[Tensor, "n"], copula: Copula
     ) -> Float[Tensor, "n D"]:
-        """Inverse of `impose`."""
+        """Inverse of `inverse`."""
         return _exchanged(structure, self.at(log_energy), self._copulas(log_energy, copula))
 
     def at(self, log_energy: Float[Tensor, "n"]) -> Float[Tensor, "n d d"]:
         """Matrices at ln(E_inc / MeV)."""
-        return torch.einsum("nk,kij->nij", hat_weights(log_energy, DRIFT_KNOTS), self.correlation)
+        return torch.einsum("nk,kij->nij", hat_weights(log_energy, ENERGY_KNOTS), self.correlation)
 
     def _copulas(self, log_energy: Float[Tensor, "n"], copula: Copula) -> Float[Tensor, "n d d"]:
         return copula.structure.covariance(log_energy, self.correlation.shape[1])
@@ -63,7 +63,7 @@ class Longitudinal:
     @classmethod
     def none(cls, size: int) -> Longitudinal:
         """Of values that do not depend on one another."""
-        n_knots = len(DRIFT_KNOTS)
+        n_knots = len(ENERGY_KNOTS)
         return cls(torch.eye(size).repeat(n_knots, 1, 1), torch.zeros(n_knots))
 
     def columns(self) -> Float[Tensor, "pair K 1"]:
@@ -113,11 +113,11 @@ def fit_longitudinal(structure: Float[Tensor, "n D"], log_energy: Float[Tensor, 
     """Correlation matrices of the first `size` values of `structure`, which has mean 0 and width 1 at each energy.
 
     Args:
-        structure: without drift.
+        structure: at unit mean and width.
         log_energy: ln(E_inc / MeV).
         size: total and layers.
     """
-    hat = hat_weights(log_energy, DRIFT_KNOTS)
+    hat = hat_weights(log_energy, ENERGY_KNOTS)
     few = structure[:, :size]
     summed = torch.einsum("nk,ni,nj->kij", hat, few, few)
     weight = hat.sum(0)

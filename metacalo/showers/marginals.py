@@ -73,7 +73,7 @@ def draw_within(interval: Interval, generator: torch.Generator) -> Tensor:
 
 
 def held_inside(latent: Tensor, interval: Interval) -> Tensor:
-    """Latents held a little off the ends of the interval: the rounding of drift and copula must not step over them."""
+    """Latents held a little off the ends of the interval: the rounding of later maps must not step over them."""
     lower, upper = interval
     margin = (_LARGEST_PART * (upper - lower)).clamp(max=_APART)
     return torch.minimum(torch.maximum(latent, lower + margin), upper - margin)
@@ -142,7 +142,7 @@ class ConditionalMarginals:
         quantiles = row[..., 2:]  # of ascending rows; beyond them lines may cross
         return t0, t1, torch.cummax(quantiles, dim=-1).values if self.extrapolate else quantiles
 
-    def to_latent(
+    def forward(
         self,
         value: Float[Tensor, "n s c"],
         x: Float[Tensor, "n s"],
@@ -168,14 +168,14 @@ class ConditionalMarginals:
         upper = torch.where(inner, latent, torch.where(value == -torch.inf, start, infinite))
         return Interval(lower, upper)
 
-    def to_value(
+    def inverse(
         self,
         latent: Float[Tensor, "n s c"],
         x: Float[Tensor, "n s"],
         site: Int[Tensor, "n s"] | None = None,
         y: Float[Tensor, "n s"] | None = None,
     ) -> Float[Tensor, "n s c"]:
-        """Values of latents: -inf up to t0, +inf from t1 on. Contexts and sites as for `to_latent`."""
+        """Values of latents: -inf up to t0, +inf from t1 on. Contexts and sites as for `forward`."""
         t0, t1, table = self._rows(x, site, y)
         p0, p1 = torch.special.ndtr(t0), torch.special.ndtr(-t1)
         latent = latent.clamp(-_LATENT_LIMIT, _LATENT_LIMIT)

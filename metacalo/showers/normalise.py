@@ -8,8 +8,9 @@ From the coarse to the fine, each stage given the one before and exactly conserv
     hits    number of hit cells of a ring           given E_ring and E_inc       `hits`
     cells   which are hit, and their shares         given E_ring and the hits    `cells`
 
-Marginal tables make each of these standard normal, `Drift` makes it so at each energy, and a `Copula` that detectors
-share takes out their correlations, but for those of the layers, of which each detector has its own (`Longitudinal`);
+Marginal tables make each of these standard normal, `EnergyDependence` makes it so at each energy, and a `Copula` that
+detectors share takes out their correlations, but for those of the layers, of which each detector has its own
+(`Longitudinal`);
 `Spectrum` keeps the features of the cell energies. So an *untrained* generator (independent normal latents) already has
 every single-cell spectrum, the multiplicities, profiles and their linear correlations; what is left to learn is the
 rest. It is fitted on the shots (`fitting`), shrunk towards what the detector descriptors predict (`hyperprior`), and
@@ -28,8 +29,8 @@ from torch import Tensor
 from metacalo.showers import rings
 from metacalo.showers.cells import encode_shares, share_out, surroundings
 from metacalo.showers.copula import Copula
-from metacalo.showers.drift import Drift
 from metacalo.showers.encoded import EncodedCells, EncodedShowers, without_correlations
+from metacalo.showers.energy_dependence import EnergyDependence
 from metacalo.showers.hits import count_hits, draw_hits, encode_hits
 from metacalo.showers.latents import Latents
 from metacalo.showers.longitudinal import Longitudinal
@@ -50,7 +51,7 @@ PRIOR_STRENGTH = {
     "rings": 30.0,
     "hits": 25.0,
     "shares": 200.0,
-    "drift": 10.0,
+    "energy_dependence": 10.0,
     "spectrum": 500.0,
     "longitudinal": 250.0,
 }
@@ -69,7 +70,7 @@ class Normaliser:
         total: the response.
         layers, rings, hits, shares: tables of the later stages.
         spectrum: what is left of the absolute energy in the cells.
-        drift: what is left of the energy in the structural latents.
+        energy_dependence: what is left of the energy in the structural latents.
         longitudinal: correlations of total and layers.
         scale: mean E_total / E_inc of the file's convention (near 1 or near the sampling fraction); energies are
             divided by it before the tables, which so serve both conventions.
@@ -83,7 +84,7 @@ class Normaliser:
     hits: ConditionalMarginals
     shares: ConditionalMarginals
     spectrum: Spectrum
-    drift: Drift
+    energy_dependence: EnergyDependence
     longitudinal: Longitudinal
     scale: float
     threshold: float
@@ -100,11 +101,11 @@ class Normaliser:
         in_rings, hits = scaled.sum(2), count_hits(scaled)
         structure = self.encode_structure(in_rings, hits, energy, theta, showers.shape[2])
         x = torch.log(energy)
-        steady = Interval(*(self.drift.remove(side, x) for side in structure))
+        steady = Interval(*(self.energy_dependence.forward(side, x) for side in structure))
         shares = None
         if cells:
             above = excess(scaled, self.least)
-            scores = encode_shares(self.shares, self.spectrum.blur(above), hits, above.sum(2))
+            scores = encode_shares(self.shares, self.spectrum.forward(above), hits, above.sum(2))
             shares = EncodedCells(scores, surroundings(scaled).half())
         _, n_r, n_phi, n_z = showers.shape
         return EncodedShowers(steady, shares, x, (n_r, n_phi, n_z))
@@ -117,14 +118,14 @@ class Normaliser:
         theta: Float[Tensor, "n"],
         n_phi: int,
     ) -> Interval:
-        """Intervals (n, d) of the structural latents, drift included, of ring energies over the scale and hits."""
+        """Intervals (n, d) of the structural latents, with their energy dependence, of ring energies over the scale."""
         in_layers = in_rings.sum(1)
         total = in_layers.sum(1)
         fractions = torch.log(in_layers) - torch.log(total)[:, None]
         fractions = torch.where(in_layers > 0, fractions, torch.full_like(fractions, -torch.inf))
-        layers = self.layers.to_latent(fractions[..., None], torch.log(energy)[:, None].expand_as(fractions))
+        layers = self.layers.forward(fractions[..., None], torch.log(energy)[:, None].expand_as(fractions))
         stages = [
-            self.total.to_latent(total / energy, energy, theta),
+            self.total.forward(total / energy, energy, theta),
             layers,
             rings.encode_rings(self.rings, in_rings, energy, self.least),
             encode_hits(self.hits, hits, in_rings, energy, n_phi),
@@ -151,11 +152,11 @@ class Normaliser:
         """Showers in MeV; the sum of each is the energy that its `total` latent stands for (0 if nothing is hit)."""
         x = torch.log(energy)
         if self.copula is not None:
-            latents = self.copula.colour(latents, x)
-            latents = latents.with_structure(self.longitudinal.impose(latents.structure(), x, self.copula))
-        latents = latents.with_structure(self.drift.add(latents.structure(), x))
-        total = self.total.to_response(latents.total, energy, theta) * energy
-        fractions = self.layers.to_value(latents.layers[..., None], x[:, None].expand_as(latents.layers))[..., 0]
+            latents = self.copula.inverse(latents, x)
+            latents = latents.with_structure(self.longitudinal.inverse(latents.structure(), x, self.copula))
+        latents = latents.with_structure(self.energy_dependence.inverse(latents.structure(), x))
+        total = self.total.inverse(latents.total, energy, theta) * energy
+        fractions = self.layers.inverse(latents.layers[..., None], x[:, None].expand_as(latents.layers))[..., 0]
         in_layers = _share_total(total, torch.exp(fractions), self.least)
         in_rings = rings.break_rings(self.rings, latents.rings, in_layers, energy, self.least)
         hits = draw_hits(self.hits, latents.hits, in_rings, energy, latents.grid[1], self.least)
@@ -181,7 +182,7 @@ class Normaliser:
         """
         tables = {
             stage: getattr(self, stage).shrunk_towards(getattr(prior, stage), strengths[stage])
-            for stage in ("total", "layers", "hits", "shares", "spectrum", "drift", "longitudinal")
+            for stage in ("total", "layers", "hits", "shares", "spectrum", "energy_dependence", "longitudinal")
         }
         alike = rings.ring_of_rows(len(self.rings.t0), len(self.layers.t0)).to(self.rings.t0.device)
         tables["rings"] = self.rings.shrunk_towards(prior.rings, strengths["rings"], alike)
@@ -194,7 +195,12 @@ class Normaliser:
 
     def tensors(self) -> dict[str, Tensor]:
         """All tables and scalars by name, for a safetensors file; the copula is the base's."""
-        parts = self.total.tensors() | self.spectrum.tensors() | self.drift.tensors() | self.longitudinal.tensors()
+        parts = (
+            self.total.tensors()
+            | self.spectrum.tensors()
+            | self.energy_dependence.tensors()
+            | self.longitudinal.tensors()
+        )
         for stage in STAGES:
             parts |= getattr(self, stage).tensors(stage)
         return {**parts, "scalars": torch.tensor([self.scale, self.threshold], dtype=torch.float64)}
@@ -211,7 +217,7 @@ class Normaliser:
             total=Response.from_tensors(plain),
             **tables,
             spectrum=Spectrum.from_tensors(plain),
-            drift=Drift.from_tensors(plain),
+            energy_dependence=EnergyDependence.from_tensors(plain),
             longitudinal=Longitudinal.from_tensors(plain),
             scale=scale,
             threshold=threshold,

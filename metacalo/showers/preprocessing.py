@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metacalo.showers.copula import Copula, fit_modes, fit_structure
-from metacalo.showers.drift import Drift, fit_drift
-from metacalo.showers.encoded import settled
+from metacalo.showers.encoded import draw_structure
+from metacalo.showers.energy_dependence import EnergyDependence, fit_energy_dependence
 from metacalo.showers.fitting import fit_normaliser, with_spectrum
 from metacalo.showers.hdf5 import Showers
 from metacalo.showers.hyperprior import Hyperprior, fit_hyperprior
@@ -215,7 +215,7 @@ class _CopulaSample:
     """Showers of a detector.
 
     Attributes:
-        structure: intervals of structural latents with drift.
+        structure: intervals of structural latents with their energy dependence.
         cells: latents of cells.
         log_energy: ln(E_inc / MeV).
         scaled: a few of the showers in MeV over the scale of the file.
@@ -229,8 +229,10 @@ class _CopulaSample:
     @classmethod
     def of(cls, normaliser: Normaliser, showers: Showers) -> _CopulaSample:
         energy, theta = (torch.from_numpy(np.asarray(x, dtype=np.float32)) for x in (showers.energy, showers.theta))
-        drifting = replace(normaliser, drift=Drift.none(normaliser.drift.mean.shape[1]))
-        encoded = drifting.encode(torch.from_numpy(showers.showers), energy, theta)
+        varying = replace(
+            normaliser, energy_dependence=EnergyDependence.none(normaliser.energy_dependence.mean.shape[1])
+        )
+        encoded = varying.encode(torch.from_numpy(showers.showers), energy, theta)
         # seeded by the showers: the same numbers for all detectors would look like correlations
         generator = torch.Generator().manual_seed(int(showers.hashes()[0]) % 2**63)
         placed = encoded.place_cells(generator)
@@ -245,25 +247,27 @@ class _CopulaSample:
 
 
 def _fit_correlations(samples: list[_CopulaSample], normalisers: list[Normaliser]) -> tuple[list[Normaliser], Copula]:
-    """The copula, and with it drift, correlations of layers and spectrum of each detector.
+    """The copula, and with it energy dependence, correlations of layers and spectrum of each detector.
 
     In rounds: where latents lie within their intervals depends on the copula.
     """
     modes = fit_modes([(sample.cells, sample.log_energy) for sample in samples])
     generator, copula = torch.Generator().manual_seed(0), None
-    drifts = [fit_drift(sample.structure, sample.log_energy) for sample in samples]
+    dependences = [fit_energy_dependence(sample.structure, sample.log_energy) for sample in samples]
     steady: list[tuple[Tensor, Tensor]] = []
     for _ in range(_COPULA_ROUNDS):
         steady = []
-        for sample, drift in zip(samples, drifts, strict=True):
-            drawn = settled(sample.structure, drift, sample.log_energy, sample.grid, copula, generator)
-            steady.append((drift.remove(drawn, sample.log_energy), sample.log_energy))
+        for sample, dependence in zip(samples, dependences, strict=True):
+            drawn = draw_structure(sample.structure, dependence, sample.log_energy, sample.grid, copula, generator)
+            steady.append((dependence.forward(drawn, sample.log_energy), sample.log_energy))
         copula = Copula(fit_structure(steady), modes)
     assert copula is not None
     made = []
-    for normaliser, sample, drift, (structure, log_energy) in zip(normalisers, samples, drifts, steady, strict=True):
+    for normaliser, sample, dependence, (structure, log_energy) in zip(
+        normalisers, samples, dependences, steady, strict=True
+    ):
         longitudinal = fit_longitudinal(structure, log_energy, 1 + sample.grid[2])
-        correlated = replace(normaliser, drift=drift, longitudinal=longitudinal, copula=copula)
+        correlated = replace(normaliser, energy_dependence=dependence, longitudinal=longitudinal, copula=copula)
         made.append(with_spectrum(correlated, sample.scaled, log_energy[: len(sample.scaled)]))
     return made, copula
 

@@ -61,9 +61,7 @@ class Response:
         width = torch.stack([torch.ones_like(v), v], dim=-1) @ self.log_width
         return basis @ self.mean, torch.exp(width)
 
-    def to_latent(
-        self, response: Float[Tensor, "n"], energy: Float[Tensor, "n"], theta: Float[Tensor, "n"]
-    ) -> Interval:
+    def forward(self, response: Float[Tensor, "n"], energy: Float[Tensor, "n"], theta: Float[Tensor, "n"]) -> Interval:
         """Intervals of latents.
 
         Args:
@@ -73,15 +71,15 @@ class Response:
         """
         location, width = self._location_and_width(energy, theta)
         value = (torch.log(response) - location) / width
-        lower, upper = self.shape.to_latent(value[:, None, None], torch.zeros_like(energy)[:, None])
+        lower, upper = self.shape.forward(value[:, None, None], torch.zeros_like(energy)[:, None])
         return Interval(lower[:, 0, 0], upper[:, 0, 0])
 
-    def to_response(
+    def inverse(
         self, latent: Float[Tensor, "n"], energy: Float[Tensor, "n"], theta: Float[Tensor, "n"]
     ) -> Float[Tensor, "n"]:
-        """E_total / E_inc of latents: inverse of `to_latent`."""
+        """E_total / E_inc of latents: inverse of `forward`."""
         location, width = self._location_and_width(energy, theta)
-        value = self.shape.to_value(latent[:, None, None], torch.zeros_like(energy)[:, None])[:, 0, 0]
+        value = self.shape.inverse(latent[:, None, None], torch.zeros_like(energy)[:, None])[:, 0, 0]
         return torch.exp(location + width * value)
 
     def vector(self) -> Float[Tensor, "parameter"]:

@@ -88,7 +88,7 @@ def encode_rings(
     site = site.clamp_max(last)  # the outermost ring has no table and needs none
     odds = _log_odds(rings, left, threshold).flatten(1)[..., None]
     incident = torch.log(energy)[:, None].expand_as(site)
-    lower, upper = table.to_latent(odds, log_energy(left).flatten(1), site, incident)
+    lower, upper = table.forward(odds, log_energy(left).flatten(1), site, incident)
     return Interval(lower.reshape(n, n_r, n_z), upper.reshape(n, n_r, n_z))
 
 
@@ -113,7 +113,7 @@ def break_rings(
     incident = torch.log(energy)[:, None].expand_as(layers)
     left, rings = layers, []
     for ring in range(n_r - 1):
-        odds = table.to_value(latent[:, ring, :, None], log_energy(left), sites[ring].expand(n, -1), incident)[..., 0]
+        odds = table.inverse(latent[:, ring, :, None], log_energy(left), sites[ring].expand(n, -1), incident)[..., 0]
         taken, left = _break(left, odds, threshold)
         rings.append(taken)
     return torch.stack([*rings, left], dim=1)

@@ -49,13 +49,13 @@ class Spectrum:
         """One that changes nothing."""
         return cls(torch.zeros(n_r, len(LOG_CELL_KNOTS)), torch.zeros(n_r))
 
-    def sharpen(self, cells: ShowerTensor) -> ShowerTensor:
+    def inverse(self, cells: ShowerTensor) -> ShowerTensor:
         """Cells in MeV (over the scale of the file) with the corrected spectrum and the same sums of rings."""
         shared = _Shared.of(cells)
         return shared.put(shared.add_up(self._mapped(shared.value, shared.row, inverse=False)), cells)
 
-    def blur(self, cells: ShowerTensor) -> ShowerTensor:
-        """Inverse of `sharpen`.
+    def forward(self, cells: ShowerTensor) -> ShowerTensor:
+        """Inverse of `inverse`.
 
         Those cells had the corrected energies c e with one c for each ring: the only one with which the ring adds up.
         """

@@ -245,6 +245,9 @@ def test_results_that_exist(refused, scored, adapted, tmp_path):
 
 def test_a_score_that_is_not_finite_is_told(adapted, pblar):
     normaliser = adapted.model.normaliser
-    broken = replace(normaliser, drift=replace(normaliser.drift, mean=normaliser.drift.mean * float("nan")))
+    broken = replace(
+        normaliser,
+        energy_dependence=replace(normaliser.energy_dependence, mean=normaliser.energy_dependence.mean * float("nan")),
+    )
     with pytest.raises(MetacaloError, match=r"^'latents' of row 0 is not finite \(20 such\); drop showers"):
         score(replace(adapted.model, normaliser=broken), pblar[:20], ScoreSettings(times=2))

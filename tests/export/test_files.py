@@ -49,10 +49,10 @@ def expected(graphs, model):
         told = encode_conditions(*(x.double().numpy() for x in (mev, theta, phi)), model.detector.descriptors())
         with torch.no_grad():
             if name == "diffusion":
-                latents = generator.carry(noise, told)
+                latents = generator.sample_from_noise(noise, told)
             else:
                 length = generator.prior.length
-                codes = generator.prior.carry(uniform[:, :length], told, generator.sampling)
+                codes = generator.prior.sample_from_uniform(uniform[:, :length], told, generator.sampling)
                 latents = generator.placed(codes, uniform[:, length:], noise)
             return model.normaliser.inverse(latents, mev, theta).numpy()
 

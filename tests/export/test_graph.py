@@ -23,9 +23,9 @@ def test_correlations_of_layers_are_tabulated_between_and_beyond_the_knots(model
     table = TabulatedLongitudinal.of(normaliser.longitudinal, normaliser.copula)
     structure = torch.randn(200, 856, generator=seeded())
     x = torch.linspace(6.0, 12.5, 200)
-    expected = normaliser.longitudinal.impose(structure, x, normaliser.copula)
+    expected = normaliser.longitudinal.inverse(structure, x, normaliser.copula)
     torch.testing.assert_close(
-        table.impose(structure, x, normaliser.copula), expected, atol=5e-5, rtol=0
+        table.inverse(structure, x, normaliser.copula), expected, atol=5e-5, rtol=0
     )  # of sums of 46
     assert LARGEST_ERROR <= 1e-5
 
@@ -42,7 +42,7 @@ def test_the_dense_spectrum_sharpens_as_the_sparse_one(steepness):
     spectrum = Spectrum(offset, torch.ones(3))
     cells = torch.exp(3 * torch.randn(40, 3, 8, 5, generator=seeded(1)))
     cells[torch.rand(cells.shape, generator=seeded(2)) < 0.6] = 0
-    expected, found = spectrum.sharpen(cells), DenseSpectrum.of(spectrum).sharpen(cells)
+    expected, found = spectrum.inverse(cells), DenseSpectrum.of(spectrum).inverse(cells)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(found.sum(2), cells.sum(2), rtol=1e-5, atol=1e-6)
     assert torch.equal(found > 0, cells > 0)

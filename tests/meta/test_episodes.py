@@ -17,7 +17,7 @@ from metacalo.meta.pool import ShowerPool, mixed_batch
 from metacalo.meta.sampler import EpisodeSampler
 from metacalo.showers import ShowerFile, Showers, Task, resolve_task, write_showers
 from metacalo.showers.conditions import encode_conditions
-from metacalo.showers.drift import Drift
+from metacalo.showers.energy_dependence import EnergyDependence
 from metacalo.showers.latents import Latents, structure_size
 from metacalo.showers.normalise import Normaliser
 from tests.small import seeded
@@ -36,13 +36,13 @@ def coloured(pool: ShowerPool, latents: Latents, rows: torch.Tensor) -> torch.Te
     """Structure of showers of a pool with their correlations put back."""
     x = pool.encoded(rows).log_energy
     copula = pool.normaliser.copula
-    return pool.normaliser.longitudinal.impose(copula.colour(latents, x).structure(), x, copula)
+    return pool.normaliser.longitudinal.inverse(copula.inverse(latents, x).structure(), x, copula)
 
 
-def flat_drift(mean: float, log_width: float) -> Drift:
+def flat_drift(mean: float, log_width: float) -> EnergyDependence:
     """The same mean and width at all energies and for all of the structure."""
     d = structure_size(GRID)
-    return Drift(torch.full((5, d), mean), torch.full((5, d), log_width), torch.zeros(5))
+    return EnergyDependence(torch.full((5, d), mean), torch.full((5, d), log_width), torch.zeros(5))
 
 
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=30), st.integers(0, 12))
@@ -201,10 +201,12 @@ class TestMixedBatch:
 
     def test_each_pool_loses_its_own_drift(self, pool: MakePool) -> None:
         rows, drifts = torch.arange(10), {"siw": (0.5, 0.3), "pbwo4": (-1.0, -0.2)}
-        parts = [(pool(name, drift=flat_drift(*drift), copula=None), rows) for name, drift in drifts.items()]
+        parts = [
+            (pool(name, energy_dependence=flat_drift(*drift), copula=None), rows) for name, drift in drifts.items()
+        ]
         batch = mixed_batch(parts, seeded(1), reflect=False)
         for part, (name, (mean, log_width)) in zip((slice(0, 10), slice(10, 20)), drifts.items(), strict=True):
-            lower, upper = pool(name, drift=flat_drift(0.0, 0.0)).encoded(rows).structure
+            lower, upper = pool(name, energy_dependence=flat_drift(0.0, 0.0)).encoded(rows).structure
             settled = lower == upper
             expected = (lower - mean) / np.exp(log_width)
             structure = batch.latents[part].structure()
@@ -221,9 +223,9 @@ class TestMixedBatch:
             if not changes:
                 assert not torch.allclose(found, expected, atol=0.1)
                 normaliser, x = pool(name).normaliser, pool(name).encoded(rows).log_energy
-                drawn = normaliser.copula.colour(bare.latents[part], x)
-                lifted = drawn.with_structure(normaliser.longitudinal.lift(drawn.structure(), x, normaliser.copula))
-                expected = normaliser.copula.whiten(lifted, x).structure()
+                drawn = normaliser.copula.inverse(bare.latents[part], x)
+                lifted = drawn.with_structure(normaliser.longitudinal.forward(drawn.structure(), x, normaliser.copula))
+                expected = normaliser.copula.forward(lifted, x).structure()
             torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
         assert torch.equal(batch.latents.cells, bare.latents.cells)
 

@@ -68,9 +68,9 @@ def test_whitening_undoes_colouring(d: int, part: float, seed: int) -> None:
     first, second = torch.randn(2, 20, d, generator=generator(seed))
     rows = torch.stack([first, second], dim=1)
     for white in (first, rows):
-        torch.testing.assert_close(one.whiten(one.colour(white, x), x), white, atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(one.colour(one.whiten(white, x), x), white, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(one.colour(rows, x), torch.stack([one.colour(each, x) for each in (first, second)], 1))
+        torch.testing.assert_close(one.forward(one.inverse(white, x), x), white, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(one.inverse(one.forward(white, x), x), white, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(one.inverse(rows, x), torch.stack([one.inverse(each, x) for each in (first, second)], 1))
 
 
 @pytest.mark.parametrize("n_phi", [1, 2, 5, 8, 16])
@@ -86,7 +86,7 @@ def test_waves_are_those_of_the_discrete_fourier_transform(n_phi: int) -> None:
 def test_coloured_noise_has_the_covariance_of_the_components(knot: int) -> None:
     n, d, k, one = 50_000, 5, 2, components(5, 2)
     x = torch.full((n,), float(COMPONENT_KNOTS[knot]))
-    values = one.colour(torch.randn(n, d, generator=generator(3)), x)
+    values = one.inverse(torch.randn(n, d, generator=generator(3)), x)
     variance = torch.exp(one.log_variance[knot])
     rest = (d - variance.sum()) / (d - k)
     inner = rest * torch.eye(d) + one.vectors @ torch.diag(variance - rest) @ one.vectors.T
@@ -102,7 +102,7 @@ def test_the_covariance_is_that_of_coloured_noise(d: int, k: int, size: int) -> 
     n, one = 20_000, components(d, k)
     for log_energy in (float(COMPONENT_KNOTS[2]), 8.4, 12.0):
         x = torch.full((n,), log_energy)
-        values = one.colour(torch.randn(n, d, generator=generator(3)), x)[:, :size]
+        values = one.inverse(torch.randn(n, d, generator=generator(3)), x)[:, :size]
         told = one.covariance(x[:2], size)
         assert told.shape == (2, size, size)
         error = 6 * one.scale[:size, None] * one.scale[:size] * (2 / n) ** 0.5
@@ -116,9 +116,9 @@ def test_components_that_leave_nothing_for_the_rest(d: int) -> None:
     vectors = torch.eye(d)[:, :2]
     one = Components(vectors, torch.full((len(COMPONENT_KNOTS), 2), 3.0), torch.ones(d))
     white, x = torch.randn(1000, d, generator=generator()), log_energies(1000)
-    values = one.colour(white, x)
+    values = one.inverse(white, x)
     assert torch.isfinite(values).all()
-    torch.testing.assert_close(one.whiten(values, x), white, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(one.forward(values, x), white, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(values.std(0), torch.ones(d), atol=0.1, rtol=0)
 
 
@@ -127,13 +127,13 @@ def test_fitted_components_whiten_what_is_correlated() -> None:
     drifting = torch.tensor([1.2, -1.5]) + torch.linspace(-0.4, 0.4, 9)[:, None] * torch.tensor([1.0, -1.0])
     true = even_components(drifting)
     x = log_energies(n)
-    values = true.colour(torch.randn(n, d, generator=generator(3)), x)
+    values = true.inverse(torch.randn(n, d, generator=generator(3)), x)
     fitted = fit_components(values, x, torch.ones(n), 2)
     overlap = (fitted.vectors.T @ true.vectors).abs()
     torch.testing.assert_close(overlap, torch.eye(2).flip(0), atol=0.03, rtol=0)  # largest ratio to 1 first
     torch.testing.assert_close(fitted.log_variance, true.log_variance.flip(1), atol=0.15, rtol=0)
     torch.testing.assert_close(fitted.scale, true.scale, rtol=0.03, atol=0)
-    white = fitted.whiten(values, x)
+    white = fitted.forward(values, x)
     for low, high in ((7, 8.5), (8.5, 10), (10, 12)):
         chosen = white[(x > low) & (x < high)]
         torch.testing.assert_close(torch.cov(chosen.T), torch.eye(d), atol=8 / len(chosen) ** 0.5, rtol=0)
@@ -145,7 +145,7 @@ def test_without_components_widths_are_left() -> None:
     values = torch.randn(n, 3, generator=generator()) * torch.tensor([0.5, 1.0, 2.0])
     fitted = fit_components(values, x, torch.ones(n), 0)
     assert fitted.vectors.shape == (3, 0)
-    torch.testing.assert_close(fitted.whiten(values, x), values / fitted.scale, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(fitted.forward(values, x), values / fitted.scale, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(fitted.scale, torch.tensor([0.5, 1.0, 2.0]), rtol=0.05, atol=0)
 
 
@@ -167,7 +167,7 @@ def test_rows_of_components_are_weighted() -> None:
 def test_components_of_unseen_energies_have_the_pooled_variances() -> None:
     n = 5000
     x = torch.full((n,), float(COMPONENT_KNOTS[0]))
-    values = even_components(torch.tensor([1.2, -1.5])).colour(torch.randn(n, 8, generator=generator()), x)
+    values = even_components(torch.tensor([1.2, -1.5])).inverse(torch.randn(n, 8, generator=generator()), x)
     fitted = fit_components(values, x, torch.ones(n), 2)
     torch.testing.assert_close(fitted.log_variance, fitted.log_variance[:1].expand(9, 2), atol=0.02, rtol=0)
     torch.testing.assert_close(fitted.log_variance[8], torch.tensor([-1.5, 1.2]), atol=0.1, rtol=0)
@@ -195,12 +195,12 @@ def test_settled_values_keep_within_their_intervals_and_have_the_covariance(widt
     if n_groups == 1:  # what is drawn at once must not depend on one another
         one = Components(one.vectors, torch.zeros_like(one.log_variance), one.scale)
     x = torch.full((n,), float(COMPONENT_KNOTS[3]))
-    true = one.colour(torch.randn(n, d, generator=generator(3)), x)
+    true = one.inverse(torch.randn(n, d, generator=generator(3)), x)
     lower = torch.floor(true / width) * width if width < np.inf else torch.full_like(true, -np.inf)
     within = Interval(lower, lower + width if width < np.inf else -lower)
     start = (lower + width / 2) if width < np.inf else torch.zeros_like(true)
     for seed in range(3):  # of three sweeps each
-        start = one.settle(start, within, x, groups, generator(seed))
+        start = one.gibbs_resample(start, within, x, groups, generator(seed))
         assert ((start >= within.lower) & (start <= within.upper)).all()
     if n_groups in (1, 5):
         torch.testing.assert_close(torch.cov(start.T), covariance_of(one, 3), atol=0.06, rtol=0.03)
@@ -217,13 +217,13 @@ def test_settled_values_follow_those_that_are_known() -> None:
     lower = torch.stack([known, torch.full((n,), -np.inf)], dim=1)
     upper = torch.stack([known, torch.full((n,), np.inf)], dim=1)
     start = torch.stack([known, torch.zeros(n)], dim=1)
-    settled = one.settle(start, Interval(lower, upper), x, torch.tensor([0, 1]), generator(1))
+    settled = one.gibbs_resample(start, Interval(lower, upper), x, torch.tensor([0, 1]), generator(1))
     assert torch.equal(settled[:, 0], known)
     residual = (settled[:, 1] / 2 - rho * known) / (1 - rho**2) ** 0.5
     assert stats.kstest(residual.double().numpy(), stats.norm.cdf).pvalue > 1e-3
     positive = torch.stack([upper[:, 0], torch.full((n,), np.inf)], dim=1)
     above = torch.stack([known, torch.zeros(n)], dim=1)
-    settled = one.settle(start, Interval(above, positive), x, torch.tensor([0, 1]), generator(1))[:, 1]
+    settled = one.gibbs_resample(start, Interval(above, positive), x, torch.tensor([0, 1]), generator(1))[:, 1]
     chosen = (known - 1).abs() < 0.1
     expected = stats.truncnorm(-rho / 0.6, np.inf, 2 * rho, 2 * 0.6)
     assert stats.kstest(settled[chosen].double().numpy(), expected.cdf).pvalue > 1e-3
@@ -233,7 +233,7 @@ def test_settled_values_keep_within_intervals_that_are_too_improbable() -> None:
     """Scores end at 5.3."""
     within = Interval(torch.full((9, 2), 8.0), torch.full((9, 2), 9.0))
     one = Components(torch.eye(2)[:, :1], torch.zeros(len(COMPONENT_KNOTS), 1), torch.ones(2))
-    settled = one.settle(torch.full((9, 2), 8.5), within, log_energies(9), torch.tensor([0, 1]), generator())
+    settled = one.gibbs_resample(torch.full((9, 2), 8.5), within, log_energies(9), torch.tensor([0, 1]), generator())
     assert ((settled >= 8) & (settled <= 9)).all()
 
 
@@ -247,7 +247,7 @@ def test_a_copula_settles_layers_rings_and_hits_that_depend_on_one_another() -> 
     x = torch.full((n,), float(COMPONENT_KNOTS[3]))
     values, everything = torch.zeros(n, size), torch.full((n, size), np.inf)
     for seed in range(3):
-        values = one.settle(values, Interval(-everything, everything), x, grid, generator(seed))
+        values = one.gibbs_resample(values, Interval(-everything, everything), x, grid, generator(seed))
     torch.testing.assert_close(torch.cov(values.T), covariance_of(one.structure, 3), atol=0.06, rtol=0)
 
 
@@ -255,10 +255,10 @@ def test_a_copula_settles_all_of_the_structure() -> None:
     n = 200
     one, x = copula(), log_energies(n)
     everything = torch.full((n, SIZE), np.inf)
-    settled = one.settle(torch.zeros(n, SIZE), Interval(-everything, everything), x, GRID, generator())
+    settled = one.gibbs_resample(torch.zeros(n, SIZE), Interval(-everything, everything), x, GRID, generator())
     assert (settled != 0).all()
     fixed = torch.randn(n, SIZE, generator=generator())
-    assert torch.equal(one.settle(fixed, Interval(fixed, fixed), x, GRID, generator()), fixed)
+    assert torch.equal(one.gibbs_resample(fixed, Interval(fixed, fixed), x, GRID, generator()), fixed)
 
 
 # --- copula ---
@@ -267,26 +267,26 @@ def test_a_copula_settles_all_of_the_structure() -> None:
 def test_latents_are_white_again_after_they_were_coloured() -> None:
     latents, x = Latents.noise(30, GRID, generator()), log_energies(30)
     torch.testing.assert_close(
-        copula().whiten(copula().colour(latents, x), x).flat(), latents.flat(), atol=1e-4, rtol=0
+        copula().forward(copula().inverse(latents, x), x).flat(), latents.flat(), atol=1e-4, rtol=0
     )
     torch.testing.assert_close(
-        copula().colour(copula().whiten(latents, x), x).flat(), latents.flat(), atol=1e-4, rtol=0
+        copula().inverse(copula().forward(latents, x), x).flat(), latents.flat(), atol=1e-4, rtol=0
     )
-    assert not torch.allclose(copula().colour(latents, x).cells, latents.cells, atol=0.1)
+    assert not torch.allclose(copula().inverse(latents, x).cells, latents.cells, atol=0.1)
 
 
 @pytest.mark.parametrize("turn", [1, 3, 4])
 def test_a_turn_of_the_shower_commutes_with_whitening(turn: int) -> None:
     latents, x = Latents.noise(10, GRID, generator()), log_energies(10)
-    turned = copula().whiten(Latents(*latents.parts()[:4], latents.cells.roll(turn, 2)), x)
-    torch.testing.assert_close(turned.cells, copula().whiten(latents, x).cells.roll(turn, 2), atol=1e-5, rtol=1e-5)
-    mirrored = copula().whiten(Latents(*latents.parts()[:4], latents.cells.flip(2)), x)
-    torch.testing.assert_close(mirrored.cells, copula().whiten(latents, x).cells.flip(2), atol=1e-5, rtol=1e-5)
+    turned = copula().forward(Latents(*latents.parts()[:4], latents.cells.roll(turn, 2)), x)
+    torch.testing.assert_close(turned.cells, copula().forward(latents, x).cells.roll(turn, 2), atol=1e-5, rtol=1e-5)
+    mirrored = copula().forward(Latents(*latents.parts()[:4], latents.cells.flip(2)), x)
+    torch.testing.assert_close(mirrored.cells, copula().forward(latents, x).cells.flip(2), atol=1e-5, rtol=1e-5)
 
 
 def test_modes_without_components_are_left_as_they_are() -> None:
     latents, x = Latents.noise(10, GRID, generator()), log_energies(10)
-    before, after = (torch.fft.rfft(part.cells, dim=2) for part in (latents, copula().colour(latents, x)))
+    before, after = (torch.fft.rfft(part.cells, dim=2) for part in (latents, copula().inverse(latents, x)))
     for mode in (3, 4):
         torch.testing.assert_close(after[:, :, mode], before[:, :, mode], atol=1e-4, rtol=0)
     for mode in (0, 1, 2):
@@ -299,14 +299,14 @@ def test_a_fitted_copula_whitens_two_detectors_at_once() -> None:
     samples = []
     for seed in (0, 1):
         x = log_energies(n, seed)
-        samples.append((true.colour(Latents.noise(n, GRID, generator(seed)), x), x))
+        samples.append((true.inverse(Latents.noise(n, GRID, generator(seed)), x), x))
     fitted = Copula(
         fit_structure([(latents.structure(), x) for latents, x in samples]),
         fit_modes([(latents.cells, x) for latents, x in samples]),
     )
     assert len(fitted.modes) == 5  # of 8 cells in phi
     latents, x = samples[0]
-    before, white = latents.flat().double().numpy(), fitted.whiten(latents, x).flat().double().numpy()
+    before, white = latents.flat().double().numpy(), fitted.forward(latents, x).flat().double().numpy()
     upper = np.triu_indices(before.shape[1], 1)
     coloured, left = (np.corrcoef(values.T)[upper] * n**0.5 for values in (before, white))
     assert np.abs(coloured).max() > 20
@@ -332,9 +332,9 @@ def test_white_cells_have_white_modes() -> None:
 def test_copula_tensors_round_trip() -> None:
     one = copula()
     latents, x = Latents.noise(5, GRID, generator()), log_energies(5)
-    expected = one.colour(latents, x).flat()
+    expected = one.inverse(latents, x).flat()
     for again in (Copula.from_tensors(one.tensors()), one.to("cpu")):
-        assert torch.equal(again.colour(latents, x).flat(), expected)
+        assert torch.equal(again.inverse(latents, x).flat(), expected)
         assert again.tensors().keys() == one.tensors().keys()
 
 
@@ -342,7 +342,7 @@ def test_noise_through_a_copula_stays_normal_in_each_cell() -> None:
     """The components of a mode are orthonormal and the same for both parts: cells of a ring stay alike."""
     n = 4000
     x = torch.full((n,), 9.0)
-    cells = copula().colour(Latents.noise(n, GRID, generator()), x).cells
+    cells = copula().inverse(Latents.noise(n, GRID, generator()), x).cells
     width = cells.std(0)
     torch.testing.assert_close(width, width.mean(1, keepdim=True).expand_as(width), rtol=0.08, atol=0)
     one = cells[:, 1, 3, 2] / width[1, 3, 2]

@@ -83,7 +83,9 @@ def test_a_wrong_prediction_hardly_moves_the_tables(crystal_shots: Showers) -> N
     of = (crystal_shots.showers, crystal_shots.energy, crystal_shots.theta)
     wrong, alone = predicted_for("siw"), fit_normaliser(*of)
     moved = fit_normaliser(*of, prior=wrong)
-    stubborn = alone.shrunk_towards(replace(wrong, drift=alone.drift), dict.fromkeys(PRIOR_STRENGTH, 1000.0))
+    stubborn = alone.shrunk_towards(
+        replace(wrong, energy_dependence=alone.energy_dependence), dict.fromkeys(PRIOR_STRENGTH, 1000.0)
+    )
     known = alone.hits.weight > 5
     error, worst = (
         float((table.hits.quantiles - alone.hits.quantiles)[known].abs().mean()) for table in (moved, stubborn)

@@ -69,7 +69,7 @@ def test_normal_latents_have_the_counts_of_the_sample(
 ) -> None:
     latent = torch.randn(rings.shape, generator=generator())
     drawn = draw_hits(table, latent, rings, torch.from_numpy(emptied_siw.energy), N_PHI, THRESHOLD)
-    # between knots, 1.7 in ln(E) apart, a convex mean is overestimated; on average over a ring `Drift` takes this out
+    # between knots, 1.7 in ln(E) apart, a convex mean is overestimated; `EnergyDependence` takes this out on average
     torch.testing.assert_close(drawn.double().mean((0, 2)), hits.double().mean((0, 2)), rtol=0.06, atol=0)
     # given the energies of its rings, at low and at high incident energy
     for chosen in (emptied_siw.energy < 5e3, emptied_siw.energy > 3e4):
@@ -112,7 +112,7 @@ def test_counts_depend_on_the_incident_energy_at_the_same_ring_energy() -> None:
     table = fit_hits(hits, rings, energy, rng)
     median = torch.zeros(4, 1, 1)
     at = torch.tensor([1e3, 1e4, 1e5, 1e6])
-    values = table.to_value(median.flatten(1)[..., None], torch.full((4, 1), 2.3), None, torch.log(at)[:, None])
+    values = table.inverse(median.flatten(1)[..., None], torch.full((4, 1), 2.3), None, torch.log(at)[:, None])
     # the value is spread over (n - 1, n]: half a count less than the ceiling, which is half a count more
     np.testing.assert_allclose(values.flatten(), [4, 6, 8, 8], atol=0.25)
 

@@ -10,7 +10,7 @@ from metacalo.showers import Showers, Task, training_tasks
 from metacalo.showers import hyperprior as module
 from metacalo.showers.copula import Components, Copula
 from metacalo.showers.detector import DESCRIPTORS
-from metacalo.showers.drift import DRIFT_KNOTS, Drift
+from metacalo.showers.energy_dependence import ENERGY_KNOTS, EnergyDependence
 from metacalo.showers.fitting import fit_normaliser
 from metacalo.showers.hyperprior import Hyperprior, fit_hyperprior
 from metacalo.showers.latents import Latents
@@ -24,7 +24,7 @@ SHAPES = {"layers": (3, 5), "rings": (6, 4), "hits": (4, 4), "shares": (5, 6)}
 PLANES = {"hits": torch.tensor([7.0, 9.0])}  # two for each of two sites
 N_STRUCTURE = 7
 N_RINGS, N_PAIRS = 2, 6  # the spectrum's rows; correlations of a total and three layers
-N_KNOTS = len(DRIFT_KNOTS)
+N_KNOTS = len(ENERGY_KNOTS)
 LADDER = torch.linspace(0, 5, len(LEVELS))
 VARYING = [DESCRIPTORS.index(name) for name in ("ln X0 / 10 mm", "homogeneous")]
 """Descriptors that the profile by rule of thumb does not know of."""
@@ -67,7 +67,7 @@ def linear_family(n: int, weight: float = 1e9, seed: int = 0) -> tuple[list[Norm
                 total=Response.from_vector(vector.float(), weight),
                 **tables,
                 spectrum=Spectrum.from_columns(spectrum, torch.full((N_RINGS,), weight)),
-                drift=Drift.from_columns(drift, torch.full((N_KNOTS,), weight)),
+                energy_dependence=EnergyDependence.from_columns(drift, torch.full((N_KNOTS,), weight)),
                 longitudinal=Longitudinal.from_columns(pairs, torch.full((N_KNOTS,), weight)),
                 scale=scale,
                 threshold=0.05 * scale,
@@ -85,7 +85,7 @@ def largest_error(prior: Hyperprior, normalisers: list[Normaliser], descriptors:
             assert mine.extrapolate == theirs.extrapolate
             assert torch.equal(mine.planes, theirs.planes)
             worst = max(worst, float((mine.columns() - theirs.columns()).abs().max()))
-        for part in ("spectrum", "drift", "longitudinal"):
+        for part in ("spectrum", "energy_dependence", "longitudinal"):
             mine, theirs = (getattr(one, part).columns() for one in (predicted, normaliser))
             worst = max(worst, float((mine - theirs).abs().max()))
         response = normaliser.total.vector()
@@ -112,7 +112,7 @@ def test_a_linear_family_is_recovered(monkeypatch: pytest.MonkeyPatch, weak_ridg
     assert largest_error(exact, normalisers[unseen], descriptors[unseen]) < 1e-4
 
 
-@pytest.mark.parametrize("stage", ["rings", "hits", "spectrum", "drift", "longitudinal"])
+@pytest.mark.parametrize("stage", ["rings", "hits", "spectrum", "energy_dependence", "longitudinal"])
 def test_ridges_draw_to_the_mean_of_the_detectors(stage: str) -> None:
     """Of n detectors that differ in one descriptor, departures from the mean shrink by n / (n + ridge)."""
     n = 20
@@ -175,7 +175,7 @@ def test_predicted_quantiles_ascend_and_weigh_nothing() -> None:
         assert (table.quantiles.diff(dim=-1) >= 0).all()
         assert (table.weight == 0).all()
     assert predicted.total.weight == 0
-    for part in (predicted.spectrum, predicted.drift, predicted.longitudinal):
+    for part in (predicted.spectrum, predicted.energy_dependence, predicted.longitudinal):
         assert (part.weight == 0).all()
     assert predicted.spectrum.weight.shape == (N_RINGS,)
     correlation = predicted.longitudinal.correlation
@@ -217,7 +217,7 @@ def test_tensors_round_trip(copula: Copula | None) -> None:
     structure = torch.randn(20, N_STRUCTURE, generator=torch.Generator().manual_seed(1))
     x = torch.full((20,), 9.0)
     one = again.copula.structure
-    torch.testing.assert_close(one.whiten(one.colour(structure, x), x), structure, atol=5e-3, rtol=0)
+    torch.testing.assert_close(one.forward(one.inverse(structure, x), x), structure, atol=5e-3, rtol=0)
 
 
 # --- a real detector that was never seen ---

@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from metacalo.showers.copula import Components, Copula
-from metacalo.showers.drift import DRIFT_KNOTS
+from metacalo.showers.energy_dependence import ENERGY_KNOTS
 from metacalo.showers.latents import Latents, structure_size
 from metacalo.showers.longitudinal import Longitudinal, fit_longitudinal
 from tests.small import draw_copula, draw_longitudinal, seeded
 
 GRID = (2, 4, 5)
 N_FEW, SIZE = 1 + GRID[2], structure_size(GRID)
-N_KNOTS = len(DRIFT_KNOTS)
+N_KNOTS = len(ENERGY_KNOTS)
 
 
 def log_energies(n: int, seed: int = 9) -> torch.Tensor:
@@ -22,7 +22,7 @@ def log_energies(n: int, seed: int = 9) -> torch.Tensor:
 
 def coloured(n: int, x: torch.Tensor, copula: Copula, seed: int = 1) -> torch.Tensor:
     """Structure with the correlations of a copula."""
-    return copula.colour(Latents.noise(n, GRID, seeded(seed)), x).structure()
+    return copula.inverse(Latents.noise(n, GRID, seeded(seed)), x).structure()
 
 
 def assert_are_correlations(matrices: torch.Tensor) -> None:
@@ -39,10 +39,10 @@ def assert_are_correlations(matrices: torch.Tensor) -> None:
 def test_imposed_correlations_are_those_that_were_wanted(position: float, knots: tuple[int, int]) -> None:
     """At the knots, halfway between two, and beyond the last."""
     n, copula, one = 20_000, draw_copula(GRID), draw_longitudinal(GRID)
-    step = DRIFT_KNOTS[1] - DRIFT_KNOTS[0]
-    x = torch.full((n,), float(DRIFT_KNOTS[0] + step * position))
+    step = ENERGY_KNOTS[1] - ENERGY_KNOTS[0]
+    x = torch.full((n,), float(ENERGY_KNOTS[0] + step * position))
     before = coloured(n, x, copula)
-    after = one.impose(before, x, copula)
+    after = one.inverse(before, x, copula)
     expected = (one.correlation[knots[0]] + one.correlation[knots[1]]) / 2
     error = 5 * 2**0.5 / n**0.5
     torch.testing.assert_close(after[:, :N_FEW].T @ after[:, :N_FEW] / n, expected, atol=error, rtol=0)
@@ -66,8 +66,8 @@ def test_lifted_structure_is_white_after_the_copula() -> None:
     few = (torch.linalg.cholesky(one.at(x)) @ torch.randn(n, N_FEW, 1, generator=seeded(2)))[..., 0]
     # a copula under which they depend on nothing else: the rest has no say in what is white
     plain = Copula(Components(torch.eye(SIZE)[:, :2], torch.full((9, 2), 0.7), torch.ones(SIZE)), ())
-    lifted = one.lift(torch.cat([few, torch.zeros(n, SIZE - N_FEW)], dim=1), x, plain)
-    white = plain.structure.whiten(lifted, x)[:, :N_FEW]
+    lifted = one.forward(torch.cat([few, torch.zeros(n, SIZE - N_FEW)], dim=1), x, plain)
+    white = plain.structure.forward(lifted, x)[:, :N_FEW]
     torch.testing.assert_close(white.T @ white / n, torch.eye(N_FEW), atol=5 * 2**0.5 / n**0.5, rtol=0)
     assert (few.T @ few / n - torch.eye(N_FEW)).abs().max() > 0.1
 
@@ -76,7 +76,7 @@ def test_values_that_do_not_depend_on_one_another() -> None:
     copula, x = draw_copula(GRID), log_energies(4)
     torch.testing.assert_close(Longitudinal.none(N_FEW).at(x), torch.eye(N_FEW).expand(4, -1, -1))
     assert Longitudinal.none(N_FEW).weight.tolist() == [0] * N_KNOTS
-    structure = Longitudinal.none(N_FEW).impose(coloured(4, x, copula), x, copula)
+    structure = Longitudinal.none(N_FEW).inverse(coloured(4, x, copula), x, copula)
     assert torch.isfinite(structure).all()
 
 
@@ -101,7 +101,7 @@ def test_known_correlations_are_fitted_at_each_energy() -> None:
 
 
 def test_knots_without_showers_have_no_correlations() -> None:
-    x = torch.full((500,), float(DRIFT_KNOTS[1]))
+    x = torch.full((500,), float(ENERGY_KNOTS[1]))
     value = torch.randn(500, 1, generator=seeded())
     fitted = fit_longitudinal(value.expand(-1, N_FEW), x, N_FEW)
     assert fitted.weight.tolist() == pytest.approx([0, 500, 0, 0, 0], abs=1e-2)

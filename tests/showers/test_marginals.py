@@ -54,13 +54,13 @@ contexts = st.floats(-2, 4, width=32)
 def latent_of(table: ConditionalMarginals, values: np.ndarray | list[float], x: float) -> Interval:
     """Intervals of values of one site in one context."""
     value = torch.as_tensor(values, dtype=torch.float32)[None, None]
-    lower, upper = table.to_latent(value, torch.full((1, 1), x))
+    lower, upper = table.forward(value, torch.full((1, 1), x))
     return Interval(lower[0, 0], upper[0, 0])
 
 
 def value_of(table: ConditionalMarginals, latents: torch.Tensor | np.ndarray | list[float], x: float) -> torch.Tensor:
     """Values of latents of one site in one context."""
-    return table.to_value(torch.as_tensor(latents, dtype=torch.float32)[None, None], torch.full((1, 1), x))[0, 0]
+    return table.inverse(torch.as_tensor(latents, dtype=torch.float32)[None, None], torch.full((1, 1), x))[0, 0]
 
 
 @pytest.mark.parametrize("t0", [-NO_ATOM, -1.0, 0.0])
@@ -156,7 +156,7 @@ def test_draws_within_an_interval_are_a_truncated_normal(lower: float, upper: fl
 @pytest.mark.parametrize("width", [1e-2, 1e-3, 1e-4, 1e-5])
 @pytest.mark.parametrize("at", [-5.0, -1.0, 0.3, 4.0])
 def test_draws_keep_off_the_ends_of_their_interval(width: float, at: float) -> None:
-    """Drift and copula round to about 1e-6."""
+    """EnergyDependence and copula round to about 1e-6."""
     for lower, upper in ((at, at + width), (-INF, at), (at, INF)):
         interval = Interval(torch.full((2000,), lower), torch.full((2000,), upper))
         drawn = draw_within(interval, torch.Generator().manual_seed(5))
@@ -247,11 +247,11 @@ def test_columns_may_name_their_sites() -> None:
     atoms = (torch.full((2, 3), -NO_ATOM), torch.full((2, 3), NO_ATOM))
     table = ConditionalMarginals(KNOTS, *atoms, shifted, torch.ones(2, 3))
     zero = torch.zeros(1, 2, 1)
-    torch.testing.assert_close(table.to_value(zero, torch.zeros(1, 2)).flatten(), torch.tensor([0.0, 10.0]))
+    torch.testing.assert_close(table.inverse(zero, torch.zeros(1, 2)).flatten(), torch.tensor([0.0, 10.0]))
     site = torch.tensor([[1, 0, 1, 1]])
     expected = torch.tensor([10.0, 0.0, 10.0, 10.0])
-    torch.testing.assert_close(table.to_value(torch.zeros(1, 4, 1), torch.zeros(1, 4), site).flatten(), expected)
-    lower, _ = table.to_latent(expected[None, :, None], torch.zeros(1, 4), site)
+    torch.testing.assert_close(table.inverse(torch.zeros(1, 4, 1), torch.zeros(1, 4), site).flatten(), expected)
+    lower, _ = table.forward(expected[None, :, None], torch.zeros(1, 4), site)
     torch.testing.assert_close(lower, torch.zeros(1, 4, 1), atol=1e-5, rtol=0)
 
 
@@ -273,9 +273,9 @@ def test_planes_are_interpolated_and_held_outside(x: float, y: float, site: int)
     latent = torch.tensor([[[-1.0, 0.0, 2.0]]])
     x, y = min(max(x, 0.0), 2.0), min(max(y, 0.0), 2.0)
     expected = x + 10 * y + 100 * site + (1 + y) * latent
-    value = table.to_value(latent, *contexts)
+    value = table.inverse(latent, *contexts)
     torch.testing.assert_close(value, expected, atol=2e-2, rtol=1e-4)
-    lower, upper = table.to_latent(value, *contexts)
+    lower, upper = table.forward(value, *contexts)
     torch.testing.assert_close(lower, latent, atol=2e-3, rtol=0)
     assert torch.equal(lower, upper)
 

@@ -154,13 +154,13 @@ def test_each_stage_adds_up_to_the_one_before(shots: Showers, plain: Normaliser,
     _, energy, theta = tensors_of(shots)
     drawn = Latents.noise(len(shots), GRID, generator(seed))
     decoded = plain.inverse(drawn, energy, theta) / plain.scale
-    latents = drawn.with_structure(plain.drift.add(drawn.structure(), torch.log(energy)))
-    total = plain.total.to_response(latents.total, energy, theta) * energy
+    latents = drawn.with_structure(plain.energy_dependence.inverse(drawn.structure(), torch.log(energy)))
+    total = plain.total.inverse(latents.total, energy, theta) * energy
     torch.testing.assert_close(decoded.sum((1, 2, 3)), total, rtol=1e-5, atol=0)
     in_layers, in_rings = decoded.sum((1, 2)), decoded.sum(2)
     # layers share the total in the ratios of the table
     x = torch.log(energy)[:, None].expand(-1, GRID[2])
-    fractions = torch.exp(plain.layers.to_value(latents.layers[..., None], x)[..., 0])
+    fractions = torch.exp(plain.layers.inverse(latents.layers[..., None], x)[..., 0])
     threshold = plain.threshold / plain.scale
     share = fractions / fractions.sum(1, keepdim=True)
     kept = share * total[:, None] >= threshold * (1 + 1e-5)
@@ -202,10 +202,8 @@ def test_the_response_is_that_of_the_energy_and_the_angle(shots: Showers, plain:
     energy, theta = torch.tensor([2e3, 8e4, 2e3]), torch.tensor([1.2, 1.2, 0.9])
     drawn = Latents.noise(1, GRID, generator())[torch.zeros(3, dtype=torch.long)]
     response = plain.inverse(drawn, energy, theta).sum((1, 2, 3)) / energy
-    latent = plain.drift.add(drawn.structure(), torch.log(energy))[:, 0]
-    torch.testing.assert_close(
-        response, plain.scale * plain.total.to_response(latent, energy, theta), rtol=1e-5, atol=0
-    )
+    latent = plain.energy_dependence.inverse(drawn.structure(), torch.log(energy))[:, 0]
+    torch.testing.assert_close(response, plain.scale * plain.total.inverse(latent, energy, theta), rtol=1e-5, atol=0)
     assert len(response.unique()) == 3
 
 
@@ -262,7 +260,7 @@ def test_shrinking_goes_from_the_prior_to_the_fit(shots: Showers, plain: Normali
         torch.testing.assert_close(
             getattr(plain.shrunk_towards(plain, PRIOR_STRENGTH), stage).columns(), mine.columns()
         )
-    for part in ("spectrum", "drift", "longitudinal"):
+    for part in ("spectrum", "energy_dependence", "longitudinal"):
         expected = getattr(plain, part).shrunk_towards(getattr(prior, part), PRIOR_STRENGTH[part])
         torch.testing.assert_close(getattr(result, part).columns(), expected.columns())
     assert (result.scale, result.threshold) == (plain.scale, plain.threshold)
@@ -278,7 +276,7 @@ def test_a_fit_with_a_prior_shrinks_its_tables_and_then_fits_what_drifts(
         expected = getattr(plain.shrunk_towards(shrunk, strengths), stage)
         torch.testing.assert_close(getattr(again, stage).columns(), expected.columns())
     assert again.copula is shrunk.copula
-    torch.testing.assert_close(again.drift.weight, plain.drift.weight)
+    torch.testing.assert_close(again.energy_dependence.weight, plain.energy_dependence.weight)
     structure = again.forward(*tensors_of(shots), generator()).structure()[:, 1:]
     # the drift is fitted on these very latents, but drawn anew and shrunk
     assert abs(float(structure.mean())) < 0.05
@@ -326,11 +324,11 @@ def test_correlations_of_layers_go_first_and_come_back_last(shots: Showers, shru
     bare, x = replace(shrunk, copula=None), torch.log(energy)
     encoded = shrunk.encode(*tensors_of(shots))
     drawn = encoded.dequantise(generator(), shrunk.copula)
-    lifted = drawn.with_structure(shrunk.longitudinal.lift(drawn.structure(), x, shrunk.copula))
-    assert torch.equal(shrunk.draw(encoded, generator()).flat(), shrunk.copula.whiten(lifted, x).flat())
+    lifted = drawn.with_structure(shrunk.longitudinal.forward(drawn.structure(), x, shrunk.copula))
+    assert torch.equal(shrunk.draw(encoded, generator()).flat(), shrunk.copula.forward(lifted, x).flat())
     latents = Latents.noise(len(shots), GRID, generator())
-    coloured = shrunk.copula.colour(latents, x)
-    coloured = coloured.with_structure(shrunk.longitudinal.impose(coloured.structure(), x, shrunk.copula))
+    coloured = shrunk.copula.inverse(latents, x)
+    coloured = coloured.with_structure(shrunk.longitudinal.inverse(coloured.structure(), x, shrunk.copula))
     assert torch.equal(shrunk.inverse(latents, energy, theta), bare.inverse(coloured, energy, theta))
 
 

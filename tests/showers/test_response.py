@@ -72,7 +72,7 @@ def test_showers_count_by_their_inverse_variances() -> None:
 
 def test_latents_of_the_sample_are_standard_normal_at_all_energies_and_angles(fitted: Response) -> None:
     response, energy, theta = single(*synthetic(seed=1))
-    latent = fitted.to_latent(response, energy, theta).lower.double().numpy()
+    latent = fitted.forward(response, energy, theta).lower.double().numpy()
     assert stats.kstest(latent, stats.norm.cdf).pvalue > 1e-3
     for context in (np.log(energy.numpy()), np.cos(theta.numpy()) ** 2):
         for power in (1, 2):
@@ -81,9 +81,9 @@ def test_latents_of_the_sample_are_standard_normal_at_all_energies_and_angles(fi
 
 def test_responses_survive_the_round_trip(fitted: Response) -> None:
     response, energy, theta = single(*synthetic(seed=2))
-    lower, upper = fitted.to_latent(response, energy, theta)
+    lower, upper = fitted.forward(response, energy, theta)
     assert torch.equal(lower, upper)
-    torch.testing.assert_close(fitted.to_response(lower, energy, theta), response, rtol=2e-5, atol=0)
+    torch.testing.assert_close(fitted.inverse(lower, energy, theta), response, rtol=2e-5, atol=0)
 
 
 def test_empty_showers_have_their_own_share_of_the_latents() -> None:
@@ -92,13 +92,13 @@ def test_empty_showers_have_their_own_share_of_the_latents() -> None:
     fitted = fit_response(response, energy, theta)
     assert fitted.weight == (response > 0).sum()
     tensors = single(response, energy, theta)
-    interval = fitted.to_latent(*tensors)
+    interval = fitted.forward(*tensors)
     drawn = draw_within(interval, torch.Generator().manual_seed(0))
     assert stats.kstest(drawn.double().numpy(), stats.norm.cdf).pvalue > 1e-3
     empty = torch.from_numpy(response == 0)
     assert (interval.lower[empty] == -torch.inf).all()
     np.testing.assert_allclose(stats.norm.cdf(interval.upper[empty]), (response == 0).mean(), rtol=1e-5)
-    again = fitted.to_response(drawn, *tensors[1:])
+    again = fitted.inverse(drawn, *tensors[1:])
     assert torch.equal(again == 0, empty)
     torch.testing.assert_close(again, tensors[0], rtol=2e-5, atol=0)
 
@@ -106,11 +106,11 @@ def test_empty_showers_have_their_own_share_of_the_latents() -> None:
 def test_beyond_the_trained_range_the_mean_is_held(fitted: Response) -> None:
     theta, median = torch.full((2,), torch.pi / 2), torch.zeros(2)
     edge = 10 ** (3 + (1.2 + 1))  # u = 1.2, in MeV
-    shape = fitted.shape.to_value(torch.zeros(1, 1, 1), torch.zeros(1, 1))
-    inside, outside = torch.log(fitted.to_response(median, torch.tensor([edge, 3 * edge]), theta))
+    shape = fitted.shape.inverse(torch.zeros(1, 1, 1), torch.zeros(1, 1))
+    inside, outside = torch.log(fitted.inverse(median, torch.tensor([edge, 3 * edge]), theta))
     assert abs(float(shape)) < 0.1  # of a width that is below 2 % there
     torch.testing.assert_close(outside, inside, atol=2e-3, rtol=0)
-    farther = torch.log(fitted.to_response(median, torch.tensor([1e5, edge]), theta))
+    farther = torch.log(fitted.inverse(median, torch.tensor([1e5, edge]), theta))
     assert float(farther[1] - farther[0]) == pytest.approx(0.2 * MEAN[1] + 0.44 * MEAN[2], abs=3e-3)
 
 
@@ -118,7 +118,7 @@ def test_beyond_the_trained_range_the_mean_is_held(fitted: Response) -> None:
 def test_far_beyond_the_trained_range_the_width_is_held(fitted: Response, edge: float) -> None:
     energy = 10 ** (4 + edge * torch.tensor([0.0, 1.0, 1.2, 2.5]))  # u = 0, at the edge, beyond it, in MeV
     theta = torch.full((4,), torch.pi / 2)
-    low, high = (torch.log(fitted.to_response(torch.full((4,), q), energy, theta)) for q in (-1.0, 1.0))
+    low, high = (torch.log(fitted.inverse(torch.full((4,), q), energy, theta)) for q in (-1.0, 1.0))
     width = high - low
     torch.testing.assert_close(width[2:], width[1].expand(2), rtol=1e-4, atol=0)
     assert float(torch.log(width[1] / width[0])) == pytest.approx(edge * LOG_WIDTH[1], abs=0.1)
@@ -131,7 +131,7 @@ def test_the_width_is_fitted_where_it_is_held() -> None:
     response = np.exp(np.exp(np.log(0.05) - 0.6 * u) * rng.normal(size=2000))
     theta = np.full(2000, np.pi / 2)
     fitted = fit_response(response, energy, theta)
-    latent = fitted.to_latent(*single(response, energy, theta)).lower
+    latent = fitted.forward(*single(response, energy, theta)).lower
     for part in (latent[:1000], latent[1000:]):
         assert float(part.std()) == pytest.approx(1, abs=0.1)
 
@@ -142,7 +142,7 @@ def test_shots_beyond_the_trained_range_have_latents_without_bias() -> None:
     response = np.exp(0.1 * np.log10(energy / 1e3) + 0.02 * rng.normal(size=2000))
     tensors = single(response, energy, np.full(2000, np.pi / 2))
     fitted = fit_response(response, energy, np.full(2000, np.pi / 2))
-    latent = fitted.to_latent(*tensors).lower[1000:]
+    latent = fitted.forward(*tensors).lower[1000:]
     assert abs(float(latent.mean())) < 0.2
 
 
@@ -154,7 +154,7 @@ def test_a_handful_of_showers_gives_their_level_and_a_usual_width(n: int) -> Non
     np.testing.assert_allclose(fitted.shape.quantiles[0, 0], stats.norm.ppf(LEVELS), rtol=1e-4)
     latents = torch.randn(1000, generator=torch.Generator().manual_seed(0))
     _, energies, angles = single(*synthetic(1000))
-    drawn = fitted.to_response(latents, energies, angles)
+    drawn = fitted.inverse(latents, energies, angles)
     assert float(torch.log(drawn).mean()) == pytest.approx(float(np.log(response).mean()), abs=0.15)
 
 
@@ -163,10 +163,10 @@ def test_vector_and_tensors_round_trip(fitted: Response) -> None:
     loaded = Response.from_tensors(fitted.tensors())
     _, energy, theta = single(*synthetic(50))
     latents = torch.randn(50, generator=torch.Generator().manual_seed(0))
-    expected = fitted.to_response(latents, energy, theta)
+    expected = fitted.inverse(latents, energy, theta)
     for other in (again, loaded):
         assert torch.equal(other.vector(), fitted.vector())
-        assert torch.equal(other.to_response(latents, energy, theta), expected)
+        assert torch.equal(other.inverse(latents, energy, theta), expected)
         assert other.weight == fitted.weight
     assert fitted.vector().shape == (6 + 2 + len(LEVELS),)
 

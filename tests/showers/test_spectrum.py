@@ -39,7 +39,7 @@ def test_corrections_are_added_to_the_logarithm_and_the_ring_adds_up_again() -> 
     cells[0, 0, :2, 0] = torch.exp(torch.from_numpy(LOG_CELL_KNOTS[[30, 50]]))
     offset = torch.zeros(1, len(LOG_CELL_KNOTS))
     offset[0, 30], offset[0, 50] = 0.1, -0.05
-    sharp = Spectrum(offset, torch.ones(1)).sharpen(cells)[0, 0, :, 0]
+    sharp = Spectrum(offset, torch.ones(1)).inverse(cells)[0, 0, :, 0]
     expected = cells[0, 0, :, 0] * torch.tensor([np.exp(0.1), np.exp(-0.05), *[1] * 6])
     torch.testing.assert_close(sharp, (expected * cells.sum() / expected.sum()).float())
 
@@ -47,10 +47,10 @@ def test_corrections_are_added_to_the_logarithm_and_the_ring_adds_up_again() -> 
 @pytest.mark.parametrize("spectrum", [wave(0.1, 2), wave(0.4, 3), wave(0.3, 8)])
 def test_blurring_undoes_sharpening(spectrum: Spectrum) -> None:
     cells = draw_cells()
-    sharp = spectrum.sharpen(cells)
+    sharp = spectrum.inverse(cells)
     assert not torch.allclose(sharp, cells, rtol=0.05)
-    torch.testing.assert_close(spectrum.blur(sharp), cells, rtol=1e-5, atol=0)
-    torch.testing.assert_close(spectrum.sharpen(spectrum.blur(cells)), cells, rtol=1e-5, atol=0)
+    torch.testing.assert_close(spectrum.forward(sharp), cells, rtol=1e-5, atol=0)
+    torch.testing.assert_close(spectrum.inverse(spectrum.forward(cells)), cells, rtol=1e-5, atol=0)
 
 
 @given(
@@ -70,8 +70,8 @@ def test_any_smooth_map_comes_back(
     spectrum = Spectrum(sum(one.offset for one in waves) / 6, torch.zeros(N_R))
     assert spectrum.offset.abs().max() <= 0.5
     cells = draw_cells(20, seed, occupancy, width)
-    torch.testing.assert_close(spectrum.blur(spectrum.sharpen(cells)), cells, rtol=1e-4, atol=0)
-    torch.testing.assert_close(spectrum.sharpen(spectrum.blur(cells)), cells, rtol=1e-4, atol=0)
+    torch.testing.assert_close(spectrum.forward(spectrum.inverse(cells)), cells, rtol=1e-4, atol=0)
+    torch.testing.assert_close(spectrum.inverse(spectrum.forward(cells)), cells, rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("amplitude", [2.0, 20.0])
@@ -79,12 +79,12 @@ def test_any_smooth_map_comes_back(
 def test_wild_maps_come_back(amplitude: float, periods: float) -> None:
     """Twenty times as steep as the identity here, and as flat there."""
     cells, spectrum = draw_cells(50), wave(amplitude, periods)
-    sharp = spectrum.sharpen(cells)
-    torch.testing.assert_close(spectrum.blur(sharp), cells, rtol=1e-3, atol=0)
+    sharp = spectrum.inverse(cells)
+    torch.testing.assert_close(spectrum.forward(sharp), cells, rtol=1e-3, atol=0)
     torch.testing.assert_close(sharp.sum(2), cells.sum(2), rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize("change", [Spectrum.sharpen, Spectrum.blur])
+@pytest.mark.parametrize("change", [Spectrum.inverse, Spectrum.forward])
 def test_rings_keep_their_energy_and_hits_that_are_alone_theirs(
     change: Callable[[Spectrum, torch.Tensor], torch.Tensor],
 ) -> None:
@@ -98,7 +98,7 @@ def test_rings_keep_their_energy_and_hits_that_are_alone_theirs(
     assert changed.dtype == cells.dtype
 
 
-@pytest.mark.parametrize("change", [Spectrum.sharpen, Spectrum.blur])
+@pytest.mark.parametrize("change", [Spectrum.inverse, Spectrum.forward])
 def test_where_no_hits_share_a_ring_nothing_happens(change: Callable[[Spectrum, torch.Tensor], torch.Tensor]) -> None:
     alone = torch.zeros(2, N_R, N_PHI, 4)
     alone[1, 2, 3, 1] = 5.0
@@ -130,7 +130,7 @@ def blurred(cells: torch.Tensor, seed: int, spectrum: Spectrum) -> torch.Tensor:
     """The same rings with hits of the wrong spectrum, as tables relative to the ring make them."""
     noise = cells * torch.exp(0.5 * torch.randn(cells.shape, generator=generator(seed)))
     noise = noise * cells.sum(2, keepdim=True) / noise.sum(2, keepdim=True)
-    return spectrum.sharpen(noise)
+    return spectrum.inverse(noise)
 
 
 def distance(mine: torch.Tensor, theirs: torch.Tensor, ring: int) -> float:

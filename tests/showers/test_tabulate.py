@@ -194,9 +194,9 @@ def test_unseen_values_are_told_apart() -> None:
     beyond = np.sort(second[(second < first.min()) | (second > first.max())])
     assert len(beyond) > 20
     value = torch.from_numpy(beyond).float()[None, None]
-    latent = table.to_latent(value, torch.zeros(1, 1)).lower
+    latent = table.forward(value, torch.zeros(1, 1)).lower
     assert latent.abs().max() < 5
-    torch.testing.assert_close(table.to_value(latent, torch.zeros(1, 1)), value, rtol=1e-2, atol=0)
+    torch.testing.assert_close(table.inverse(latent, torch.zeros(1, 1)), value, rtol=1e-2, atol=0)
 
 
 @given(

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from metacalo.showers.marginals import Interval
 
-__all__ = ["DRIFT_KNOTS", "Drift", "fit_drift", "hat_weights"]
+__all__ = ["ENERGY_KNOTS", "EnergyDependence", "fit_energy_dependence", "hat_weights"]
 
-DRIFT_KNOTS = np.linspace(np.log(1e3), np.log(1e5), 5)
+ENERGY_KNOTS = np.linspace(np.log(1e3), np.log(1e5), 5)
 """Knots in ln(E_inc / MeV) of means and widths: 1 to 100 GeV, held outside."""
 
 _WIDTH_LIMITS = (0.3, 3.0)
@@ -39,8 +39,8 @@ def hat_weights(log_energy: Tensor, knots: np.ndarray) -> Float[Tensor, "n K"]:
 
 
 @dataclass(frozen=True)
-class Drift:
-    """Mean and width of each structural latent as functions of ln(E_inc), linear between `DRIFT_KNOTS`.
+class EnergyDependence:
+    """Mean and width of each structural latent as functions of ln(E_inc), linear between `ENERGY_KNOTS`.
 
     Attributes:
         mean, log_width: shape (K, d).
@@ -51,20 +51,20 @@ class Drift:
     log_width: Float[Tensor, "K d"]
     weight: Float[Tensor, "K"]
 
-    def remove(self, structure: Float[Tensor, "n d"], log_energy: Float[Tensor, "n"]) -> Float[Tensor, "n d"]:
+    def forward(self, structure: Float[Tensor, "n d"], log_energy: Float[Tensor, "n"]) -> Float[Tensor, "n d"]:
         """Structure with mean 0 and width 1 at each energy."""
-        hat = hat_weights(log_energy, DRIFT_KNOTS)
+        hat = hat_weights(log_energy, ENERGY_KNOTS)
         return (structure - hat @ self.mean) * torch.exp(-(hat @ self.log_width))
 
-    def add(self, structure: Float[Tensor, "n d"], log_energy: Float[Tensor, "n"]) -> Float[Tensor, "n d"]:
-        """Inverse of `remove`."""
-        hat = hat_weights(log_energy, DRIFT_KNOTS)
+    def inverse(self, structure: Float[Tensor, "n d"], log_energy: Float[Tensor, "n"]) -> Float[Tensor, "n d"]:
+        """Inverse of `forward`."""
+        hat = hat_weights(log_energy, ENERGY_KNOTS)
         return structure * torch.exp(hat @ self.log_width) + hat @ self.mean
 
-    def shrunk_towards(self, prior: Drift, strength: float) -> Drift:
+    def shrunk_towards(self, prior: EnergyDependence, strength: float) -> EnergyDependence:
         """Mean and width averaged with `prior`'s, which count as `strength` showers at each knot."""
         share = (self.weight / (self.weight + strength))[:, None]
-        return Drift(
+        return EnergyDependence(
             torch.lerp(prior.mean, self.mean, share), torch.lerp(prior.log_width, self.log_width, share), self.weight
         )
 
@@ -73,48 +73,52 @@ class Drift:
         return torch.stack([self.mean.T, self.log_width.T], dim=-1)
 
     @classmethod
-    def from_columns(cls, columns: Float[Tensor, "d K column"], weight: Float[Tensor, "K"]) -> Drift:
+    def from_columns(cls, columns: Float[Tensor, "d K column"], weight: Float[Tensor, "K"]) -> EnergyDependence:
         """Inverse of `columns`."""
         return cls(columns[..., 0].T.contiguous(), columns[..., 1].T.contiguous(), weight)
 
     @classmethod
-    def none(cls, size: int) -> Drift:
-        """A drift of `size` latents that changes nothing."""
-        n_knots = len(DRIFT_KNOTS)
+    def none(cls, size: int) -> EnergyDependence:
+        """Of `size` latents, one that changes nothing."""
+        n_knots = len(ENERGY_KNOTS)
         return cls(torch.zeros(n_knots, size), torch.zeros(n_knots, size), torch.zeros(n_knots))
 
     def tensors(self) -> dict[str, Tensor]:
         """All parts by name, for a safetensors file."""
-        return {"drift.mean": self.mean, "drift.log_width": self.log_width, "drift.weight": self.weight}
+        return {
+            "energy_dependence.mean": self.mean,
+            "energy_dependence.log_width": self.log_width,
+            "energy_dependence.weight": self.weight,
+        }
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Drift:
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> EnergyDependence:
         """Inverse of `tensors`."""
-        return cls(*(tensors[f"drift.{name}"].float() for name in ("mean", "log_width", "weight")))
+        return cls(*(tensors[f"energy_dependence.{name}"].float() for name in ("mean", "log_width", "weight")))
 
 
-def fit_drift(
-    structure: Interval, log_energy: Float[Tensor, "n"], prior: Drift | None = None, strength: float = 0.0
-) -> Drift:
+def fit_energy_dependence(
+    structure: Interval, log_energy: Float[Tensor, "n"], prior: EnergyDependence | None = None, strength: float = 0.0
+) -> EnergyDependence:
     """Most probable means and widths of normals of which intervals are known (EM; Dempster, Laird and Rubin 1977).
 
     What lies in an interval is averaged over, never drawn: most outer rings are empty, and values drawn under the means
     so far would hold those means where they are. Knots without showers follow their neighbours. The first latent, of
-    the total, does not drift.
+    the total, does not depend on the energy.
 
     Args:
-        structure: intervals (n, d) of the structural latents, drift included.
+        structure: intervals (n, d) of the structural latents, energy dependence included.
         log_energy: ln(E_inc / MeV).
         prior: where to start from.
         strength: latents, known exactly, that `prior` counts for at each knot.
     """
-    hat = hat_weights(log_energy, DRIFT_KNOTS)
+    hat = hat_weights(log_energy, ENERGY_KNOTS)
     gram = hat.T @ hat
-    roughness = _roughness(len(DRIFT_KNOTS))
-    pull = strength * torch.eye(len(DRIFT_KNOTS))
-    known = prior if prior is not None else Drift.none(structure.lower.shape[1])
+    roughness = _roughness(len(ENERGY_KNOTS))
+    pull = strength * torch.eye(len(ENERGY_KNOTS))
+    known = prior if prior is not None else EnergyDependence.none(structure.lower.shape[1])
     mean, variance = known.mean.clone(), torch.exp(2 * known.log_width)
-    towards_mean, towards_variance = pull @ mean, (pull + 0.01 * torch.eye(len(DRIFT_KNOTS))) @ variance
+    towards_mean, towards_variance = pull @ mean, (pull + 0.01 * torch.eye(len(ENERGY_KNOTS))) @ variance
     inverse = torch.linalg.inv(gram + pull + roughness)
     open_columns = (structure.lower < structure.upper).any(0)
     for columns, n_rounds in ((~open_columns, 2), (open_columns, _EM_ROUNDS)):
@@ -131,7 +135,7 @@ def fit_drift(
         mean[:, columns], variance[:, columns] = level, spread
     log_width = 0.5 * torch.log(variance)
     mean[:, 0], log_width[:, 0] = 0.0, 0.0  # the response is a function of the energy already
-    return Drift(mean, log_width, hat.sum(0))
+    return EnergyDependence(mean, log_width, hat.sum(0))
 
 
 def _moments(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
