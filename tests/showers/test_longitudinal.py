@@ -54,7 +54,7 @@ def test_imposed_correlations_are_those_that_were_wanted(position: float, knots:
 def test_lifting_undoes_imposing() -> None:
     copula, one, x = draw_copula(GRID), draw_longitudinal(GRID), log_energies(500)
     structure = coloured(500, x, copula)
-    for there, back in ((one.impose, one.lift), (one.lift, one.impose)):
+    for there, back in ((one.inverse, one.forward), (one.forward, one.inverse)):
         changed = there(structure, x, copula)
         assert not torch.allclose(changed, structure, atol=0.1)
         torch.testing.assert_close(back(changed, x, copula), structure, atol=1e-4, rtol=0)
