@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from metacalo.documents import DocumentError, read_json
-from metacalo.durable import clear_leftovers, put_in_place, remove, temporary_beside
+from metacalo.durable import clear_leftovers, put_in_place, put_set_in_place, remove, temporary_beside
 from metacalo.errors import ModelFolderError, OutputError
 
 __all__ = [
     "atomic_file",
     "atomic_folder",
+    "atomic_set",
     "load_json",
     "load_tensors",
     "require_free",
@@ -76,6 +77,27 @@ def atomic_folder(path: str | Path, *, force: bool = False) -> Iterator[Path]:
     with _placed(path, force) as temporary:
         temporary.mkdir(parents=True)
         yield temporary
+
+
+@contextmanager
+def atomic_set(path: str | Path, stale: Iterable[Path] = ()) -> Iterator[Path]:
+    """Yields a temporary folder whose files take their names beside `path` on a clean exit: all of them, or none.
+
+    `path` is one of them; the `stale` ones, of an older set, are removed. The caller is the sole writer of `path`.
+
+    Raises:
+        OutputError: the folder cannot be written, or the disk is full.
+    """
+    path = Path(path)
+    temporary = temporary_beside(path)
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        put_set_in_place(temporary, path, stale)
+    except OSError as error:
+        raise OutputError.refused(path, error) from error
+    finally:
+        remove(temporary)
 
 
 @contextmanager

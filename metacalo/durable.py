@@ -15,15 +15,16 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-__all__ = ["clear_leftovers", "discard", "put_in_place", "remove", "temporary_beside"]
+__all__ = ["clear_leftovers", "discard", "finish_set", "put_in_place", "put_set_in_place", "remove", "temporary_beside"]
 
 _AT_FDCWD: Final = -100  # of fcntl.h: paths are relative to the working directory
 _RENAME_EXCHANGE: Final = 2  # of linux/fs.h
+_GONE: Final = ".gone"  # marks a file of an old set that is to be removed
 
 
 def temporary_beside(path: Path, kind: str = "tmp") -> Path:
@@ -65,6 +66,49 @@ def put_in_place(temporary: Path, path: Path) -> None:
     elif not _exchanged(temporary, path):
         _exchange_in_two_steps(temporary, path)
     _flush(path.parent)
+
+
+def put_set_in_place(temporary: Path, path: Path, stale: Iterable[Path] = ()) -> None:
+    """Gives all files of a folder their names beside `path`, one of which is `path`; `stale` ones go with the old set.
+
+    From the moment the folder is named ready, a kill leaves a set that `finish_set` completes. Meanwhile `path` is the
+    first to go and the last to come, so that it never lies beside files of another set.
+
+    Raises:
+        OSError: the system refused.
+    """
+    ready = _ready(path)
+    _flush_all(temporary)
+    for place in stale:
+        (temporary / f"{place.name}{_GONE}").touch()
+    temporary.rename(ready)
+    _flush(path.parent)
+    finish_set(path)
+
+
+def finish_set(path: Path) -> None:
+    """Completes what `put_set_in_place` had begun for `path` when its process was killed; nothing if it had not.
+
+    Raises:
+        OSError: the system refused.
+    """
+    ready = _ready(path)
+    if not ready.is_dir():
+        return
+    if (ready / path.name).exists():
+        path.unlink(missing_ok=True)
+    for place in sorted(ready.iterdir(), key=lambda place: place.name == path.name):
+        if place.name.endswith(_GONE):
+            path.with_name(place.name.removesuffix(_GONE)).unlink(missing_ok=True)
+            place.unlink()
+        else:
+            place.replace(path.with_name(place.name))
+    ready.rmdir()
+    _flush(path.parent)
+
+
+def _ready(path: Path) -> Path:
+    return path.with_name(f".{path.name}.ready")
 
 
 def discard(path: Path) -> None:

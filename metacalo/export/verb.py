@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -11,8 +12,9 @@ import torch
 from pydantic import Field, field_validator
 
 from metacalo import __version__
-from metacalo.checkpoint import atomic_file, require_free, save_json, tensor_hash
-from metacalo.errors import ConfigError
+from metacalo.checkpoint import atomic_set, load_json, require_free, save_json, tensor_hash
+from metacalo.durable import finish_set
+from metacalo.errors import ConfigError, ModelFolderError, OutputError
 from metacalo.export.files import require_onnx, write_onnx, write_torchscript
 from metacalo.export.graph import ShowerGraph
 from metacalo.export.interfaces import INTERFACES, Interface, InterfaceName
@@ -70,7 +72,8 @@ def export(
 ) -> Path:
     """Writes the whole generator, from energy and angles to cell energies, into one file.
 
-    `<out>.json` beside it tells what it is; `<out>.mac` runs it in Par04, where it has that interface.
+    `<out>.json` beside it says what it is; `<out>.mac` runs it in Par04, where it has that interface. They take their
+    names together. A macro that no export has written, or that was changed since, is never replaced.
 
     Args:
         model: folder of an adapted model; or a base, with `detector`.
@@ -89,10 +92,12 @@ def export(
         MetacaloError: see `load_model`.
     """
     settings, out = settings or ExportSettings(), Path(out)
-    sidecar, macro = out.with_name(f"{out.name}.json"), out.with_name(f"{out.name}.mac")
-    for path in (out, sidecar, macro):
-        require_free(path, force)
+    sidecar, macro = _beside(out)
     _require_exportable(settings)
+    if out.parent.is_dir():
+        with sole_writer(out):
+            _finish(out)
+    _require_room(out, settings, force)
     loaded = load_model(model, base=base, detector=detector)
     loaded.require(settings.generator)
     settings.choose(loaded.generators.get(settings.generator))
@@ -100,14 +105,50 @@ def export(
     interface = INTERFACES[settings.interface](ShowerGraph(loaded, settings.generator))
     told = {"model": str(model), "command": command, **_told(interface, loaded, settings)}
     kept = f"{out} was not written; give the same command again"
-    with sole_writer(out, force=force), told_if_interrupted(kept), atomic_file(out, force=force) as temporary:
-        _writer(settings)(interface, temporary)
-        save_json(sidecar, told)
-        if settings.interface == "par04":
-            with atomic_file(macro) as text:
-                lines = par04_macro(loaded.detector, out.name, settings.format, loaded.known_range)
-                text.write_text(lines, encoding="utf-8")
+    with sole_writer(out, force=True), told_if_interrupted(kept):
+        _require_room(out, settings, force)
+        old = [macro] if settings.interface != "par04" and _is_own(macro, sidecar) else []
+        with atomic_set(out, stale=old) as folder:
+            _writer(settings)(interface, folder / out.name)
+            if settings.interface == "par04":
+                text = par04_macro(loaded.detector, out.name, settings.format, loaded.known_range).encode()
+                (folder / macro.name).write_bytes(text)
+                told["macro"] = {"file": macro.name, "sha256": hashlib.sha256(text).hexdigest()}
+            save_json(folder / sidecar.name, told)
     return out
+
+
+def _finish(out: Path) -> None:
+    """Completes an export to `out` that was killed when only names were left to be given."""
+    try:
+        finish_set(out)
+    except OSError as error:
+        raise OutputError.refused(out, error) from error
+
+
+def _beside(out: Path) -> tuple[Path, Path]:
+    """Names of the sidecar and of the macro."""
+    return out.with_name(f"{out.name}.json"), out.with_name(f"{out.name}.mac")
+
+
+def _require_room(out: Path, settings: ExportSettings, force: bool) -> None:
+    sidecar, macro = _beside(out)
+    for path in (out, sidecar):
+        require_free(path, force)
+    if settings.interface == "par04" and macro.exists() and not _is_own(macro, sidecar):
+        raise OutputError(
+            f"{macro}: exists already and is not the macro of an export, or was changed since; move it or give another "
+            "--out"
+        )
+
+
+def _is_own(macro: Path, sidecar: Path) -> bool:
+    """Whether an export wrote this macro, and nobody has changed it since."""
+    try:
+        wanted = load_json(sidecar).get("macro", {}).get("sha256")
+        return bool(wanted == hashlib.sha256(macro.read_bytes()).hexdigest())
+    except (OSError, ModelFolderError, AttributeError):
+        return False
 
 
 def _require_exportable(settings: ExportSettings) -> None:

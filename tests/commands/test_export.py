@@ -58,7 +58,7 @@ def test_what_cannot_be_exported_is_told(options, told, adapted, refused):
     assert told in refused("--model", adapted.out, *options)
 
 
-@pytest.mark.parametrize("name", ["m.onnx", "m.onnx.json", "m.onnx.mac"])
+@pytest.mark.parametrize("name", ["m.onnx", "m.onnx.json"])
 def test_an_existing_file_is_not_replaced(name, adapted, refused, tmp_path):
     (tmp_path / name).write_text("mine", encoding="utf-8")
     assert "exists already; give --force" in refused("--model", adapted.out)
