@@ -98,6 +98,7 @@ SPOILT = {
 
 
 @pytest.mark.parametrize("mistake", SPOILT)
+@pytest.mark.filterwarnings("ignore:.*neither the file nor the description:UserWarning")
 def test_adapt_refuses_spoilt_files(refused, bad_file, base, mistake):
     spoil, words = SPOILT[mistake]
     spoil(bad_file)
@@ -107,6 +108,7 @@ def test_adapt_refuses_spoilt_files(refused, bad_file, base, mistake):
         assert str(bad_file) in sentence
 
 
+@pytest.mark.filterwarnings("ignore:.*neither the file nor the description:UserWarning")
 def test_fewer_showers_than_shots(refused, bad_file, base):
     sentence = refused(*adapt_to(bad_file, base), "--shots", 31)
     assert f"{bad_file}: holds 30 showers, --shots 31 wants more; ask for at most 30" in sentence
