@@ -98,7 +98,7 @@ SPOILT = {
 
 
 @pytest.mark.parametrize("mistake", SPOILT)
-@pytest.mark.filterwarnings("ignore:.*neither the file nor the description:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*(neither the file nor the description|without a deposit):UserWarning")
 def test_adapt_refuses_spoilt_files(refused, bad_file, base, mistake):
     spoil, words = SPOILT[mistake]
     spoil(bad_file)
