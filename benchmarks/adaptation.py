@@ -31,7 +31,6 @@ from rich.table import Table
 
 from metacalo.adapt import AdaptSettings
 from metacalo.base import resolve_base
-from metacalo.checkpoint import save_json
 from metacalo.evaluate import EvaluateSettings, compare
 from metacalo.meta.pool import ShowerPool
 from metacalo.methods import adapt_generator
@@ -45,6 +44,7 @@ from metacalo.showers.normalise import STAGES, Normaliser
 from metacalo.showers.response import convention_scale, fit_response
 from metacalo.showers.tabulate import fit_marginals
 from metacalo.showers.tasks import Task, resolve_task
+from metacalo.storage.checkpoint import save_json
 
 GENERATED = 1000
 POOLED = 200_000  # values drawn for the plain transforms

@@ -21,10 +21,10 @@ from rich.console import Console
 from benchmarks.adaptation import generated
 from benchmarks.fidelity_table import markdown
 from metacalo.base import Base, resolve_base
-from metacalo.checkpoint import atomic_file, load_json
 from metacalo.evaluate import EvaluateSettings, compare
 from metacalo.model import zero_shot
 from metacalo.showers.tasks import discover_tasks
+from metacalo.storage.checkpoint import atomic_file, load_json
 
 TASKS = ("siw", "scipb", "pbwo4", "pblar")
 LARGEST = 300  # showers generated for each task and generator

@@ -23,7 +23,6 @@ import torch
 from rich.console import Console
 
 from metacalo.base import resolve_base
-from metacalo.checkpoint import load_json, save_json
 from metacalo.errors import MetacaloError, ModelFolderError
 from metacalo.evaluate import EvaluateSettings, compare
 from metacalo.export.graph import ShowerGraph
@@ -34,6 +33,7 @@ from metacalo.sampling import SamplingOptions
 from metacalo.showers.detector import Detector
 from metacalo.showers.grid import Grid
 from metacalo.showers.hdf5 import Showers
+from metacalo.storage.checkpoint import load_json, save_json
 
 __all__ = ["Exported", "agreement", "main", "timed"]
 

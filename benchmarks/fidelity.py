@@ -40,12 +40,12 @@ from benchmarks.fidelity_table import markdown
 from benchmarks.workers import workers
 from metacalo.adapt import AdaptSettings
 from metacalo.base import Base, resolve_base
-from metacalo.checkpoint import atomic_file, load_json, save_json
 from metacalo.errors import ConfigError, MetacaloError, UnknownNameError
 from metacalo.evaluate import profile_figure
 from metacalo.evaluate.checks import FEWEST
 from metacalo.progress import track
 from metacalo.showers.hdf5 import open_showers
+from metacalo.storage.checkpoint import atomic_file, load_json, save_json
 
 SPEED_SHOWERS, SPEED_SECONDS = 3 * BATCH, 10.0
 LIBRARY = 400  # shots of the library whose speed is measured

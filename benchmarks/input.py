@@ -36,7 +36,6 @@ from rich.table import Table
 from benchmarks.evaluation import repeated
 from benchmarks.workers import workers
 from metacalo.base import build_generator, sees_cells
-from metacalo.checkpoint import save_json
 from metacalo.errors import MetacaloError
 from metacalo.generators.base import Batch, bf16
 from metacalo.meta.episodes import TaskStream
@@ -45,6 +44,7 @@ from metacalo.plan import base_config
 from metacalo.progress import track
 from metacalo.recipe import PretrainSettings
 from metacalo.showers import resolve_task, write_showers
+from metacalo.storage.checkpoint import save_json
 
 __all__ = ["lay_out", "main", "memory_of", "rates_of", "waiting_of"]
 

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from metacalo.checkpoint import atomic_folder, save_json
 from metacalo.errors import MetacaloError
 from metacalo.evaluate.figures.style import new_figure
 from metacalo.model import load_model
@@ -29,6 +28,7 @@ from metacalo.score import ScoreSettings, fitted_to, score
 from metacalo.score_report import Judged, judge, summary
 from metacalo.showers.hdf5 import Showers
 from metacalo.showers.tasks import Task, resolve_task
+from metacalo.storage.checkpoint import atomic_folder, save_json
 
 __all__ = ["dead_ring", "main", "shifted"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from metacalo.checkpoint import atomic_file
+from metacalo.storage.checkpoint import atomic_file
 
 TASKS = {"siw": ("SiW.h5", 1500), "scipb": ("SciPb.h5", 1500), "pbwo4": ("PbWO4.h5", 1000), "pblar": ("PbLAr.h5", 3375)}
 FAMILY = ("family.h5", 130)

@@ -25,7 +25,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from benchmarks.clock import seconds_of_work
 from benchmarks.workers import workers
 from metacalo.base import resolve_base
-from metacalo.checkpoint import atomic_file, save_json
 from metacalo.errors import MetacaloError
 from metacalo.generators.base import Batch, ShowerGenerator, bf16
 from metacalo.meta.algorithms import resolve_algorithm
@@ -36,6 +35,7 @@ from metacalo.model import zero_shot
 from metacalo.models.subspaces import SubspaceName
 from metacalo.progress import track
 from metacalo.showers.tasks import resolve_task
+from metacalo.storage.checkpoint import atomic_file, save_json
 
 EPISODES, SUPPORT, QUERY = 2, 16, 16
 SAMPLED = 100  # showers, at one time

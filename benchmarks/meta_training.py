@@ -14,7 +14,6 @@ from pydantic import Field, model_validator
 from benchmarks.clock import seconds_of_work
 from metacalo.adapt import AdaptSettings
 from metacalo.base import Base, load_half, resolve_base, save_base, sees_cells
-from metacalo.checkpoint import atomic_folder, load_json, save_json
 from metacalo.config import Device, Settings
 from metacalo.errors import ConfigError
 from metacalo.evaluate.checks import FEWEST
@@ -30,6 +29,7 @@ from metacalo.methods import Method
 from metacalo.plan import base_config
 from metacalo.recipe import MetaSettings, PretrainSettings
 from metacalo.stages import Run, run_stage
+from metacalo.storage.checkpoint import atomic_folder, load_json, save_json
 
 __all__ = ["BASELINE", "StudySettings", "TrainedBase", "given_start", "trained_bases"]
 

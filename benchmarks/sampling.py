@@ -28,7 +28,6 @@ from rich.console import Console
 from benchmarks.fidelity_row import BATCH, FidelitySettings, adapted, seen, split, task_of
 from benchmarks.sampling_table import frontier, markdown
 from metacalo.base import Base, resolve_base
-from metacalo.checkpoint import atomic_file, load_json, save_json
 from metacalo.config import Device, Seed, Settings
 from metacalo.errors import ConfigError, MetacaloError
 from metacalo.evaluate import EvaluateSettings, compare
@@ -38,6 +37,7 @@ from metacalo.generators.samplers import SHORTCUT_STEPS, SamplerName
 from metacalo.model import ShowerModel
 from metacalo.progress import track
 from metacalo.showers.hdf5 import Showers
+from metacalo.storage.checkpoint import atomic_file, load_json, save_json
 
 __all__ = ["Point", "SamplingSettings", "main", "planned", "run"]
 

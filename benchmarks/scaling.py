@@ -25,7 +25,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.clock import seconds_of_work
 from metacalo.base import build_generator
-from metacalo.checkpoint import load_json, save_json
 from metacalo.generators.base import ShowerGenerator, bf16
 from metacalo.meta.algorithms import Algorithm, resolve_algorithm
 from metacalo.meta.engines import resolve_engine
@@ -36,6 +35,7 @@ from metacalo.meta.training_data import pretraining_tasks, training_data
 from metacalo.plan import base_config
 from metacalo.ranks import Ranks, joined_ranks
 from metacalo.recipe import PretrainSettings
+from metacalo.storage.checkpoint import load_json, save_json
 
 TASKS, CAPACITY = 4, 512
 LEMURS = 5_000_000  # showers: 5 detectors, a million each

@@ -36,7 +36,6 @@ from benchmarks.meta_row import compared, distances
 from benchmarks.workers import limit_threads
 from metacalo.adapt import AdaptSettings, adapted_model
 from metacalo.base import Base, resolve_base
-from metacalo.checkpoint import atomic_file, load_json, save_json
 from metacalo.errors import ConfigError, MetacaloError
 from metacalo.evaluate.figures.style import new_figure
 from metacalo.generators.base import bf16
@@ -51,6 +50,7 @@ from metacalo.showers.hdf5 import Showers
 from metacalo.showers.preprocessing import PREPROCESSING, PreprocessingName
 from metacalo.showers.response import convention_scale
 from metacalo.showers.tasks import Task, resolve_task
+from metacalo.storage.checkpoint import atomic_file, load_json, save_json
 
 DISTANCES = ("w1", "geometric_w1", "fpd")
 NAME: Literal["diffusion"] = "diffusion"

@@ -16,18 +16,15 @@ from pydantic import Field
 
 import metacalo
 from metacalo.base import GENERATORS, Base, resolve_base
-from metacalo.checkpoint import atomic_folder, save_json
 from metacalo.comparison import GeantSample, compare_models, warn_if_far
 from metacalo.errors import ShowerFileError, UnknownNameError
 from metacalo.generators.frozen import FrozenLibrary
 from metacalo.interruption import told_if_interrupted
-from metacalo.locking import sole_writer
 from metacalo.meta.pool import ShowerPool
 from metacalo.methods import MethodSettings, adapt_generator
 from metacalo.model import ShowerModel, save_model, zero_shot
 from metacalo.parallel import side_by_side
 from metacalo.progress import bars
-from metacalo.provenance import FILE, file_record, provenance, shown_path
 from metacalo.sampling import SamplingOptions
 from metacalo.showers.condition_range import ConditionRange, left_range, warn_outside
 from metacalo.showers.detector import Detector
@@ -36,6 +33,9 @@ from metacalo.showers.records import record_of
 from metacalo.showers.response import convention_scale
 from metacalo.showers.sample_checks import warn_of_showers
 from metacalo.showers.tasks import resolve_task
+from metacalo.storage.checkpoint import atomic_folder, save_json
+from metacalo.storage.locking import sole_writer
+from metacalo.storage.provenance import FILE, file_record, provenance, shown_path
 from metacalo.tracking import Clock, RunLog, require_tensorboard
 from metacalo.verbs import make_callable
 

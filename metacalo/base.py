@@ -13,7 +13,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from metacalo.checkpoint import load_json, load_tensors, save_json, save_tensors, tensor_hash
 from metacalo.config import Settings
 from metacalo.errors import ModelFolderError, UnknownNameError
 from metacalo.generators.autoregressive import Autoregressive
@@ -27,6 +26,7 @@ from metacalo.showers.grid import Grid
 from metacalo.showers.preprocessing import PREPROCESSING, DetectorPrior, Preprocessing, PreprocessingName
 from metacalo.showers.tasks import data_folder
 from metacalo.soundness import load_hashes, require_sizes
+from metacalo.storage.checkpoint import load_json, load_tensors, save_json, save_tensors, tensor_hash
 
 __all__ = [
     "FORMAT",

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Self, get_args
 import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from metacalo.documents import DocumentError, read_toml
 from metacalo.errors import ConfigError
+from metacalo.storage.documents import DocumentError, read_toml
 
 __all__ = ["Device", "Seed", "Settings"]
 

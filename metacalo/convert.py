@@ -16,9 +16,7 @@ from pydantic import Field
 from metacalo.config import Settings
 from metacalo.errors import ConfigError, OutputError, ShowerFileError
 from metacalo.interruption import told_if_interrupted
-from metacalo.locking import sole_writer
 from metacalo.progress import track
-from metacalo.provenance import FILE, file_record, provenance, shown_path
 from metacalo.showers.conventions import Convention
 from metacalo.showers.detector import Detector
 from metacalo.showers.grid import Grid
@@ -30,6 +28,8 @@ from metacalo.showers.records import record_of
 from metacalo.showers.sample_checks import warn_of_showers
 from metacalo.showers.tasks import shower_location
 from metacalo.showers.writer import ShowerWriter
+from metacalo.storage.locking import sole_writer
+from metacalo.storage.provenance import FILE, file_record, provenance, shown_path
 from metacalo.typing import PathLike
 
 __all__ = ["ConversionWarning", "ConvertSettings", "Converted", "convert"]

@@ -13,17 +13,17 @@ from pydantic import Field
 
 from metacalo.adapt import AdaptSettings, adapt
 from metacalo.cards import card_of
-from metacalo.checkpoint import load_json, require_free, save_json
 from metacalo.config import Seed, Settings
 from metacalo.errors import ConfigError, OutputError
 from metacalo.evaluate import EvaluateSettings, evaluate_files
 from metacalo.generate import GenerateSettings, generate
 from metacalo.interruption import told_if_interrupted
-from metacalo.locking import sole_writer
 from metacalo.model import seen_hashes
 from metacalo.showers.tasks import description_path
 from metacalo.simulate.prepare import prepare
 from metacalo.simulate.run import SimulateSettings, require_geant4, simulate
+from metacalo.storage.checkpoint import load_json, require_free, save_json
+from metacalo.storage.locking import sole_writer
 
 __all__ = ["Design", "DesignSettings", "design"]
 

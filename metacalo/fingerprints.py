@@ -11,10 +11,10 @@ from typing import Any, Final
 import h5py
 import numpy as np
 
-from metacalo.checkpoint import load_json, load_tensors, tensor_hash
-from metacalo.hdf5_access import open_hdf5
-from metacalo.provenance import FILE
 from metacalo.showers.storage import damage_told
+from metacalo.storage.checkpoint import load_json, load_tensors, tensor_hash
+from metacalo.storage.hdf5_access import open_hdf5
+from metacalo.storage.provenance import FILE
 
 __all__ = ["VOLATILE", "fingerprints"]
 

@@ -14,16 +14,12 @@ import numpy as np
 from pydantic import Field, field_validator
 
 import metacalo
-from metacalo.checkpoint import load_json, require_free, tensor_hash
 from metacalo.config import Device, Seed
-from metacalo.durable import clear_leftovers, discard
 from metacalo.errors import ConfigError, ShowerFileError
 from metacalo.interruption import told_if_interrupted
-from metacalo.locking import sole_writer
 from metacalo.model import ShowerModel, load_model, seen_hashes
 from metacalo.parts import joined, open_parts, part_file, part_seed, write_part
 from metacalo.progress import Track, track
-from metacalo.provenance import FILE, file_record, provenance, shown_path
 from metacalo.sampling import SamplingOptions
 from metacalo.showers.condition_range import RANGE, warn_outside
 from metacalo.showers.conditions import require_conditions
@@ -33,6 +29,10 @@ from metacalo.showers.ranges import parse_angles, parse_range
 from metacalo.showers.records import record_of
 from metacalo.showers.tasks import shower_path
 from metacalo.showers.writer import ShowerWriter
+from metacalo.storage.atomic import clear_leftovers, discard
+from metacalo.storage.checkpoint import load_json, require_free, tensor_hash
+from metacalo.storage.locking import sole_writer
+from metacalo.storage.provenance import FILE, file_record, provenance, shown_path
 from metacalo.verbs import make_callable
 
 _HIGHEST_GEV = 1e6  # far beyond any use of an electromagnetic shower

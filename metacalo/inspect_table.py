@@ -13,11 +13,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from metacalo.checkpoint import atomic_file
 from metacalo.inspect import Inspection, Range
 from metacalo.pictures import drawing
 from metacalo.showers.detector import Detector
 from metacalo.showers.grid import Grid
+from metacalo.storage.checkpoint import atomic_file
 from metacalo.typing import PathLike
 from metacalo.wording import counted, ranged
 

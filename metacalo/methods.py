@@ -12,7 +12,6 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from metacalo.checkpoint import tensor_hash
 from metacalo.config import Device, Seed, Settings
 from metacalo.errors import ConfigError, MetacaloError
 from metacalo.generators.base import Batch, ShowerGenerator, bf16
@@ -20,6 +19,7 @@ from metacalo.meta.pool import ShowerPool
 from metacalo.models.adapters import ADAPTER_SUFFIXES
 from metacalo.models.subspaces import SubspaceName, in_subspace
 from metacalo.progress import Track
+from metacalo.storage.checkpoint import tensor_hash
 from metacalo.tracking import WATTS_PER_CORE, Clock, RunLog
 
 __all__ = ["LEARNING_RATES", "RATE_SHARES", "Method", "MethodSettings", "adapt_generator", "mean_loss", "rate_share"]

@@ -13,7 +13,6 @@ from jaxtyping import Float
 from pydantic import Field
 
 from metacalo.base import GENERATORS, Base, Cells, GeneratorName, PlainName, checked_kind, resolve_base
-from metacalo.checkpoint import load_tensors, save_json, save_tensors
 from metacalo.config import Settings
 from metacalo.errors import (
     BaseMismatchError,
@@ -35,6 +34,7 @@ from metacalo.showers.grid import Grid
 from metacalo.showers.hdf5 import Showers
 from metacalo.showers.preprocessing import AnyNormaliser
 from metacalo.soundness import load_hashes, predicted_normaliser, require_alike
+from metacalo.storage.checkpoint import load_tensors, save_json, save_tensors
 from metacalo.typing import PathLike, ShowerArray
 
 __all__ = ["AdaptedConfig", "Sampler", "ShowerModel", "load_model", "save_model", "seen_hashes", "zero_shot"]

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from metacalo.checkpoint import load_json, save_json
 from metacalo.errors import ConfigError, OutputError
 from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import Showers, open_showers
 from metacalo.showers.writer import ShowerWriter
+from metacalo.storage.checkpoint import load_json, save_json
 
 __all__ = ["joined", "open_parts", "part_file", "part_seed", "write_part"]
 

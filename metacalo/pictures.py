@@ -17,7 +17,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from metacalo.checkpoint import atomic_file
+from metacalo.storage.checkpoint import atomic_file
 from metacalo.typing import PathLike
 
 if TYPE_CHECKING:

@@ -20,11 +20,11 @@ from metacalo.fingerprints import fingerprints
 from metacalo.generate import GenerateSettings, generate
 from metacalo.model import seen_hashes
 from metacalo.pretrain import PretrainSettings, pretrain
-from metacalo.provenance import FILE, file_record, load_provenance
 from metacalo.score import ScoreSettings
 from metacalo.score_report import score_files
 from metacalo.showers.detector import Detector
 from metacalo.showers.records import detector_of
+from metacalo.storage.provenance import FILE, file_record, load_provenance
 from metacalo.sweep.result import SWEEP_FILE
 from metacalo.typing import PathLike
 

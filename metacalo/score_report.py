@@ -14,14 +14,11 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 import metacalo
-from metacalo.checkpoint import atomic_file, require_free, save_json
 from metacalo.errors import OutputError, ShowerFileError
 from metacalo.evaluate.classifier import auc_error
 from metacalo.evaluate.outliers import FEWEST, EnergyTrend
 from metacalo.interruption import told_if_interrupted
-from metacalo.locking import sole_writer
 from metacalo.model import ShowerModel, load_model
-from metacalo.provenance import FILE, file_record, provenance, shown_path
 from metacalo.score import Scores, ScoreSettings, fitted_to, require_mesh, score, scored_generators
 from metacalo.showers.condition_range import warn_outside
 from metacalo.showers.detector import Detector
@@ -30,6 +27,9 @@ from metacalo.showers.records import record_of
 from metacalo.showers.sample_checks import warn_of_file
 from metacalo.showers.sink import new_hdf5
 from metacalo.showers.tasks import shower_path
+from metacalo.storage.checkpoint import atomic_file, require_free, save_json
+from metacalo.storage.locking import sole_writer
+from metacalo.storage.provenance import FILE, file_record, provenance, shown_path
 from metacalo.typing import PathLike
 
 __all__ = ["Judged", "judge", "score_files", "summary"]

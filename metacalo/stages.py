@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from metacalo.base import Base, BaseConfig, build_generator, load_half, load_into, save_half
-from metacalo.checkpoint import save_json
 from metacalo.errors import ConfigError, ModelFolderError
 from metacalo.generators.autoregressive import Autoregressive
 from metacalo.generators.base import ShowerGenerator, bf16
@@ -27,6 +26,7 @@ from metacalo.models.transformer import BlockStack
 from metacalo.models.vqvae import VQVAE
 from metacalo.ranks import Ranks
 from metacalo.recipe import MetaSettings, PretrainSettings, Stage
+from metacalo.storage.checkpoint import save_json
 from metacalo.tracking import Clock, RunLog
 
 __all__ = ["Run", "is_finished", "run_stage"]

@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from metacalo.checkpoint import atomic_file
 from metacalo.errors import MetacaloError, MissingExtraError
 from metacalo.ranks import Ranks
+from metacalo.storage.checkpoint import atomic_file
 
 __all__ = ["WATTS_PER_CORE", "Clock", "RunLog", "require_tensorboard"]
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from metacalo.base import BaseConfig
-from metacalo.checkpoint import save_json, save_tensors
 from metacalo.meta.episodes import TaskStream
 from metacalo.meta.training_data import TrainingData
 from metacalo.plan import base_config
@@ -22,6 +21,7 @@ from metacalo.recipe import PretrainSettings, Stage
 from metacalo.showers import Task, data_folder, resolve_task
 from metacalo.showers.fitting import fit_normaliser
 from metacalo.stages import _STAGES, Run, _Training, run_stage
+from metacalo.storage.checkpoint import save_json, save_tensors
 from tests.small import draw_copula, draw_longitudinal
 
 ALGORITHMS = ("maml", "fomaml", "anil", "meta-sgd", "cavia", "reptile", "multitask")

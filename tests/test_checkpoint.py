@@ -11,7 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metacalo.checkpoint import (
+from metacalo.errors import ModelFolderError, OutputError
+from metacalo.storage.checkpoint import (
     atomic_file,
     atomic_folder,
     load_json,
@@ -20,7 +21,6 @@ from metacalo.checkpoint import (
     save_tensors,
     tensor_hash,
 )
-from metacalo.errors import ModelFolderError, OutputError
 
 
 class StopHereError(Exception):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from metacalo.documents import LARGEST, DocumentError, parse_json, read_json, read_toml
+from metacalo.storage.documents import LARGEST, DocumentError, parse_json, read_json, read_toml
 
 NO_CLEAN_FOLDER = settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

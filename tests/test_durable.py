@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-from metacalo import durable
-from metacalo.checkpoint import atomic_file, atomic_folder, save_tensors
-from metacalo.durable import clear_leftovers, discard, put_in_place
 from metacalo.errors import OutputError
 from metacalo.showers import Showers, open_showers, write_showers
+from metacalo.storage import atomic as durable
+from metacalo.storage.atomic import clear_leftovers, discard, put_in_place
+from metacalo.storage.checkpoint import atomic_file, atomic_folder, save_tensors
 
 HOST = platform.node()
 

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from metacalo import interruption
-from metacalo.checkpoint import tensor_hash
 from metacalo.interruption import Interrupted, Signals, signals_held, told_if_interrupted
 from metacalo.meta.outer_loop import OuterLoop, StageSettings
 from metacalo.parallel import side_by_side
+from metacalo.storage.checkpoint import tensor_hash
 from tests.small import seeded
 
 GUARD = 600

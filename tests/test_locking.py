@@ -14,11 +14,11 @@ from threading import Thread
 import pytest
 
 from metacalo.errors import OutputError
-from metacalo.locking import sole_writer, writer_of
+from metacalo.storage.locking import sole_writer, writer_of
 
 HOLD = """
 import sys, time
-from metacalo.locking import sole_writer
+from metacalo.storage.locking import sole_writer
 with sole_writer(sys.argv[1]):
     print("held", flush=True)
     time.sleep(600)

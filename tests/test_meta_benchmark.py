@@ -17,10 +17,10 @@ from benchmarks.meta_row import BOUND, FROM_SCRATCH, Wanted, compared
 from benchmarks.meta_table import markdown, paired, pictures, steps_to
 from benchmarks.meta_training import BASELINE, StudySettings, TrainedBase
 from benchmarks.time_to_quality import looks, passed
-from metacalo.checkpoint import load_json
 from metacalo.errors import ConfigError
 from metacalo.evaluate import EvaluateSettings, compare
 from metacalo.showers import data_folder, open_showers, write_showers
+from metacalo.storage.checkpoint import load_json
 
 RECIPE = """
 [diffusion.dit]

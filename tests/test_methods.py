@@ -14,7 +14,6 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from metacalo.base import GENERATORS
-from metacalo.checkpoint import tensor_hash
 from metacalo.errors import ConfigError, MetacaloError
 from metacalo.generators.base import Batch, ShowerGenerator
 from metacalo.methods import (
@@ -28,6 +27,7 @@ from metacalo.methods import (
 )
 from metacalo.models.adapters import LowRankLinear
 from metacalo.showers.latents import Latents
+from metacalo.storage.checkpoint import tensor_hash
 from tests.small import CONDITIONS, SMALL, disturb, draw_batch, small_diffusion
 
 METHODS: tuple[Method, ...] = get_args(Method)

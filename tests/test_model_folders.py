@@ -16,7 +16,6 @@ import torch
 import metacalo
 from metacalo.adapt import AdaptSettings, adapted_model
 from metacalo.base import FORMAT, GENERATORS, Base, BaseConfig, build_generator, resolve_base, save_base
-from metacalo.checkpoint import load_tensors, save_tensors, tensor_hash
 from metacalo.errors import BaseMismatchError, ModelFolderError
 from metacalo.generators.autoregressive import Autoregressive
 from metacalo.generators.diffusion import Diffusion, DiffusionSettings
@@ -33,6 +32,7 @@ from metacalo.showers.fitting import fit_normaliser
 from metacalo.showers.hyperprior import Hyperprior, fit_hyperprior
 from metacalo.showers.longitudinal import Longitudinal
 from metacalo.showers.spectrum import Spectrum
+from metacalo.storage.checkpoint import load_tensors, save_tensors, tensor_hash
 from tests.small import disturb, draw_copula, draw_latents, seeded
 
 GRID, PATCH = (9, 16, 45), (9, 16, 15)

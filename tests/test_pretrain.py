@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from metacalo.base import Base, resolve_base, save_base
-from metacalo.checkpoint import load_json, tensor_hash
 from metacalo.errors import ConfigError, ModelFolderError, OutputError, UnknownNameError
 from metacalo.meta.episodes import is_reserved
 from metacalo.meta.outer_loop import OuterLoop
@@ -20,6 +19,7 @@ from metacalo.pretrain import PretrainSettings, pretrain
 from metacalo.showers import data_folder, discover_tasks, open_showers, write_showers
 from metacalo.showers.conditions import encode_conditions
 from metacalo.showers.longitudinal import fit_longitudinal
+from metacalo.storage.checkpoint import load_json, tensor_hash
 from tests.small import seeded
 
 STAGE = {"steps": 54, "batch": 6, "warmup": 5}

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from metacalo.base import Base, load_half
-from metacalo.checkpoint import load_json
 from metacalo.errors import ConfigError, MissingExtraError, ModelFolderError, UnknownNameError
 from metacalo.generators.diffusion import Diffusion
 from metacalo.meta.outer_loop import OuterLoop
 from metacalo.models import transformer
 from metacalo.pretrain import PretrainSettings, pretrain
 from metacalo.showers import data_folder, open_showers, write_showers
+from metacalo.storage.checkpoint import load_json
 from tests.small import seeded
 
 SMALL = {

@@ -10,21 +10,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metacalo.checkpoint import atomic_folder, save_json
 from metacalo.errors import ConfigError, ShowerFileError
 from metacalo.evaluate.comparison import PARTS, compare
 from metacalo.evaluate.pages import write_pages
 from metacalo.evaluate.plots import profile_figure
 from metacalo.evaluate.reference import EvaluateSettings, Reference
 from metacalo.interruption import told_if_interrupted
-from metacalo.locking import sole_writer
 from metacalo.pictures import drawing
 from metacalo.progress import bars
-from metacalo.provenance import FILE, file_record, provenance, shown_path
 from metacalo.showers.condition_range import ConditionRange, left_range, range_of_attributes
 from metacalo.showers.hdf5 import Showers, open_showers
 from metacalo.showers.sample_checks import warn_of_showers
 from metacalo.showers.tasks import shower_path
+from metacalo.storage.checkpoint import atomic_folder, save_json
+from metacalo.storage.locking import sole_writer
+from metacalo.storage.provenance import FILE, file_record, provenance, shown_path
 from metacalo.typing import PathLike
 
 __all__ = ["REFERENCE", "evaluate_files", "labels_of", "warnings_told"]

@@ -12,8 +12,6 @@ import torch
 from pydantic import Field, field_validator
 
 from metacalo import __version__
-from metacalo.checkpoint import atomic_set, load_json, require_free, save_json, tensor_hash
-from metacalo.durable import finish_set
 from metacalo.errors import ConfigError, ModelFolderError, OutputError
 from metacalo.export.files import require_onnx, write_onnx, write_torchscript
 from metacalo.export.graph import ShowerGraph
@@ -22,10 +20,12 @@ from metacalo.export.macro import par04_macro
 from metacalo.generators.autoregressive import Autoregressive
 from metacalo.generators.diffusion import Diffusion
 from metacalo.interruption import told_if_interrupted
-from metacalo.locking import sole_writer
 from metacalo.model import ShowerModel, load_model
 from metacalo.sampling import SamplingOptions
 from metacalo.showers.detector import Detector
+from metacalo.storage.atomic import finish_set
+from metacalo.storage.checkpoint import atomic_set, load_json, require_free, save_json, tensor_hash
+from metacalo.storage.locking import sole_writer
 from metacalo.typing import PathLike
 
 __all__ = ["ExportSettings", "export"]

@@ -14,13 +14,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from metacalo.checkpoint import load_tensors, save_tensors
 from metacalo.config import Settings
 from metacalo.errors import ModelFolderError, OutputError
 from metacalo.interruption import signals_held
 from metacalo.meta.sampler import EpisodeSampler
 from metacalo.progress import track
 from metacalo.ranks import Ranks
+from metacalo.storage.checkpoint import load_tensors, save_tensors
 from metacalo.tracking import Clock, RunLog
 
 __all__ = ["OuterLoop", "StageSettings", "average_decay"]

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from metacalo.base import BaseConfig, checked_kind
-from metacalo.checkpoint import load_json
 from metacalo.errors import ModelFolderError
 from metacalo.model import AdaptedConfig
 from metacalo.sharing.figures import Figure, of_card, of_metrics
 from metacalo.sharing.soundness import Tried
+from metacalo.storage.checkpoint import load_json
 from metacalo.wording import counted
 
 __all__ = ["CARD", "readme", "without_header"]

@@ -10,10 +10,10 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from metacalo.base import PlainName
-from metacalo.checkpoint import LARGEST_TENSORS, load_json
 from metacalo.config import Settings
 from metacalo.errors import ConfigError, ModelFolderError
-from metacalo.provenance import file_record
+from metacalo.storage.checkpoint import LARGEST_TENSORS, load_json
+from metacalo.storage.provenance import file_record
 
 __all__ = ["MANIFEST", "README", "STAYS", "FileRecord", "Manifest", "belongs"]
 

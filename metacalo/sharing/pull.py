@@ -7,16 +7,16 @@ from pathlib import Path
 
 from pydantic import Field
 
-from metacalo.checkpoint import atomic_folder
 from metacalo.config import Settings
-from metacalo.durable import remove
 from metacalo.errors import BaseMismatchError, MetacaloError, ModelFolderError
 from metacalo.interruption import told_if_interrupted
-from metacalo.locking import sole_writer
 from metacalo.sharing.card import CARD, without_header
 from metacalo.sharing.manifest import MANIFEST, README, Manifest
 from metacalo.sharing.repository import DEFAULT_REVISION, Repository, Revision
 from metacalo.sharing.soundness import Tried, tried
+from metacalo.storage.atomic import remove
+from metacalo.storage.checkpoint import atomic_folder
+from metacalo.storage.locking import sole_writer
 from metacalo.typing import PathLike
 
 __all__ = ["PullSettings", "Pulled", "pull"]

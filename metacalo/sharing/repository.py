@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Final
 
 import metacalo
-from metacalo.durable import remove
 from metacalo.errors import HubError, MissingExtraError
+from metacalo.storage.atomic import remove
 
 __all__ = ["DEFAULT_REVISION", "Repository", "Revision", "require_hub"]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Final, Literal
 
 from metacalo.base import Base, checked_kind, resolve_base
-from metacalo.checkpoint import load_json, load_tensors
 from metacalo.errors import MetacaloError, ModelFolderError
 from metacalo.model import AdaptedConfig, load_model
 from metacalo.sharing.manifest import belongs
+from metacalo.storage.checkpoint import load_json, load_tensors
 from metacalo.typing import PathLike
 
 __all__ = ["Tried", "tried"]

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metacalo.errors import DetectorError, ShowerFileError
-from metacalo.hdf5_access import open_hdf5, read_failure
 from metacalo.showers.chunks import LARGEST_BLOCK, runs
 from metacalo.showers.condition_range import ConditionRange
 from metacalo.showers.conventions import Convention, Refuse, Source, recognise, refuse_at_once
@@ -25,6 +24,7 @@ from metacalo.showers.detector import Detector
 from metacalo.showers.grid import Grid
 from metacalo.showers.shards import OpenFiles, ShowerDataset, join_shards, shard_paths
 from metacalo.showers.storage import damage_told
+from metacalo.storage.hdf5_access import open_hdf5, read_failure
 from metacalo.typing import PathLike, ShowerArray
 
 __all__ = ["ShowerFile", "Showers", "described_on_mesh", "open_showers", "shower_hashes"]

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from metacalo.errors import MetacaloError, ShowerFileError
-from metacalo.hdf5_access import read_failure
+from metacalo.storage.hdf5_access import read_failure
 
 __all__ = ["check_chunks", "check_storage", "damage_told", "is_own_group", "read_attributes"]
 

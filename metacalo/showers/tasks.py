@@ -11,11 +11,11 @@ from typing import Literal
 import h5py
 
 from metacalo.errors import DetectorError, ShowerFileError, UnknownNameError
-from metacalo.hdf5_access import open_hdf5
 from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import ShowerFile, open_showers
 from metacalo.showers.shards import SHOWER_FILE, shard_paths
 from metacalo.showers.storage import is_own_group
+from metacalo.storage.hdf5_access import open_hdf5
 from metacalo.typing import PathLike
 
 __all__ = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from metacalo.checkpoint import atomic_file
+from metacalo.storage.checkpoint import atomic_file
 from metacalo.typing import PathLike
 
 __all__ = ["TEMPLATE", "write_template"]

@@ -10,7 +10,6 @@ from typing import Any, Self
 
 import numpy as np
 
-from metacalo.checkpoint import atomic_file
 from metacalo.errors import OutputError, ShowerFileError
 from metacalo.showers.conventions import Convention
 from metacalo.showers.detector import Detector
@@ -18,6 +17,7 @@ from metacalo.showers.grid import Grid
 from metacalo.showers.hdf5 import Showers
 from metacalo.showers.layouts import LAYOUTS, layout_attributes
 from metacalo.showers.sink import new_hdf5
+from metacalo.storage.checkpoint import atomic_file
 from metacalo.typing import PathLike
 
 __all__ = ["ShowerWriter", "write_showers"]

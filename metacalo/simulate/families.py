@@ -10,12 +10,9 @@ import h5py
 import numpy as np
 from pydantic import Field, model_validator
 
-from metacalo.checkpoint import atomic_file, load_json, save_json
 from metacalo.config import Settings
 from metacalo.errors import ConfigError, OutputError
-from metacalo.hdf5_access import open_hdf5
 from metacalo.interruption import told_if_interrupted
-from metacalo.locking import sole_writer
 from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import open_showers
 from metacalo.showers.materials import find_material
@@ -23,6 +20,9 @@ from metacalo.showers.setup import BeamSettings, GeometrySettings, PhysicsSettin
 from metacalo.showers.stack import GridSettings
 from metacalo.simulate.prepare import prepared
 from metacalo.simulate.run import SimulateSettings, simulate_prepared
+from metacalo.storage.checkpoint import atomic_file, load_json, save_json
+from metacalo.storage.hdf5_access import open_hdf5
+from metacalo.storage.locking import sole_writer
 
 __all__ = ["Family", "FamilySettings", "detectors_of", "simulate_family"]
 

@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from metacalo.checkpoint import load_json, require_free, save_json
 from metacalo.config import Seed, Settings
 from metacalo.errors import ConfigError, OutputError, SimulationError
 from metacalo.interruption import told_if_interrupted
-from metacalo.locking import sole_writer
 from metacalo.progress import track
 from metacalo.showers.hdf5 import Showers
 from metacalo.showers.tasks import description_path
@@ -26,6 +24,8 @@ from metacalo.simulate.energies import shot, spectrum_text
 from metacalo.simulate.pool import Pool, cores
 from metacalo.simulate.prepare import Prepared, prepare
 from metacalo.simulate.records import Deposits, Journal
+from metacalo.storage.checkpoint import load_json, require_free, save_json
+from metacalo.storage.locking import sole_writer
 from metacalo.wording import counted
 
 __all__ = ["SimulateSettings", "Simulated", "require_geant4", "simulate", "simulate_prepared"]

@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-from metacalo.checkpoint import atomic_file
+from metacalo.storage.checkpoint import atomic_file
 from metacalo.sweep.figures import draw_findings
 from metacalo.sweep.summary import told
 

@@ -13,10 +13,10 @@ import torch
 
 import metacalo
 from metacalo.adapt import AdaptSettings, adapt_into
-from metacalo.checkpoint import atomic_folder, load_json, require_free, save_json
 from metacalo.errors import ModelFolderError
-from metacalo.locking import sole_writer
 from metacalo.showers.detector import Detector
+from metacalo.storage.checkpoint import atomic_folder, load_json, require_free, save_json
+from metacalo.storage.locking import sole_writer
 from metacalo.sweep.report import write_report
 from metacalo.sweep.settings import SweepSettings
 from metacalo.sweep.space import Hyperparameters

@@ -14,7 +14,6 @@ import torch
 
 from metacalo.adapt import AdaptSettings, adapt
 from metacalo.base import load_half
-from metacalo.checkpoint import load_tensors, tensor_hash
 from metacalo.comparison import summary_table
 from metacalo.errors import DetectorError
 from metacalo.meta.pool import ShowerPool
@@ -22,6 +21,7 @@ from metacalo.methods import adapt_generator
 from metacalo.model import load_model, seen_hashes, zero_shot
 from metacalo.parallel import side_by_side
 from metacalo.showers import data_folder, open_showers
+from metacalo.storage.checkpoint import load_tensors, tensor_hash
 
 GENERATORS = ("ar", "diffusion")
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from metacalo.base import FORMAT
-from metacalo.checkpoint import load_tensors, save_tensors
 from metacalo.model import ShowerModel
+from metacalo.storage.checkpoint import load_tensors, save_tensors
 
 SHOTS = 30
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from metacalo.adapt import AdaptSettings, adapt, adapted_model
-from metacalo.checkpoint import load_tensors, save_tensors
 from metacalo.generate import GenerateSettings, generate
 from metacalo.model import load_model, seen_hashes, zero_shot
 from metacalo.showers import open_showers
 from metacalo.showers.condition_range import OutsideRangeWarning
+from metacalo.storage.checkpoint import load_tensors, save_tensors
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from metacalo.checkpoint import load_json
 from metacalo.methods import LEARNING_RATES
+from metacalo.storage.checkpoint import load_json
 from tests.commands.conftest import BASE
 
 Command = Callable[..., object]

@@ -11,10 +11,10 @@ import tomllib
 import numpy as np
 import pytest
 
-from metacalo.locking import sole_writer
 from metacalo.showers import open_showers
 from metacalo.simulate.data_sets import DATA_SETS, found_data_sets
 from metacalo.simulate.records import Journal
+from metacalo.storage.locking import sole_writer
 from tests.geant4 import SMALL, needs_geant4
 
 

@@ -19,10 +19,10 @@ import pytest
 from metacalo import generate as generating
 from metacalo import methods, pretrain
 from metacalo.adapt import AdaptResult
-from metacalo.locking import sole_writer
 from metacalo.parts import part_file
 from metacalo.showers import data_folder
 from metacalo.showers.writer import ShowerWriter
+from metacalo.storage.locking import sole_writer
 
 Command = Callable[..., object]
 

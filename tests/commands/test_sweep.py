@@ -13,10 +13,10 @@ from threading import Thread
 import numpy as np
 import pytest
 
-from metacalo.checkpoint import load_tensors, tensor_hash
-from metacalo.locking import sole_writer
 from metacalo.model import load_model
 from metacalo.showers import open_showers
+from metacalo.storage.checkpoint import load_tensors, tensor_hash
+from metacalo.storage.locking import sole_writer
 from metacalo.sweep import SweepSettings, search, sweep
 
 SPACE = """

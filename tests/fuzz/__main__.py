@@ -27,9 +27,9 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from metacalo.checkpoint import atomic_folder, save_json
 from metacalo.errors import MetacaloError
 from metacalo.progress import Track, track
+from metacalo.storage.checkpoint import atomic_folder, save_json
 from tests.fuzz.cases import KINDS
 from tests.fuzz.sandbox import MEMORY, SECONDS, Ended, Sandbox
 from tests.fuzz.seeds import Seeds

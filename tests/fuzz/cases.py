@@ -14,10 +14,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from metacalo.checkpoint import load_json
 from metacalo.cli import main
 from metacalo.errors import MetacaloError
 from metacalo.showers import open_showers
+from metacalo.storage.checkpoint import load_json
 from tests.fuzz.hdf5 import hostile_file
 from tests.fuzz.mutations import HOSTILE_NAMES, HOSTILE_TEXTS, mutate_bytes, mutate_value
 from tests.fuzz.seeds import BASE, Seeds

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from metacalo.checkpoint import tensor_hash
 from metacalo.generators.autoregressive import Autoregressive
 from metacalo.generators.base import Batch
 from metacalo.models.prior import Sampling
+from metacalo.storage.checkpoint import tensor_hash
 from tests.small import disturb, draw_batch, draw_latents, seeded, small_autoregressive
 
 

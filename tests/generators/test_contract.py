@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from metacalo.base import GENERATORS
-from metacalo.checkpoint import tensor_hash
 from metacalo.generators.autoregressive import Autoregressive
 from metacalo.generators.base import Batch, ShowerGenerator
 from metacalo.generators.diffusion import Diffusion, DiffusionSettings
 from metacalo.models.prior import PriorSettings
 from metacalo.models.vqvae import VQVAE, VQVAESettings
 from metacalo.showers.latents import Latents
+from metacalo.storage.checkpoint import tensor_hash
 from tests.small import GRID, disturb, draw_batch, seeded, small_autoregressive, small_diffusion, take_steps
 
 

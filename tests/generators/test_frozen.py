@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from metacalo.checkpoint import load_tensors, save_tensors
 from metacalo.errors import ShowerFileError
 from metacalo.generators.frozen import FrozenLibrary
 from metacalo.showers.hdf5 import Showers
+from metacalo.storage.checkpoint import load_tensors, save_tensors
 from tests.small import seeded
 
 N_PHI = 8

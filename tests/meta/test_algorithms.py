@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from metacalo.checkpoint import tensor_hash
 from metacalo.errors import ConfigError, UnknownNameError
 from metacalo.generators.autoregressive import Autoregressive
 from metacalo.generators.base import Batch, ShowerGenerator
@@ -22,6 +21,7 @@ from metacalo.models.prior import PriorSettings
 from metacalo.models.quantizer import QuantizerSettings
 from metacalo.models.subspaces import SUBSPACES
 from metacalo.models.vqvae import VQVAE, VQVAESettings
+from metacalo.storage.checkpoint import tensor_hash
 from tests.small import SMALL, disturb, draw_batch, seeded
 
 WITH_INNER_LOOP = sorted(set(ALGORITHMS) - {"multitask"})

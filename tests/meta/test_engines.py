@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from metacalo.checkpoint import tensor_hash
 from metacalo.errors import MissingExtraError, UnknownNameError
 from metacalo.generators.base import Batch, ShowerGenerator
 from metacalo.meta.engines import ENGINES, Engine, EngineName, InnerLoop, MetaGradient, meta_gradient, resolve_engine
 from metacalo.models import transformer
 from metacalo.models.transformer import BlockStack
+from metacalo.storage.checkpoint import tensor_hash
 from tests.small import disturb, draw_batch, seeded, small_autoregressive, small_diffusion
 
 CODED = ("rings", "hits")

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from metacalo.checkpoint import tensor_hash
 from metacalo.errors import ModelFolderError
 from metacalo.generators.base import Batch
 from metacalo.meta.algorithms import Algorithm, resolve_algorithm
@@ -18,6 +17,7 @@ from metacalo.meta.engines import HigherEngine
 from metacalo.meta.episodes import Episode, TaskStream
 from metacalo.meta.outer_loop import OuterLoop, StageSettings
 from metacalo.meta.sampler import EpisodeSampler
+from metacalo.storage.checkpoint import tensor_hash
 from tests.small import draw_batch, seeded, small_autoregressive, small_diffusion, small_tokenizer
 
 

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metacalo.checkpoint import tensor_hash
 from metacalo.models.quantizer import QuantizerSettings, ResidualQuantizer, perplexity
+from metacalo.storage.checkpoint import tensor_hash
 from tests.small import seeded
 
 DEPTH, SIZE, WIDTH = 3, 8, 4

@@ -7,10 +7,10 @@ import torch
 from scipy.stats import kstest
 from torch.distributions import Normal
 
-from metacalo.checkpoint import tensor_hash
 from metacalo.errors import ConfigError
 from metacalo.models.vqvae import VQVAE, VQVAESettings
 from metacalo.showers.latents import Latents
+from metacalo.storage.checkpoint import tensor_hash
 from tests.small import GRID, draw_latents, seeded, small_tokenizer
 
 CELLS, RINGS = 3 * 2 * 2, 3 * 2

@@ -13,7 +13,6 @@ import pytest
 
 from metacalo.adapt import AdaptSettings, adapt
 from metacalo.cards import card_of
-from metacalo.checkpoint import load_json, save_json
 from metacalo.errors import ShowerFileError
 from metacalo.evaluate import EvaluateSettings, evaluate_files
 from metacalo.export.macro import par04_macro
@@ -24,6 +23,7 @@ from metacalo.score_report import score_files
 from metacalo.showers import open_showers, resolve_task
 from metacalo.showers.condition_range import ConditionRange, OutsideRangeWarning
 from metacalo.showers.writer import write_showers
+from metacalo.storage.checkpoint import load_json, save_json
 
 BASE = "base-no-pblar"
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from metacalo.errors import ShowerFileError
-from metacalo.hdf5_access import open_hdf5, read_failure
 from metacalo.showers import data_folder, open_showers
+from metacalo.storage.hdf5_access import open_hdf5, read_failure
 
 SIW = data_folder("tasks") / "siw" / "showers.h5"
 
@@ -128,8 +128,8 @@ def test_every_reader_opens_without_a_lock(copied, monkeypatch):
         return opened(path, mode, locking=locking, **named)
 
     from metacalo.fingerprints import fingerprints
-    from metacalo.provenance import load_provenance
     from metacalo.showers.tasks import resolve_task
+    from metacalo.storage.provenance import load_provenance
 
     folder = copied.parent / "task"
     folder.mkdir()

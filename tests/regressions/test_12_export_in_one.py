@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from metacalo.checkpoint import atomic_set, load_json
-from metacalo.durable import finish_set
 from metacalo.errors import OutputError
 from metacalo.export import ExportSettings, export
 from metacalo.showers import resolve_task
+from metacalo.storage.atomic import finish_set
+from metacalo.storage.checkpoint import atomic_set, load_json
 
 NAMES = ["m.onnx", "m.onnx.json", "m.onnx.mac"]
 

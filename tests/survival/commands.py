@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metacalo.base import Base
-from metacalo.checkpoint import load_json, load_tensors, tensor_hash
 from metacalo.model import load_model
 from metacalo.showers import data_folder, open_showers, write_showers
+from metacalo.storage.checkpoint import load_json, load_tensors, tensor_hash
 
 __all__ = ["Command", "metacalo_commands"]
 

@@ -16,9 +16,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from metacalo.checkpoint import require_free
-from metacalo.durable import clear_leftovers
 from metacalo.errors import OutputError
+from metacalo.storage.atomic import clear_leftovers
+from metacalo.storage.checkpoint import require_free
 
 try:
     import fcntl

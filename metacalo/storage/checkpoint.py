@@ -1,7 +1,7 @@
 """Results on disk: safetensors for tensors, JSON for the rest, every write atomic, never a pickle.
 
 A file is written beside its target under a temporary name, flushed to the disk, and renamed over the target;
-a folder likewise (`metacalo.durable`). Whoever reads therefore sees the old or the new result, never half of one.
+a folder likewise (`metacalo.storage.atomic`). Whoever reads therefore sees the old or the new result, never half of one.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from metacalo.documents import DocumentError, read_json
-from metacalo.durable import clear_leftovers, put_in_place, put_set_in_place, remove, temporary_beside
 from metacalo.errors import ModelFolderError, OutputError
+from metacalo.storage.atomic import clear_leftovers, put_in_place, put_set_in_place, remove, temporary_beside
+from metacalo.storage.documents import DocumentError, read_json
 
 __all__ = [
     "atomic_file",

@@ -21,10 +21,10 @@ import h5py
 import torch
 
 import metacalo
-from metacalo.checkpoint import load_json
-from metacalo.documents import DocumentError, parse_json
 from metacalo.errors import ModelFolderError, ShowerFileError
-from metacalo.hdf5_access import open_hdf5
+from metacalo.storage.checkpoint import load_json
+from metacalo.storage.documents import DocumentError, parse_json
+from metacalo.storage.hdf5_access import open_hdf5
 
 __all__ = ["FILE", "file_record", "load_provenance", "provenance", "shown_path"]
 
