@@ -35,7 +35,7 @@ from metacalo.evaluate import EvaluateSettings, compare
 from metacalo.meta.pool import ShowerPool
 from metacalo.methods import adapt_generator
 from metacalo.model import ShowerModel, load_model, zero_shot
-from metacalo.parallel import side_by_side
+from metacalo.runtime.threads import side_by_side
 from metacalo.showers.energy_dependence import EnergyDependence
 from metacalo.showers.fitting import fit_normaliser
 from metacalo.showers.hdf5 import Showers

@@ -28,7 +28,7 @@ from metacalo.evaluate import EvaluateSettings, compare
 from metacalo.export.graph import ShowerGraph
 from metacalo.export.interfaces import Named
 from metacalo.model import ShowerModel, load_model
-from metacalo.progress import track
+from metacalo.runtime.progress import track
 from metacalo.sampling import SamplingOptions
 from metacalo.showers.detector import Detector
 from metacalo.showers.grid import Grid

@@ -43,7 +43,7 @@ from metacalo.base import Base, resolve_base
 from metacalo.errors import ConfigError, MetacaloError, UnknownNameError
 from metacalo.evaluate import profile_figure
 from metacalo.evaluate.checks import FEWEST
-from metacalo.progress import track
+from metacalo.runtime.progress import track
 from metacalo.showers.hdf5 import open_showers
 from metacalo.storage.checkpoint import atomic_file, load_json, save_json
 

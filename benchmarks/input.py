@@ -41,8 +41,8 @@ from metacalo.generators.base import Batch, bf16
 from metacalo.meta.episodes import TaskStream
 from metacalo.meta.training_data import TrainingData, pretraining_tasks, training_data
 from metacalo.plan import base_config
-from metacalo.progress import track
 from metacalo.recipe import PretrainSettings
+from metacalo.runtime.progress import track
 from metacalo.showers import resolve_task, write_showers
 from metacalo.storage.checkpoint import save_json
 

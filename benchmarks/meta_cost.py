@@ -33,7 +33,7 @@ from metacalo.meta.episodes import Episode
 from metacalo.meta.pool import ShowerPool
 from metacalo.model import zero_shot
 from metacalo.models.subspaces import SubspaceName
-from metacalo.progress import track
+from metacalo.runtime.progress import track
 from metacalo.showers.tasks import resolve_task
 from metacalo.storage.checkpoint import atomic_file, save_json
 

@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.meta_row import BOUND, FROM_SCRATCH
 from benchmarks.meta_training import BASELINE
 from metacalo.evaluate.figures.style import new_figure
-from metacalo.pictures import drawing, save_picture
+from metacalo.runtime.pictures import drawing, save_picture
 
 __all__ = ["markdown", "paired", "pictures", "steps_to"]
 

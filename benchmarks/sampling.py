@@ -35,7 +35,7 @@ from metacalo.evaluate.checks import FEWEST
 from metacalo.generators.diffusion import Diffusion, DiffusionSettings
 from metacalo.generators.samplers import SHORTCUT_STEPS, SamplerName
 from metacalo.model import ShowerModel
-from metacalo.progress import track
+from metacalo.runtime.progress import track
 from metacalo.showers.hdf5 import Showers
 from metacalo.storage.checkpoint import atomic_file, load_json, save_json
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from metacalo.evaluate.rounding import quoted
-from metacalo.pictures import own_settings, rendered
+from metacalo.runtime.pictures import own_settings, rendered
 from metacalo.typing import PathLike
 
 __all__ = ["frontier", "markdown"]

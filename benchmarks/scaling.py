@@ -33,8 +33,8 @@ from metacalo.meta.pool import ShowerPool
 from metacalo.meta.sampler import EpisodeSampler, draw_generators
 from metacalo.meta.training_data import pretraining_tasks, training_data
 from metacalo.plan import base_config
-from metacalo.ranks import Ranks, joined_ranks
 from metacalo.recipe import PretrainSettings
+from metacalo.runtime.distributed import Ranks, joined_ranks
 from metacalo.storage.checkpoint import load_json, save_json
 
 TASKS, CAPACITY = 4, 512

@@ -43,8 +43,8 @@ from metacalo.generators.diffusion import CALODIT, Diffusion, DiffusionSettings
 from metacalo.meta.outer_loop import average_decay
 from metacalo.meta.pool import ShowerPool
 from metacalo.model import ShowerModel, zero_shot
-from metacalo.pictures import drawing, save_picture
-from metacalo.progress import track
+from metacalo.runtime.pictures import drawing, save_picture
+from metacalo.runtime.progress import track
 from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import Showers
 from metacalo.showers.preprocessing import PREPROCESSING, PreprocessingName

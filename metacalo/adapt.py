@@ -19,12 +19,14 @@ from metacalo.base import GENERATORS, Base, resolve_base
 from metacalo.comparison import GeantSample, compare_models, warn_if_far
 from metacalo.errors import ShowerFileError, UnknownNameError
 from metacalo.generators.frozen import FrozenLibrary
-from metacalo.interruption import told_if_interrupted
 from metacalo.meta.pool import ShowerPool
 from metacalo.methods import MethodSettings, adapt_generator
 from metacalo.model import ShowerModel, save_model, zero_shot
-from metacalo.parallel import side_by_side
-from metacalo.progress import bars
+from metacalo.runtime.callable_module import make_callable
+from metacalo.runtime.progress import bars
+from metacalo.runtime.run_log import Clock, RunLog, require_tensorboard
+from metacalo.runtime.signals import told_if_interrupted
+from metacalo.runtime.threads import side_by_side
 from metacalo.sampling import SamplingOptions
 from metacalo.showers.condition_range import ConditionRange, left_range, warn_outside
 from metacalo.showers.detector import Detector
@@ -36,8 +38,6 @@ from metacalo.showers.tasks import resolve_task
 from metacalo.storage.checkpoint import atomic_folder, save_json
 from metacalo.storage.locking import sole_writer
 from metacalo.storage.provenance import FILE, file_record, provenance, shown_path
-from metacalo.tracking import Clock, RunLog, require_tensorboard
-from metacalo.verbs import make_callable
 
 __all__ = ["AdaptResult", "AdaptSettings", "adapt", "adapt_into", "adapted_model", "draw_shots"]
 

@@ -17,7 +17,7 @@ from metacalo.config import Seed, Settings
 from metacalo.errors import MetacaloError
 from metacalo.export import ExportSettings, export
 from metacalo.model import ShowerModel, load_model
-from metacalo.progress import track
+from metacalo.runtime.progress import track
 from metacalo.showers.detector import Detector
 from metacalo.typing import PathLike
 

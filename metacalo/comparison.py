@@ -21,10 +21,10 @@ from metacalo.evaluate.observables import Observables, observables
 from metacalo.evaluate.plots import profile_figure
 from metacalo.evaluate.rounding import quoted
 from metacalo.model import ShowerModel
-from metacalo.parallel import side_by_side
-from metacalo.pictures import drawing
+from metacalo.runtime.pictures import drawing
+from metacalo.runtime.threads import side_by_side
+from metacalo.runtime.wording import counted
 from metacalo.showers.hdf5 import ShowerFile, Showers
-from metacalo.wording import counted
 
 __all__ = ["FAR_FROM_GEANT4", "FEWEST", "GeantSample", "compare_models", "summary_table", "warn_if_far"]
 

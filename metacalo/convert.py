@@ -15,8 +15,8 @@ from pydantic import Field
 
 from metacalo.config import Settings
 from metacalo.errors import ConfigError, OutputError, ShowerFileError
-from metacalo.interruption import told_if_interrupted
-from metacalo.progress import track
+from metacalo.runtime.progress import track
+from metacalo.runtime.signals import told_if_interrupted
 from metacalo.showers.conventions import Convention
 from metacalo.showers.detector import Detector
 from metacalo.showers.grid import Grid

@@ -17,8 +17,8 @@ from metacalo.config import Seed, Settings
 from metacalo.errors import ConfigError, OutputError
 from metacalo.evaluate import EvaluateSettings, evaluate_files
 from metacalo.generate import GenerateSettings, generate
-from metacalo.interruption import told_if_interrupted
 from metacalo.model import seen_hashes
+from metacalo.runtime.signals import told_if_interrupted
 from metacalo.showers.tasks import description_path
 from metacalo.simulate.prepare import prepare
 from metacalo.simulate.run import SimulateSettings, require_geant4, simulate

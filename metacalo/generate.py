@@ -16,10 +16,11 @@ from pydantic import Field, field_validator
 import metacalo
 from metacalo.config import Device, Seed
 from metacalo.errors import ConfigError, ShowerFileError
-from metacalo.interruption import told_if_interrupted
 from metacalo.model import ShowerModel, load_model, seen_hashes
 from metacalo.parts import joined, open_parts, part_file, part_seed, write_part
-from metacalo.progress import Track, track
+from metacalo.runtime.callable_module import make_callable
+from metacalo.runtime.progress import Track, track
+from metacalo.runtime.signals import told_if_interrupted
 from metacalo.sampling import SamplingOptions
 from metacalo.showers.condition_range import RANGE, warn_outside
 from metacalo.showers.conditions import require_conditions
@@ -33,7 +34,6 @@ from metacalo.storage.atomic import clear_leftovers, discard
 from metacalo.storage.checkpoint import load_json, require_free, tensor_hash
 from metacalo.storage.locking import sole_writer
 from metacalo.storage.provenance import FILE, file_record, provenance, shown_path
-from metacalo.verbs import make_callable
 
 _HIGHEST_GEV = 1e6  # far beyond any use of an electromagnetic shower
 

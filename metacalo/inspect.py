@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metacalo.errors import ConfigError, DetectorError, MetacaloError, ShowerFileError
-from metacalo.progress import track
+from metacalo.runtime.progress import track
+from metacalo.runtime.wording import counted
 from metacalo.showers.census import Census
 from metacalo.showers.chunks import LARGEST_BLOCK
 from metacalo.showers.conventions import Convention
@@ -23,7 +24,6 @@ from metacalo.showers.layouts import DETECTOR_ATTRIBUTES, LAYOUT_ATTRIBUTES
 from metacalo.showers.sample_checks import sample_warnings, scale_of
 from metacalo.showers.tasks import shower_location
 from metacalo.typing import PathLike
-from metacalo.wording import counted
 
 __all__ = ["MOST_SHOWERS", "Inspection", "Response", "Storage", "inspect"]
 

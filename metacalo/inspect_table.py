@@ -14,12 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from metacalo.inspect import Inspection, Range
-from metacalo.pictures import drawing
+from metacalo.runtime.pictures import drawing
+from metacalo.runtime.wording import counted, ranged
 from metacalo.showers.detector import Detector
 from metacalo.showers.grid import Grid
 from metacalo.storage.checkpoint import atomic_file
 from metacalo.typing import PathLike
-from metacalo.wording import counted, ranged
 
 __all__ = ["MeanShower", "draw_inspection", "inspection_table"]
 

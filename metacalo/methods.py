@@ -18,9 +18,9 @@ from metacalo.generators.base import Batch, ShowerGenerator, bf16
 from metacalo.meta.pool import ShowerPool
 from metacalo.models.adapters import ADAPTER_SUFFIXES
 from metacalo.models.subspaces import SubspaceName, in_subspace
-from metacalo.progress import Track
+from metacalo.runtime.progress import Track
+from metacalo.runtime.run_log import WATTS_PER_CORE, Clock, RunLog
 from metacalo.storage.checkpoint import tensor_hash
-from metacalo.tracking import WATTS_PER_CORE, Clock, RunLog
 
 __all__ = ["LEARNING_RATES", "RATE_SHARES", "Method", "MethodSettings", "adapt_generator", "mean_loss", "rate_share"]
 

@@ -13,12 +13,13 @@ from torch import Tensor
 from metacalo.base import Base, BaseConfig, load_half, resolve_base, save_base, sees_cells
 from metacalo.errors import ConfigError, OutputError
 from metacalo.generators.distillation import distilled
-from metacalo.interruption import told_if_interrupted
 from metacalo.meta.engines import resolve_engine
 from metacalo.meta.training_data import pretraining_tasks, training_data
 from metacalo.plan import base_config
-from metacalo.ranks import Ranks, joined_ranks
 from metacalo.recipe import MetaSettings, PretrainSettings, Stage
+from metacalo.runtime.distributed import Ranks, joined_ranks
+from metacalo.runtime.run_log import require_tensorboard
+from metacalo.runtime.signals import told_if_interrupted
 from metacalo.showers.condition_range import ConditionRange
 from metacalo.showers.preprocessing import PREPROCESSING
 from metacalo.showers.tasks import Task
@@ -27,7 +28,6 @@ from metacalo.storage.atomic import clear_leftovers, discard
 from metacalo.storage.checkpoint import atomic_folder, load_json, save_json
 from metacalo.storage.locking import sole_writer, writer_of
 from metacalo.storage.provenance import FILE, file_record, provenance, shown_path
-from metacalo.tracking import require_tensorboard
 
 __all__ = ["MetaSettings", "PretrainSettings", "Stage", "pretrain"]
 

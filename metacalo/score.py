@@ -20,7 +20,7 @@ from metacalo.generators.diffusion import Diffusion
 from metacalo.generators.likelihood import PathDraws, autoregressive_density, diffusion_bound
 from metacalo.meta.pool import ShowerPool
 from metacalo.model import ShowerModel
-from metacalo.progress import track
+from metacalo.runtime.progress import track
 from metacalo.showers.grid import Grid
 from metacalo.showers.hdf5 import ShowerFile, Showers
 from metacalo.showers.response import convention_scale

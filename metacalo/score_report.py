@@ -17,8 +17,8 @@ import metacalo
 from metacalo.errors import OutputError, ShowerFileError
 from metacalo.evaluate.classifier import auc_error
 from metacalo.evaluate.outliers import FEWEST, EnergyTrend
-from metacalo.interruption import told_if_interrupted
 from metacalo.model import ShowerModel, load_model
+from metacalo.runtime.signals import told_if_interrupted
 from metacalo.score import Scores, ScoreSettings, fitted_to, require_mesh, score, scored_generators
 from metacalo.showers.condition_range import warn_outside
 from metacalo.showers.detector import Detector

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from rich.table import Table
 
-from metacalo.wording import ranged
+from metacalo.runtime.wording import ranged
 
 __all__ = ["RANKED_BY", "outlier_table", "score_table"]
 

@@ -24,10 +24,10 @@ from metacalo.meta.training_data import TrainingData
 from metacalo.models.quantizer import perplexity
 from metacalo.models.transformer import BlockStack
 from metacalo.models.vqvae import VQVAE
-from metacalo.ranks import Ranks
 from metacalo.recipe import MetaSettings, PretrainSettings, Stage
+from metacalo.runtime.distributed import Ranks
+from metacalo.runtime.run_log import Clock, RunLog
 from metacalo.storage.checkpoint import save_json
-from metacalo.tracking import Clock, RunLog
 
 __all__ = ["Run", "is_finished", "run_stage"]
 

@@ -7,7 +7,7 @@ import sys
 from metacalo.cli import main
 from metacalo.cli.app import app
 from metacalo.errors import ConfigError
-from metacalo.ranks import joined_ranks
+from metacalo.runtime.distributed import joined_ranks
 
 
 @app.command()

@@ -15,10 +15,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from metacalo import interruption
-from metacalo.interruption import Interrupted, Signals, signals_held, told_if_interrupted
 from metacalo.meta.outer_loop import OuterLoop, StageSettings
-from metacalo.parallel import side_by_side
+from metacalo.runtime import signals as interruption
+from metacalo.runtime.signals import Interrupted, Signals, signals_held, told_if_interrupted
+from metacalo.runtime.threads import side_by_side
 from metacalo.storage.checkpoint import tensor_hash
 from tests.small import seeded
 

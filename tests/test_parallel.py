@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from metacalo.errors import ConfigError
-from metacalo.parallel import side_by_side
+from metacalo.runtime.threads import side_by_side
 
 
 @pytest.fixture

@@ -121,7 +121,10 @@ def test_the_command_line_imports_nothing_heavy_at_its_top():
     top = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     top |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
     own = {name for name in top if name.startswith("metacalo.cli")}
-    assert {name for name in top if name.startswith("metacalo")} - own == {"metacalo.errors", "metacalo.interruption"}
+    assert {name for name in top if name.startswith("metacalo")} - own == {
+        "metacalo.errors",
+        "metacalo.runtime.signals",
+    }
     assert not {name.split(".")[0] for name in top if name} & {"torch", "numpy", "h5py", "matplotlib"}
 
 

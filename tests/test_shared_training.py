@@ -14,7 +14,7 @@ from torch import Tensor
 
 from metacalo.errors import ConfigError
 from metacalo.meta.sampler import EpisodeSampler
-from metacalo.ranks import Ranks
+from metacalo.runtime.distributed import Ranks
 from metacalo.showers import data_folder
 from metacalo.storage.checkpoint import load_json, load_tensors
 from tests.shared_training import CASES, RESUMED, data, train

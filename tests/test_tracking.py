@@ -13,7 +13,7 @@ from torch import nn
 
 from metacalo.errors import MissingExtraError
 from metacalo.meta.outer_loop import OuterLoop, StageSettings
-from metacalo.tracking import Clock, RunLog, require_tensorboard
+from metacalo.runtime.run_log import Clock, RunLog, require_tensorboard
 from tests.meta.test_outer_loop import DrawnSampler, DrawnStream
 from tests.small import seeded
 
@@ -112,7 +112,7 @@ def test_energy_is_processor_time_times_watts(monkeypatch: pytest.MonkeyPatch) -
     clock = Clock(watts_per_core=36.0)
     clock.go_on({"seconds": 100.0, "cpu_seconds": 1000.0, "energy_Wh": 10.0, "peak_memory_GiB": 1e6})
     start = clock._worked
-    monkeypatch.setattr("metacalo.tracking.time.process_time", lambda: start + 500.0)
+    monkeypatch.setattr("metacalo.runtime.run_log.time.process_time", lambda: start + 500.0)
     read = clock.read()
     assert read["cpu_seconds"] == pytest.approx(1500)
     assert read["energy_Wh"] == pytest.approx(10 + 500 * 36 / 3600)
@@ -121,9 +121,9 @@ def test_energy_is_processor_time_times_watts(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_power_of_a_gpu_is_added_up_over_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metacalo.tracking._gpu_watts", lambda _: 360.0)
+    monkeypatch.setattr("metacalo.runtime.run_log._gpu_watts", lambda _: 360.0)
     now = [0.0]
-    monkeypatch.setattr("metacalo.tracking.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("metacalo.runtime.run_log.time.monotonic", lambda: now[0])
     clock = Clock(watts_per_core=0.0)
     for now[0] in (10.0, 25.0):
         read = clock.read()
@@ -131,6 +131,6 @@ def test_power_of_a_gpu_is_added_up_over_time(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_missing_tensorboard_is_told_with_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metacalo.tracking.find_spec", lambda _: None)
+    monkeypatch.setattr("metacalo.runtime.run_log.find_spec", lambda _: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'metacalo\[tracking\]'"):
         require_tensorboard()

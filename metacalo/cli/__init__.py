@@ -14,7 +14,7 @@ from metacalo.cli import models, results, sharing, showers, simulations, sweeps
 from metacalo.cli.app import app, is_first_process, say, tell, warn
 from metacalo.cli.settings_options import Commands
 from metacalo.errors import MetacaloError, RankError
-from metacalo.interruption import Signals
+from metacalo.runtime.signals import Signals
 
 __all__ = ["app", "main", "models", "results", "sharing", "showers", "simulations", "sweeps"]
 

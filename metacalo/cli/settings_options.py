@@ -144,7 +144,7 @@ def _with_parameters(
 
     @wraps(function)
     def run(*, context: typer.Context, **values: Any) -> None:
-        from metacalo.progress import without_bars
+        from metacalo.runtime.progress import without_bars
 
         used = {name for name in values if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"}
         for name, (spelling, new) in old.items():

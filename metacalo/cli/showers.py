@@ -129,7 +129,7 @@ def convert(
     """Write a shower file in another convention, on a coarser mesh, or with its detector described."""
     from metacalo.convert import ConvertSettings
     from metacalo.convert import convert as run
-    from metacalo.wording import counted
+    from metacalo.runtime.wording import counted
 
     settings = ConvertSettings.resolve(None, **given)
     described = described_detector(absorber, active, description) or named_detector(detector)
@@ -207,9 +207,9 @@ def tasks(
     quiet: Quiet = False,
 ) -> None:
     """List the tasks, show one, or begin a new one: metacalo tasks new my.toml."""
+    from metacalo.runtime.wording import counted
     from metacalo.showers.tasks import data_folder, discover_tasks, resolve_task
     from metacalo.showers.template import write_template
-    from metacalo.wording import counted
 
     if name == "new":
         written = write_template(file, force=force)

@@ -15,7 +15,7 @@ from metacalo.evaluate.profiles import profile_chi2
 from metacalo.evaluate.reference import EvaluateSettings
 from metacalo.evaluate.report import evaluate_files, labels_of, warnings_told
 from metacalo.evaluate.tables import table
-from metacalo.verbs import make_callable
+from metacalo.runtime.callable_module import make_callable
 
 __all__ = [
     "EvaluateSettings",

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from metacalo.evaluate.jetnet import jetnet_fpd, jetnet_kpd
 from metacalo.evaluate.metrics import Cut, Estimate
 from metacalo.evaluate.observables import Observables
-from metacalo.parallel import side_by_side
+from metacalo.runtime.threads import side_by_side
 
 __all__ = ["challenge_features", "challenge_metrics"]
 

@@ -15,8 +15,8 @@ from markupsafe import Markup
 
 from metacalo.evaluate.published import CALOCHALLENGE_2, CALOCHALLENGE_SOURCE
 from metacalo.evaluate.summary import LEVELS, summary
+from metacalo.runtime.wording import ranged
 from metacalo.showers.hdf5 import Showers
-from metacalo.wording import ranged
 
 __all__ = ["Drawing", "card_html", "embedded_png", "inline_svg", "report_html"]
 

@@ -7,7 +7,7 @@ from matplotlib.colors import LogNorm
 from numpy.typing import NDArray
 
 from metacalo.evaluate.figures.style import drawable, new_figure
-from metacalo.pictures import own_settings, rendered
+from metacalo.runtime.pictures import own_settings, rendered
 from metacalo.showers.grid import Grid
 
 __all__ = ["mean_shower_picture"]

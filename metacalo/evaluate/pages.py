@@ -16,8 +16,8 @@ from metacalo.evaluate.figures.catalogue import CATALOGUE, Entry
 from metacalo.evaluate.figures.compared import Compared
 from metacalo.evaluate.html import Drawing, embedded_png, inline_svg, report_html
 from metacalo.evaluate.pdf import table_pages
-from metacalo.pictures import drawing, rendered
-from metacalo.progress import Track
+from metacalo.runtime.pictures import drawing, rendered
+from metacalo.runtime.progress import Track
 from metacalo.showers.hdf5 import Showers
 
 __all__ = ["write_pages"]

@@ -13,7 +13,7 @@ from metacalo.evaluate.figures.curves import Curves, histogram, profile, spectru
 from metacalo.evaluate.figures.distributions import HISTOGRAMS, density_label, histogram_panel
 from metacalo.evaluate.figures.panels import log_scale, ratio_panel, split, steps_panel
 from metacalo.evaluate.figures.style import drawable, handles, new_figure
-from metacalo.pictures import own_settings, save_picture
+from metacalo.runtime.pictures import own_settings, save_picture
 from metacalo.showers.hdf5 import Showers
 from metacalo.typing import PathLike
 

@@ -15,9 +15,9 @@ from metacalo.evaluate.comparison import PARTS, compare
 from metacalo.evaluate.pages import write_pages
 from metacalo.evaluate.plots import profile_figure
 from metacalo.evaluate.reference import EvaluateSettings, Reference
-from metacalo.interruption import told_if_interrupted
-from metacalo.pictures import drawing
-from metacalo.progress import bars
+from metacalo.runtime.pictures import drawing
+from metacalo.runtime.progress import bars
+from metacalo.runtime.signals import told_if_interrupted
 from metacalo.showers.condition_range import ConditionRange, left_range, range_of_attributes
 from metacalo.showers.hdf5 import Showers, open_showers
 from metacalo.showers.sample_checks import warn_of_showers

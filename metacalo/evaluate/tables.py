@@ -9,7 +9,7 @@ from typing import Any, Final
 from rich.markup import escape
 from rich.table import Table
 
-from metacalo.wording import ranged
+from metacalo.runtime.wording import ranged
 
 __all__ = ["table"]
 

@@ -19,8 +19,8 @@ from metacalo.export.interfaces import INTERFACES, Interface, InterfaceName
 from metacalo.export.macro import par04_macro
 from metacalo.generators.autoregressive import Autoregressive
 from metacalo.generators.diffusion import Diffusion
-from metacalo.interruption import told_if_interrupted
 from metacalo.model import ShowerModel, load_model
+from metacalo.runtime.signals import told_if_interrupted
 from metacalo.sampling import SamplingOptions
 from metacalo.showers.detector import Detector
 from metacalo.storage.atomic import finish_set

@@ -14,7 +14,7 @@ from metacalo.generators.base import Batch
 from metacalo.meta.distribution import draw_window, task_probabilities
 from metacalo.meta.episodes import Episode, TaskStream
 from metacalo.meta.pool import ShowerPool, mixed_batch
-from metacalo.ranks import Ranks
+from metacalo.runtime.distributed import Ranks
 
 __all__ = ["EpisodeSampler", "draw_generators"]
 

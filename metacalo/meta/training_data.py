@@ -12,7 +12,7 @@ from metacalo.errors import ConfigError
 from metacalo.meta.episodes import TaskStream, is_reserved
 from metacalo.meta.few_shots import FewShotSettings, FewShotStream, draw_few_shots
 from metacalo.meta.parts import Parts
-from metacalo.progress import Track, track
+from metacalo.runtime.progress import Track, track
 from metacalo.showers.hdf5 import ShowerFile, Showers
 from metacalo.showers.preprocessing import PREPROCESSING, DetectorPrior, Preprocessing
 from metacalo.showers.sample_checks import warn_of_showers

@@ -10,10 +10,10 @@ from typing import Any, Final
 from metacalo.base import BaseConfig, checked_kind
 from metacalo.errors import ModelFolderError
 from metacalo.model import AdaptedConfig
+from metacalo.runtime.wording import counted
 from metacalo.sharing.figures import Figure, of_card, of_metrics
 from metacalo.sharing.soundness import Tried
 from metacalo.storage.checkpoint import load_json
-from metacalo.wording import counted
 
 __all__ = ["CARD", "readme", "without_header"]
 

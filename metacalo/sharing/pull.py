@@ -9,7 +9,7 @@ from pydantic import Field
 
 from metacalo.config import Settings
 from metacalo.errors import BaseMismatchError, MetacaloError, ModelFolderError
-from metacalo.interruption import told_if_interrupted
+from metacalo.runtime.signals import told_if_interrupted
 from metacalo.sharing.card import CARD, without_header
 from metacalo.sharing.manifest import MANIFEST, README, Manifest
 from metacalo.sharing.repository import DEFAULT_REVISION, Repository, Revision

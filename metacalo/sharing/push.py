@@ -11,7 +11,7 @@ import metacalo
 from metacalo.base import resolve_base
 from metacalo.config import Settings
 from metacalo.errors import HubError
-from metacalo.interruption import told_if_interrupted
+from metacalo.runtime.signals import told_if_interrupted
 from metacalo.sharing.card import CARD, readme
 from metacalo.sharing.manifest import MANIFEST, README, STAYS, FileRecord, Manifest, belongs
 from metacalo.sharing.repository import DEFAULT_REVISION, Repository

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from metacalo.config import Settings
 from metacalo.errors import ConfigError, OutputError
-from metacalo.interruption import told_if_interrupted
+from metacalo.runtime.signals import told_if_interrupted
 from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import open_showers
 from metacalo.showers.materials import find_material

@@ -14,8 +14,9 @@ from pydantic import Field
 
 from metacalo.config import Seed, Settings
 from metacalo.errors import ConfigError, OutputError, SimulationError
-from metacalo.interruption import told_if_interrupted
-from metacalo.progress import track
+from metacalo.runtime.progress import track
+from metacalo.runtime.signals import told_if_interrupted
+from metacalo.runtime.wording import counted
 from metacalo.showers.hdf5 import Showers
 from metacalo.showers.tasks import description_path
 from metacalo.showers.writer import ShowerWriter
@@ -26,7 +27,6 @@ from metacalo.simulate.prepare import Prepared, prepare
 from metacalo.simulate.records import Deposits, Journal
 from metacalo.storage.checkpoint import load_json, require_free, save_json
 from metacalo.storage.locking import sole_writer
-from metacalo.wording import counted
 
 __all__ = ["SimulateSettings", "Simulated", "require_geant4", "simulate", "simulate_prepared"]
 

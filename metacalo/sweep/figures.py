@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from metacalo.evaluate.figures.style import REFERENCE, colour, drawable, new_figure
 from metacalo.evaluate.html import Drawing, inline_svg
-from metacalo.pictures import drawing, rendered
+from metacalo.runtime.pictures import drawing, rendered
 
 __all__ = ["draw_findings"]
 

@@ -17,10 +17,10 @@ from optuna.trial import FrozenTrial, TrialState
 from metacalo.adapt import draw_shots
 from metacalo.base import resolve_base
 from metacalo.errors import UnknownNameError
-from metacalo.interruption import told_if_interrupted
 from metacalo.methods import MethodSettings
 from metacalo.model import ShowerModel, zero_shot
-from metacalo.progress import Track, track
+from metacalo.runtime.progress import Track, track
+from metacalo.runtime.signals import told_if_interrupted
 from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import Showers
 from metacalo.showers.response import convention_scale

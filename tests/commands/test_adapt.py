@@ -19,7 +19,7 @@ from metacalo.errors import DetectorError
 from metacalo.meta.pool import ShowerPool
 from metacalo.methods import adapt_generator
 from metacalo.model import load_model, seen_hashes, zero_shot
-from metacalo.parallel import side_by_side
+from metacalo.runtime.threads import side_by_side
 from metacalo.showers import data_folder, open_showers
 from metacalo.storage.checkpoint import load_tensors, tensor_hash
 

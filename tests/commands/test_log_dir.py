@@ -39,7 +39,7 @@ def test_adapt_logs_losses_and_tells_its_cost(command: Command, sample: Path, tm
 def test_a_log_without_tensorboard_is_refused_before_work(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr("metacalo.tracking.find_spec", lambda _: None)
+    monkeypatch.setattr("metacalo.runtime.run_log.find_spec", lambda _: None)
     ran = command(*verb, "--out", tmp_path / "x", "--log-dir", tmp_path / "log")
     assert (ran.code, ran.out) == (2, "")
     assert ran.err == (

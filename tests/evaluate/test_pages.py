@@ -18,7 +18,7 @@ from metacalo.evaluate.figures.displays import projections, shown_rows
 from metacalo.evaluate.figures.style import drawable
 from metacalo.evaluate.html import card_html
 from metacalo.evaluate.pages import write_pages
-from metacalo.pictures import own_settings
+from metacalo.runtime.pictures import own_settings
 from metacalo.showers import Showers
 
 ODD = "<script>alert('x')</script> $&\n_日"

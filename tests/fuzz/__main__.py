@@ -28,7 +28,7 @@ import torch
 from rich.console import Console
 
 from metacalo.errors import MetacaloError
-from metacalo.progress import Track, track
+from metacalo.runtime.progress import Track, track
 from metacalo.storage.checkpoint import atomic_folder, save_json
 from tests.fuzz.cases import KINDS
 from tests.fuzz.sandbox import MEMORY, SECONDS, Ended, Sandbox

@@ -11,11 +11,11 @@ import matplotlib
 import numpy as np
 import pytest
 
-from metacalo import pictures
 from metacalo.adapt import AdaptSettings, adapt
 from metacalo.evaluate.figures.catalogue import CATALOGUE
 from metacalo.evaluate.figures.style import new_figure
 from metacalo.evaluate.pages import write_pages
+from metacalo.runtime import pictures
 from metacalo.showers import data_folder, open_showers
 
 INLINE = "module://matplotlib_inline.backend_inline"

@@ -18,8 +18,8 @@ from metacalo.evaluate.reference import EvaluateSettings, Reference
 from metacalo.evaluate.tables import table
 from metacalo.inspect import inspect
 from metacalo.inspect_table import inspection_table
+from metacalo.runtime.wording import counted, ranged
 from metacalo.showers import data_folder, open_showers, write_showers
-from metacalo.wording import counted, ranged
 
 PBLAR = data_folder("tasks") / "pblar" / "showers.h5"
 

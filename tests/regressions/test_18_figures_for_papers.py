@@ -10,7 +10,7 @@ import pytest
 from metacalo.evaluate.figures import catalogue, distributions
 from metacalo.evaluate.figures.compared import Compared
 from metacalo.evaluate.pages import write_pages
-from metacalo.pictures import own_settings, rendered
+from metacalo.runtime.pictures import own_settings, rendered
 from metacalo.showers import data_folder, open_showers, write_showers
 
 PBLAR = data_folder("tasks") / "pblar" / "showers.h5"

@@ -15,7 +15,7 @@ from metacalo.evaluate.figures.curves import Curves, profile
 from metacalo.evaluate.figures.panels import log_scale, points_panel, ratio_panel, split, steps_panel
 from metacalo.evaluate.figures.style import add_legend, new_figure
 from metacalo.evaluate.fluctuations import response_by_energy
-from metacalo.wording import ranged
+from metacalo.runtime.wording import ranged
 
 __all__ = ["profile_by_angle", "profile_by_energy", "response_curves", "response_means", "response_widths"]
 

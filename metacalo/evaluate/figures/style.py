@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from metacalo.wording import ranged
+from metacalo.runtime.wording import ranged
 
 __all__ = [
     "BAND",

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from metacalo.errors import MetacaloError, MissingExtraError
-from metacalo.ranks import Ranks
+from metacalo.runtime.distributed import Ranks
 from metacalo.storage.checkpoint import atomic_file
 
 __all__ = ["WATTS_PER_CORE", "Clock", "RunLog", "require_tensorboard"]
