@@ -23,6 +23,8 @@ import torch
 from rich.console import Console
 
 from metacalo.base import resolve_base
+from metacalo.detectors.detector import Detector
+from metacalo.detectors.grid import Grid
 from metacalo.errors import MetacaloError, ModelFolderError
 from metacalo.evaluate import EvaluateSettings, compare
 from metacalo.export.graph import ShowerGraph
@@ -30,8 +32,6 @@ from metacalo.export.interfaces import Named
 from metacalo.model import ShowerModel, load_model
 from metacalo.runtime.progress import track
 from metacalo.sampling import SamplingOptions
-from metacalo.showers.detector import Detector
-from metacalo.showers.grid import Grid
 from metacalo.showers.hdf5 import Showers
 from metacalo.storage.checkpoint import load_json, save_json
 

@@ -36,6 +36,7 @@ from benchmarks.meta_row import compared, distances
 from benchmarks.workers import limit_threads
 from metacalo.adapt import AdaptSettings, adapted_model
 from metacalo.base import Base, resolve_base
+from metacalo.detectors.detector import Detector
 from metacalo.errors import ConfigError, MetacaloError
 from metacalo.evaluate.figures.style import new_figure
 from metacalo.generators.base import bf16
@@ -45,7 +46,6 @@ from metacalo.meta.pool import ShowerPool
 from metacalo.model import ShowerModel, zero_shot
 from metacalo.runtime.pictures import drawing, save_picture
 from metacalo.runtime.progress import track
-from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import Showers
 from metacalo.showers.preprocessing import PREPROCESSING, PreprocessingName
 from metacalo.showers.response import convention_scale

@@ -17,6 +17,9 @@ from pydantic import Field
 import metacalo
 from metacalo.base import GENERATORS, Base, resolve_base
 from metacalo.comparison import GeantSample, compare_models, warn_if_far
+from metacalo.detectors.condition_range import ConditionRange, left_range, warn_outside
+from metacalo.detectors.detector import Detector
+from metacalo.detectors.json_record import record_of
 from metacalo.errors import ShowerFileError, UnknownNameError
 from metacalo.generators.frozen import FrozenLibrary
 from metacalo.meta.pool import ShowerPool
@@ -28,10 +31,7 @@ from metacalo.runtime.run_log import Clock, RunLog, require_tensorboard
 from metacalo.runtime.signals import told_if_interrupted
 from metacalo.runtime.threads import side_by_side
 from metacalo.sampling import SamplingOptions
-from metacalo.showers.condition_range import ConditionRange, left_range, warn_outside
-from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import ShowerFile, Showers
-from metacalo.showers.records import record_of
 from metacalo.showers.response import convention_scale
 from metacalo.showers.sample_checks import warn_of_showers
 from metacalo.showers.tasks import resolve_task

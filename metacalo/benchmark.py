@@ -14,11 +14,11 @@ from pydantic import Field
 from rich.table import Table
 
 from metacalo.config import Seed, Settings
+from metacalo.detectors.detector import Detector
 from metacalo.errors import MetacaloError
 from metacalo.export import ExportSettings, export
 from metacalo.model import ShowerModel, load_model
 from metacalo.runtime.progress import track
-from metacalo.showers.detector import Detector
 from metacalo.typing import PathLike
 
 __all__ = ["FULL_SIMULATION_MS_PER_GEV", "BenchmarkSettings", "Cost", "benchmark", "cost_table"]

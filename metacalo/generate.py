@@ -15,6 +15,10 @@ from pydantic import Field, field_validator
 
 import metacalo
 from metacalo.config import Device, Seed
+from metacalo.detectors.condition_range import RANGE, warn_outside
+from metacalo.detectors.detector import Detector
+from metacalo.detectors.json_record import record_of
+from metacalo.detectors.ranges import parse_angles, parse_range
 from metacalo.errors import ConfigError, ShowerFileError
 from metacalo.model import ShowerModel, load_model, seen_hashes
 from metacalo.parts import joined, open_parts, part_file, part_seed, write_part
@@ -22,12 +26,8 @@ from metacalo.runtime.callable_module import make_callable
 from metacalo.runtime.progress import Track, track
 from metacalo.runtime.signals import told_if_interrupted
 from metacalo.sampling import SamplingOptions
-from metacalo.showers.condition_range import RANGE, warn_outside
 from metacalo.showers.conditions import require_conditions
-from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import Showers, open_showers
-from metacalo.showers.ranges import parse_angles, parse_range
-from metacalo.showers.records import record_of
 from metacalo.showers.tasks import shower_path
 from metacalo.showers.writer import ShowerWriter
 from metacalo.storage.atomic import clear_leftovers, discard

@@ -11,14 +11,14 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from metacalo.detectors.detector import Detector
+from metacalo.detectors.grid import Grid
 from metacalo.errors import ConfigError, DetectorError, MetacaloError, ShowerFileError
 from metacalo.runtime.progress import track
 from metacalo.runtime.wording import counted
 from metacalo.showers.census import Census
 from metacalo.showers.chunks import LARGEST_BLOCK
 from metacalo.showers.conventions import Convention
-from metacalo.showers.detector import Detector
-from metacalo.showers.grid import Grid
 from metacalo.showers.hdf5 import ShowerFile, open_showers
 from metacalo.showers.layouts import DETECTOR_ATTRIBUTES, LAYOUT_ATTRIBUTES
 from metacalo.showers.sample_checks import sample_warnings, scale_of

@@ -13,11 +13,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from metacalo.detectors.detector import Detector
+from metacalo.detectors.grid import Grid
 from metacalo.inspect import Inspection, Range
 from metacalo.runtime.pictures import drawing
 from metacalo.runtime.wording import counted, ranged
-from metacalo.showers.detector import Detector
-from metacalo.showers.grid import Grid
 from metacalo.storage.checkpoint import atomic_file
 from metacalo.typing import PathLike
 

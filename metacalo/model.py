@@ -14,6 +14,9 @@ from pydantic import Field
 
 from metacalo.base import GENERATORS, Base, Cells, GeneratorName, PlainName, checked_kind, resolve_base
 from metacalo.config import Settings
+from metacalo.detectors.condition_range import ConditionRange, left_range, warn_outside
+from metacalo.detectors.detector import Detector
+from metacalo.detectors.grid import Grid
 from metacalo.errors import (
     BaseMismatchError,
     ConfigError,
@@ -27,10 +30,7 @@ from metacalo.generators.base import ShowerGenerator, bf16
 from metacalo.generators.frozen import FrozenLibrary
 from metacalo.models.subspaces import SubspaceName
 from metacalo.sampling import SamplingOptions
-from metacalo.showers.condition_range import ConditionRange, left_range, warn_outside
 from metacalo.showers.conditions import encode_conditions, require_conditions
-from metacalo.showers.detector import Detector
-from metacalo.showers.grid import Grid
 from metacalo.showers.hdf5 import Showers
 from metacalo.showers.preprocessing import AnyNormaliser
 from metacalo.soundness import load_hashes, predicted_normaliser, require_alike

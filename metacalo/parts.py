@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from metacalo.detectors.detector import Detector
 from metacalo.errors import ConfigError, OutputError
-from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import Showers, open_showers
 from metacalo.showers.writer import ShowerWriter
 from metacalo.storage.checkpoint import load_json, save_json

@@ -11,6 +11,8 @@ from rich.table import Table
 
 import metacalo
 from metacalo.base import Base, BaseConfig, build_generator, resolve_base
+from metacalo.detectors.condition_range import ConditionRange
+from metacalo.detectors.detector import DESCRIPTORS
 from metacalo.errors import ConfigError, UnknownNameError
 from metacalo.meta.algorithms import MetaSGD, resolve_algorithm
 from metacalo.meta.distribution import task_probabilities
@@ -18,9 +20,7 @@ from metacalo.meta.engines import resolve_engine
 from metacalo.meta.training_data import pretraining_tasks
 from metacalo.models.subspaces import SubspaceName
 from metacalo.recipe import MetaSettings, PretrainSettings, Stage
-from metacalo.showers.condition_range import ConditionRange
 from metacalo.showers.conditions import condition_size
-from metacalo.showers.detector import DESCRIPTORS
 from metacalo.showers.tasks import Task
 
 __all__ = ["GeneratorPlan", "PretrainPlan", "StagePlan", "TaskPlan", "base_config", "plan_pretraining", "plan_tables"]

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from metacalo.base import Base, BaseConfig, load_half, resolve_base, save_base, sees_cells
+from metacalo.detectors.condition_range import ConditionRange
 from metacalo.errors import ConfigError, OutputError
 from metacalo.generators.distillation import distilled
 from metacalo.meta.engines import resolve_engine
@@ -20,7 +21,6 @@ from metacalo.recipe import MetaSettings, PretrainSettings, Stage
 from metacalo.runtime.distributed import Ranks, joined_ranks
 from metacalo.runtime.run_log import require_tensorboard
 from metacalo.runtime.signals import told_if_interrupted
-from metacalo.showers.condition_range import ConditionRange
 from metacalo.showers.preprocessing import PREPROCESSING
 from metacalo.showers.tasks import Task
 from metacalo.stages import Run, is_finished, run_stage

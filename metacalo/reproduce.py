@@ -14,6 +14,8 @@ from rich.table import Table
 from metacalo.adapt import AdaptSettings, adapt
 from metacalo.base import checked_kind, resolve_base
 from metacalo.convert import ConvertSettings, convert
+from metacalo.detectors.detector import Detector
+from metacalo.detectors.json_record import detector_of
 from metacalo.errors import ModelFolderError
 from metacalo.evaluate import EvaluateSettings, evaluate_files
 from metacalo.fingerprints import fingerprints
@@ -22,8 +24,6 @@ from metacalo.model import seen_hashes
 from metacalo.pretrain import PretrainSettings, pretrain
 from metacalo.score import ScoreSettings
 from metacalo.score_report import score_files
-from metacalo.showers.detector import Detector
-from metacalo.showers.records import detector_of
 from metacalo.storage.provenance import FILE, file_record, load_provenance
 from metacalo.sweep.result import SWEEP_FILE
 from metacalo.typing import PathLike

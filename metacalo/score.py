@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 
 from metacalo.base import GENERATORS
 from metacalo.config import Device, Seed, Settings
+from metacalo.detectors.grid import Grid
 from metacalo.errors import MetacaloError, ModelFolderError, ShowerFileError
 from metacalo.generators.autoregressive import Autoregressive
 from metacalo.generators.base import Batch, ShowerGenerator, bf16
@@ -21,7 +22,6 @@ from metacalo.generators.likelihood import PathDraws, autoregressive_density, di
 from metacalo.meta.pool import ShowerPool
 from metacalo.model import ShowerModel
 from metacalo.runtime.progress import track
-from metacalo.showers.grid import Grid
 from metacalo.showers.hdf5 import ShowerFile, Showers
 from metacalo.showers.response import convention_scale
 

@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 import metacalo
+from metacalo.detectors.condition_range import warn_outside
+from metacalo.detectors.detector import Detector
+from metacalo.detectors.json_record import record_of
 from metacalo.errors import OutputError, ShowerFileError
 from metacalo.evaluate.classifier import auc_error
 from metacalo.evaluate.outliers import FEWEST, EnergyTrend
 from metacalo.model import ShowerModel, load_model
 from metacalo.runtime.signals import told_if_interrupted
 from metacalo.score import Scores, ScoreSettings, fitted_to, require_mesh, score, scored_generators
-from metacalo.showers.condition_range import warn_outside
-from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import ShowerFile, open_showers
-from metacalo.showers.records import record_of
 from metacalo.showers.sample_checks import warn_of_file
 from metacalo.showers.sink import new_hdf5
 from metacalo.showers.tasks import shower_path

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from metacalo.detectors.detector import Detector
 from metacalo.errors import ModelFolderError
-from metacalo.showers.detector import Detector
 from metacalo.showers.latents import Latents
 from metacalo.showers.preprocessing import AnyNormaliser, DetectorPrior
 

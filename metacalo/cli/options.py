@@ -10,7 +10,7 @@ import typer
 from metacalo.errors import DetectorError
 
 if TYPE_CHECKING:  # numpy and h5py take a second: `metacalo --help` does without
-    from metacalo.showers.detector import Detector
+    from metacalo.detectors.detector import Detector
 
 __all__ = [
     "Absorber",
@@ -55,7 +55,7 @@ def described_detector(absorber: str | None, active: str | None, description: Pa
     Raises:
         DetectorError: an absorber alone was given, two descriptions were, or the description cannot be.
     """
-    from metacalo.showers.detector import Detector
+    from metacalo.detectors.detector import Detector
     from metacalo.showers.tasks import description_path
 
     if description is not None:
@@ -73,7 +73,7 @@ def described_detector(absorber: str | None, active: str | None, description: Pa
 
 def named_detector(text: str | None) -> Detector | None:
     """The detector of a task, a shower file or a toml; None of None."""
-    from metacalo.showers.detector import Detector
+    from metacalo.detectors.detector import Detector
     from metacalo.showers.tasks import resolve_task
 
     if text is None:

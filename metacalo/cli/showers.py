@@ -207,9 +207,9 @@ def tasks(
     quiet: Quiet = False,
 ) -> None:
     """List the tasks, show one, or begin a new one: metacalo tasks new my.toml."""
+    from metacalo.detectors.template import write_template
     from metacalo.runtime.wording import counted
     from metacalo.showers.tasks import data_folder, discover_tasks, resolve_task
-    from metacalo.showers.template import write_template
 
     if name == "new":
         written = write_template(file, force=force)

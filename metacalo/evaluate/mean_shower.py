@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from numpy.typing import NDArray
 
+from metacalo.detectors.grid import Grid
 from metacalo.evaluate.figures.style import drawable, new_figure
 from metacalo.runtime.pictures import own_settings, rendered
-from metacalo.showers.grid import Grid
 
 __all__ = ["mean_shower_picture"]
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from metacalo.detectors.condition_range import ConditionRange, left_range, range_of_attributes
 from metacalo.errors import ConfigError, ShowerFileError
 from metacalo.evaluate.comparison import PARTS, compare
 from metacalo.evaluate.pages import write_pages
@@ -18,7 +19,6 @@ from metacalo.evaluate.reference import EvaluateSettings, Reference
 from metacalo.runtime.pictures import drawing
 from metacalo.runtime.progress import bars
 from metacalo.runtime.signals import told_if_interrupted
-from metacalo.showers.condition_range import ConditionRange, left_range, range_of_attributes
 from metacalo.showers.hdf5 import Showers, open_showers
 from metacalo.showers.sample_checks import warn_of_showers
 from metacalo.showers.tasks import shower_path

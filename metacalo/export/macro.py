@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 
-from metacalo.showers.condition_range import ConditionRange
-from metacalo.showers.detector import Detector
-from metacalo.showers.nist import nist_name
-from metacalo.showers.stack import Layer
+from metacalo.detectors.condition_range import ConditionRange
+from metacalo.detectors.detector import Detector
+from metacalo.detectors.geant4_names import nist_name
+from metacalo.detectors.stack import Layer
 
 __all__ = ["par04_macro"]
 

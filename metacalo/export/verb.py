@@ -12,6 +12,7 @@ import torch
 from pydantic import Field, field_validator
 
 from metacalo import __version__
+from metacalo.detectors.detector import Detector
 from metacalo.errors import ConfigError, ModelFolderError, OutputError
 from metacalo.export.files import require_onnx, write_onnx, write_torchscript
 from metacalo.export.graph import ShowerGraph
@@ -22,7 +23,6 @@ from metacalo.generators.diffusion import Diffusion
 from metacalo.model import ShowerModel, load_model
 from metacalo.runtime.signals import told_if_interrupted
 from metacalo.sampling import SamplingOptions
-from metacalo.showers.detector import Detector
 from metacalo.storage.atomic import finish_set
 from metacalo.storage.checkpoint import atomic_set, load_json, require_free, save_json, tensor_hash
 from metacalo.storage.locking import sole_writer

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from metacalo.detectors.condition_range import ConditionRange
 from metacalo.errors import ShowerFileError
-from metacalo.showers.condition_range import ConditionRange
 from metacalo.showers.hdf5 import Showers
 from metacalo.typing import ShowerArray
 

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metacalo.detectors.detector import Detector
 from metacalo.generators.base import Batch
 from metacalo.meta.distribution import Window, split_rows
 from metacalo.meta.reflection import has_image_in_x, reflected
 from metacalo.showers.conditions import encode_conditions
-from metacalo.showers.detector import Detector
 from metacalo.showers.encoded import without_correlations
 from metacalo.showers.hdf5 import Showers
 from metacalo.showers.latents import Latents

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from metacalo.showers.grid import Grid
+from metacalo.detectors.grid import Grid
 from metacalo.showers.hdf5 import shower_hashes
 from metacalo.typing import ShowerArray
 

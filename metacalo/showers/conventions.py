@@ -21,10 +21,10 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 
+from metacalo.detectors.detector import Detector
+from metacalo.detectors.grid import Grid
+from metacalo.detectors.stack import number
 from metacalo.errors import DetectorError, MetacaloError, ShowerFileError
-from metacalo.showers.detector import Detector
-from metacalo.showers.grid import Grid
-from metacalo.showers.stack import number
 from metacalo.showers.storage import MOST_ROWS, check_chunks, check_storage, damage_told, is_own_group, read_attributes
 
 __all__ = [

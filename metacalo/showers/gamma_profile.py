@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metacalo.showers.detector import DESCRIPTORS
+from metacalo.detectors.detector import DESCRIPTORS
 
 __all__ = ["log_layer_fractions"]
 

@@ -16,12 +16,12 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from metacalo.detectors.condition_range import ConditionRange
+from metacalo.detectors.detector import Detector
+from metacalo.detectors.grid import Grid
 from metacalo.errors import DetectorError, ShowerFileError
 from metacalo.showers.chunks import LARGEST_BLOCK, runs
-from metacalo.showers.condition_range import ConditionRange
 from metacalo.showers.conventions import Convention, Refuse, Source, recognise, refuse_at_once
-from metacalo.showers.detector import Detector
-from metacalo.showers.grid import Grid
 from metacalo.showers.shards import OpenFiles, ShowerDataset, join_shards, shard_paths
 from metacalo.showers.storage import damage_told
 from metacalo.storage.hdf5_access import open_hdf5, read_failure

@@ -12,9 +12,9 @@ from typing import Any, Final
 import h5py
 import numpy as np
 
+from metacalo.detectors.grid import Grid
 from metacalo.errors import OutputError
 from metacalo.showers.conventions import Convention, flatten_calochallenge, hgcal_angle
-from metacalo.showers.grid import Grid
 from metacalo.showers.hdf5 import Showers
 
 __all__ = ["DETECTOR_ATTRIBUTES", "LAYOUTS", "LAYOUT_ATTRIBUTES", "layout_attributes"]

@@ -17,10 +17,10 @@ from typing import Any, Final, Self
 
 import numpy as np
 
+from metacalo.detectors.detector import Detector
+from metacalo.detectors.grid import Grid
 from metacalo.errors import MetacaloError, MissingExtraError, ShowerFileError
 from metacalo.showers.conventions import check_angles, check_energies
-from metacalo.showers.detector import Detector
-from metacalo.showers.grid import Grid
 from metacalo.showers.hdf5 import Showers
 from metacalo.showers.storage import MOST_VOXELS
 from metacalo.typing import PathLike, ShowerArray

@@ -10,8 +10,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from metacalo.detectors.detector import Detector
 from metacalo.errors import ShowerFileError
-from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import Showers
 from metacalo.showers.ntuple import NtupleFile, is_root, open_ntuple
 from metacalo.showers.shards import shard_paths

@@ -6,8 +6,8 @@ import re
 
 import numpy as np
 
+from metacalo.detectors.grid import Grid
 from metacalo.errors import ConfigError, ShowerFileError
-from metacalo.showers.grid import Grid
 from metacalo.typing import ShowerArray
 
 __all__ = ["coarser_grid", "parse_mesh", "rebin"]

@@ -13,9 +13,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from metacalo.detectors.detector import Detector
+from metacalo.detectors.grid import Grid
 from metacalo.showers.census import Census, Wrong
-from metacalo.showers.detector import Detector
-from metacalo.showers.grid import Grid
 from metacalo.showers.hdf5 import LARGEST_RESPONSE, ShowerFile, Showers
 
 __all__ = ["sample_warnings", "scale_of", "warn_of_file", "warn_of_showers"]

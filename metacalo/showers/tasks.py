@@ -10,8 +10,8 @@ from typing import Literal
 
 import h5py
 
+from metacalo.detectors.detector import Detector
 from metacalo.errors import DetectorError, ShowerFileError, UnknownNameError
-from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import ShowerFile, open_showers
 from metacalo.showers.shards import SHOWER_FILE, shard_paths
 from metacalo.showers.storage import is_own_group

@@ -10,10 +10,10 @@ from typing import Any, Self
 
 import numpy as np
 
+from metacalo.detectors.detector import Detector
+from metacalo.detectors.grid import Grid
 from metacalo.errors import OutputError, ShowerFileError
 from metacalo.showers.conventions import Convention
-from metacalo.showers.detector import Detector
-from metacalo.showers.grid import Grid
 from metacalo.showers.hdf5 import Showers
 from metacalo.showers.layouts import LAYOUTS, layout_attributes
 from metacalo.showers.sink import new_hdf5

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from metacalo.detectors.radiation import ELEMENTS
 from metacalo.errors import DataSetError, MissingExtraError
-from metacalo.showers.passage import ELEMENTS
 
 __all__ = ["DATA_SETS", "DataSet", "environment", "found_data_sets", "require_elements"]
 

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from metacalo.showers.ranges import parse_angles, parse_range
-from metacalo.showers.setup import BeamSettings
+from metacalo.detectors.ranges import parse_angles, parse_range
+from metacalo.detectors.simulation_settings import BeamSettings
 from metacalo.simulate.job import Shot
 
 __all__ = ["shot", "spectrum_text"]

@@ -11,13 +11,13 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from metacalo.config import Settings
+from metacalo.detectors.detector import Detector
+from metacalo.detectors.materials import find_material
+from metacalo.detectors.simulation_settings import BeamSettings, GeometrySettings, PhysicsSettings
+from metacalo.detectors.stack import GridSettings
 from metacalo.errors import ConfigError, OutputError
 from metacalo.runtime.signals import told_if_interrupted
-from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import open_showers
-from metacalo.showers.materials import find_material
-from metacalo.showers.setup import BeamSettings, GeometrySettings, PhysicsSettings
-from metacalo.showers.stack import GridSettings
 from metacalo.simulate.prepare import prepared
 from metacalo.simulate.run import SimulateSettings, simulate_prepared
 from metacalo.storage.checkpoint import atomic_file, load_json, save_json

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from metacalo.detectors.detector import Detector
+from metacalo.detectors.geant4_names import nist_name
+from metacalo.detectors.materials import Material
+from metacalo.detectors.simulation_settings import BeamSettings, GeometrySettings, PhysicsSettings
+from metacalo.detectors.stack import DetectorSettings, Layer
 from metacalo.errors import ConfigError, DetectorError
-from metacalo.showers.detector import Detector
-from metacalo.showers.materials import Material
-from metacalo.showers.nist import nist_name
-from metacalo.showers.setup import BeamSettings, GeometrySettings, PhysicsSettings
-from metacalo.showers.stack import DetectorSettings, Layer
 from metacalo.simulate.job import Job, Role, Sheet, Substance
 
 __all__ = ["Prepared", "prepare", "prepared"]

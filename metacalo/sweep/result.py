@@ -13,8 +13,8 @@ import torch
 
 import metacalo
 from metacalo.adapt import AdaptSettings, adapt_into
+from metacalo.detectors.detector import Detector
 from metacalo.errors import ModelFolderError
-from metacalo.showers.detector import Detector
 from metacalo.storage.checkpoint import atomic_folder, load_json, require_free, save_json
 from metacalo.storage.locking import sole_writer
 from metacalo.sweep.report import write_report

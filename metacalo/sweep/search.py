@@ -16,12 +16,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from metacalo.adapt import draw_shots
 from metacalo.base import resolve_base
+from metacalo.detectors.detector import Detector
 from metacalo.errors import UnknownNameError
 from metacalo.methods import MethodSettings
 from metacalo.model import ShowerModel, zero_shot
 from metacalo.runtime.progress import Track, track
 from metacalo.runtime.signals import told_if_interrupted
-from metacalo.showers.detector import Detector
 from metacalo.showers.hdf5 import Showers
 from metacalo.showers.response import convention_scale
 from metacalo.showers.sample_checks import warn_of_showers

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from metacalo.adapt import AdaptSettings, adapt, adapted_model
+from metacalo.detectors.condition_range import OutsideRangeWarning
 from metacalo.generate import GenerateSettings, generate
 from metacalo.model import load_model, seen_hashes, zero_shot
 from metacalo.showers import open_showers
-from metacalo.showers.condition_range import OutsideRangeWarning
 from metacalo.storage.checkpoint import load_tensors, save_tensors
 
 

@@ -8,9 +8,9 @@ import h5py
 import numpy as np
 import pytest
 
+from metacalo.detectors.condition_range import OutsideRangeWarning
 from metacalo.generate import GenerateSettings, generate
 from metacalo.showers import data_folder, open_showers, resolve_task
-from metacalo.showers.condition_range import OutsideRangeWarning
 
 GENERATORS = ("ar", "diffusion")
 

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
+from metacalo.detectors.condition_range import ConditionRange
 from metacalo.export.macro import par04_macro
 from metacalo.showers import Detector, Grid, resolve_task
-from metacalo.showers.condition_range import ConditionRange
 from tests.export.conftest import SHORT
 
 SHIPPED = ConditionRange.shipped()

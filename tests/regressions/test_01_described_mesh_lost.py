@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from metacalo.convert import ConvertSettings, convert
+from metacalo.detectors.detector import Detector
+from metacalo.detectors.json_record import detector_of, record_of
 from metacalo.errors import DetectorError
 from metacalo.showers import data_folder, open_showers
 from metacalo.showers.conventions import flatten_calochallenge
-from metacalo.showers.detector import Detector
-from metacalo.showers.records import detector_of, record_of
 from metacalo.showers.tasks import resolve_task
 
 PBLAR = data_folder("tasks") / "pblar"

@@ -12,11 +12,11 @@ from rich.console import Console
 
 from metacalo.adapt import AdaptSettings, adapt
 from metacalo.comparison import FEWEST, GeantSample, summary_table, warn_if_far
+from metacalo.detectors.detector import Detector
+from metacalo.detectors.grid import Grid
 from metacalo.errors import ShowerFileError
 from metacalo.sampling import SamplingOptions
 from metacalo.showers import data_folder, open_showers
-from metacalo.showers.detector import Detector
-from metacalo.showers.grid import Grid
 
 SIW = data_folder("tasks") / "siw" / "showers.h5"
 

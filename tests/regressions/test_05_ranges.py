@@ -13,6 +13,7 @@ import pytest
 
 from metacalo.adapt import AdaptSettings, adapt
 from metacalo.cards import card_of
+from metacalo.detectors.condition_range import ConditionRange, OutsideRangeWarning
 from metacalo.errors import ShowerFileError
 from metacalo.evaluate import EvaluateSettings, evaluate_files
 from metacalo.export.macro import par04_macro
@@ -21,7 +22,6 @@ from metacalo.generate import GenerateSettings, generate
 from metacalo.model import load_model
 from metacalo.score_report import score_files
 from metacalo.showers import open_showers, resolve_task
-from metacalo.showers.condition_range import ConditionRange, OutsideRangeWarning
 from metacalo.showers.writer import write_showers
 from metacalo.storage.checkpoint import load_json, save_json
 

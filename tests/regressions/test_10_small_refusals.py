@@ -11,16 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metacalo.cli.options import described_detector
+from metacalo.detectors.detector import Detector
+from metacalo.detectors.grid import Grid
+from metacalo.detectors.ranges import parse_angles
+from metacalo.detectors.simulation_settings import BeamSettings
 from metacalo.errors import DetectorError, ShowerFileError
 from metacalo.generate import GenerateSettings, generate
 from metacalo.meta.few_shots import FewShotSettings, draw_few_shots
 from metacalo.model import load_model
 from metacalo.showers import data_folder, open_showers
-from metacalo.showers.detector import Detector
-from metacalo.showers.grid import Grid
 from metacalo.showers.preprocessing import PREPROCESSING
-from metacalo.showers.ranges import parse_angles
-from metacalo.showers.setup import BeamSettings
 from metacalo.showers.tasks import resolve_task
 
 SIW = data_folder("tasks") / "siw" / "showers.h5"

@@ -11,10 +11,10 @@ import pytest
 import uproot
 
 from metacalo.convert import ConvertSettings, convert
+from metacalo.detectors.grid import Grid
 from metacalo.errors import ShowerFileError
 from metacalo.showers import data_folder, open_showers
 from metacalo.showers.conventions import known_detector
-from metacalo.showers.grid import Grid
 from metacalo.showers.ntuple import NtupleWarning
 from tests.ntuple import write_ntuple, write_tree
 

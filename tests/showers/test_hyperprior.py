@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from metacalo.detectors.detector import DESCRIPTORS
 from metacalo.showers import Showers, Task, training_tasks
 from metacalo.showers import hyperprior as module
 from metacalo.showers.copula import Components, Copula
-from metacalo.showers.detector import DESCRIPTORS
 from metacalo.showers.energy_dependence import ENERGY_KNOTS, EnergyDependence
 from metacalo.showers.fitting import fit_normaliser
 from metacalo.showers.hyperprior import Hyperprior, fit_hyperprior

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from metacalo.detectors.materials import MATERIALS, Material, find_material, mass_fractions
+from metacalo.detectors.radiation import mean_excitation
 from metacalo.errors import DetectorError
-from metacalo.showers.materials import MATERIALS, Material, find_material, mass_fractions
-from metacalo.showers.passage import mean_excitation
 
 # X0 mm, E_c MeV (electrons, Rossi), R_M mm, dE/dx_min MeV cm2/g
 PDG = {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from metacalo.showers.setup import BeamSettings
+from metacalo.detectors.simulation_settings import BeamSettings
 from metacalo.simulate.energies import shot, spectrum_text
 
 N = 2000

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from metacalo.detectors.geant4_names import nist_name
+from metacalo.detectors.template import write_template
 from metacalo.errors import ConfigError, DetectorError
 from metacalo.showers import Detector, data_folder, find_material
-from metacalo.showers.nist import nist_name
-from metacalo.showers.template import write_template
 from metacalo.simulate.prepare import prepare
 from tests.geant4 import SMALL
 

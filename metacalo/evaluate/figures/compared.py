@@ -9,10 +9,10 @@ from math import isfinite
 import numpy as np
 from numpy.typing import NDArray
 
+from metacalo.detectors.grid import Grid
 from metacalo.evaluate.figures.style import Heading, drawable
 from metacalo.evaluate.fluctuations import energy_edges
 from metacalo.evaluate.observables import Observables, observables
-from metacalo.showers.grid import Grid
 from metacalo.showers.hdf5 import Showers
 
 __all__ = ["Compared"]

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d import Axes3D
 from numpy.typing import NDArray
 
+from metacalo.detectors.grid import Grid
 from metacalo.evaluate.figures.compared import Compared
 from metacalo.evaluate.figures.style import Heading, add_heading, new_figure
-from metacalo.showers.grid import Grid
 
 __all__ = ["mean_showers", "projections", "shown_rows", "single_showers", "single_showers_3d"]
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from math import isnan
 from typing import Any
 
+from metacalo.detectors.detector import Detector
+from metacalo.detectors.grid import Grid
 from metacalo.errors import DetectorError
-from metacalo.showers.detector import Detector
-from metacalo.showers.grid import Grid
 
 __all__ = ["detector_of", "record_of"]
 

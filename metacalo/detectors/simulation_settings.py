@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from metacalo.config import Settings
-from metacalo.showers.ranges import parse_angles, parse_range
+from metacalo.detectors.ranges import parse_angles, parse_range
 
 __all__ = ["BeamSettings", "GeometrySettings", "PhysicsSettings", "PlateSettings"]
 

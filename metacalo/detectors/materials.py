@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher, get_close_matches
 from functools import cached_property
 
-from metacalo.errors import DetectorError
-from metacalo.showers.passage import (
+from metacalo.detectors.radiation import (
     ELEMENTS,
     critical_energy,
     minimum_ionisation,
     radiation_length,
     radiation_weighted_z,
 )
+from metacalo.errors import DetectorError
 
 __all__ = ["MATERIALS", "SCATTERING_ENERGY_MEV", "Material", "find_material", "mass_fractions"]
 

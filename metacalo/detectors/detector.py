@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import tomli_w
 
-from metacalo.errors import DetectorError
-from metacalo.showers.grid import Grid
-from metacalo.showers.materials import SCATTERING_ENERGY_MEV
-from metacalo.showers.stack import (
+from metacalo.detectors.grid import Grid
+from metacalo.detectors.materials import SCATTERING_ENERGY_MEV
+from metacalo.detectors.stack import (
     DetectorSettings,
     Layer,
     is_known,
@@ -24,6 +23,7 @@ from metacalo.showers.stack import (
     number,
     parse_layers,
 )
+from metacalo.errors import DetectorError
 
 __all__ = ["DESCRIPTORS", "Detector", "Layer"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from metacalo.showers.materials import Material
+from metacalo.detectors.materials import Material
 
 __all__ = ["NIST_NAMES", "nist_name"]
 

@@ -13,10 +13,10 @@ import numpy as np
 from pydantic import Field
 
 from metacalo.config import Settings
+from metacalo.detectors.grid import Grid
+from metacalo.detectors.materials import Material, find_material, near_match
+from metacalo.detectors.simulation_settings import BeamSettings, GeometrySettings, PhysicsSettings, PlateSettings
 from metacalo.errors import ConfigError, DetectorError
-from metacalo.showers.grid import Grid
-from metacalo.showers.materials import Material, find_material, near_match
-from metacalo.showers.setup import BeamSettings, GeometrySettings, PhysicsSettings, PlateSettings
 from metacalo.storage.documents import DocumentError, parse_json, read_toml
 
 __all__ = ["DetectorSettings", "Layer", "layers_from_attributes", "layers_to_attributes", "parse_layers"]

@@ -1,0 +1,1 @@
+"""A calorimeter described by its physics: materials, stack, mesh, and the ranges of its showers."""
