@@ -18,12 +18,12 @@ from metacalo.detectors.detector import Detector
 from metacalo.detectors.grid import Grid
 from metacalo.detectors.json_record import record_of
 from metacalo.errors import ConfigError, OutputError, ShowerFileError
+from metacalo.ntuples.ntuple_files import NtupleFiles, holds_ntuples
 from metacalo.runtime.progress import track
 from metacalo.runtime.signals import told_if_interrupted
 from metacalo.showers.conventions import Convention
 from metacalo.showers.hdf5 import ShowerFile, Showers, described_on_mesh, open_showers
 from metacalo.showers.layouts import DETECTOR_ATTRIBUTES, LAYOUT_ATTRIBUTES
-from metacalo.showers.ntuple_files import NtupleFiles, holds_ntuples
 from metacalo.showers.rebin import coarser_grid, parse_mesh, rebin
 from metacalo.showers.sample_checks import warn_of_showers
 from metacalo.showers.tasks import shower_location

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from metacalo import convert as module
 from metacalo.convert import ConversionWarning, ConvertSettings, convert
 from metacalo.errors import ConfigError, OutputError, ShowerFileError
+from metacalo.ntuples.ntuple import NtupleWarning
 from metacalo.showers import Detector, Grid, Showers, data_folder, open_showers, write_showers
-from metacalo.showers.ntuple import NtupleWarning
 from tests.ntuple import write_ntuple
 
 SCIPB = data_folder("tasks") / "scipb" / "showers.h5"

@@ -56,7 +56,7 @@ def test_a_detector_is_written_into_the_file(command, plain, tmp_path, pblar, to
     assert "2 mm Pb + 4 mm lAr" in command("inspect", out).out
 
 
-@pytest.mark.filterwarnings("always::metacalo.showers.ntuple.NtupleWarning")
+@pytest.mark.filterwarnings("always::metacalo.ntuples.ntuple.NtupleWarning")
 def test_a_root_ntuple(command, tmp_path, pblar):
     path, out = write_ntuple(tmp_path / "par04.root", pblar[:10], angles=False), tmp_path / "out.h5"
     ran = command("convert", path, "--format", "par04", "--out", out, "--detector", "pblar", "--showers", 8)

@@ -13,9 +13,9 @@ import uproot
 from metacalo.convert import ConvertSettings, convert
 from metacalo.detectors.grid import Grid
 from metacalo.errors import ShowerFileError
+from metacalo.ntuples.ntuple import NtupleWarning
 from metacalo.showers import data_folder, open_showers
 from metacalo.showers.conventions import known_detector
-from metacalo.showers.ntuple import NtupleWarning
 from tests.ntuple import write_ntuple, write_tree
 
 PAR04 = ConvertSettings(to="par04")

@@ -12,8 +12,8 @@ import pytest
 import uproot
 
 from metacalo.errors import MissingExtraError, ShowerFileError
+from metacalo.ntuples.ntuple import NtupleWarning, is_root, open_ntuple
 from metacalo.showers import Showers
-from metacalo.showers.ntuple import NtupleWarning, is_root, open_ntuple
 from tests.ntuple import write_ntuple, write_tree
 
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from metacalo.detectors.detector import Detector
 from metacalo.errors import ShowerFileError
+from metacalo.ntuples.ntuple import NtupleFile, is_root, open_ntuple
 from metacalo.showers.hdf5 import Showers
-from metacalo.showers.ntuple import NtupleFile, is_root, open_ntuple
 from metacalo.showers.shards import shard_paths
 from metacalo.typing import PathLike
 

@@ -1,0 +1,1 @@
+"""ROOT ntuples of Geant4's example Par04, one or several, as showers."""
