@@ -35,14 +35,14 @@ from metacalo.evaluate import EvaluateSettings, compare
 from metacalo.meta.pool import ShowerPool
 from metacalo.methods import adapt_generator
 from metacalo.model import ShowerModel, load_model, zero_shot
+from metacalo.normaliser.energy_dependence import EnergyDependence
+from metacalo.normaliser.fitting import fit_normaliser
+from metacalo.normaliser.marginals import ConditionalMarginals
+from metacalo.normaliser.normaliser import STAGES, Normaliser
+from metacalo.normaliser.response import convention_scale, fit_response
+from metacalo.normaliser.tabulate import fit_marginals
 from metacalo.runtime.threads import side_by_side
-from metacalo.showers.energy_dependence import EnergyDependence
-from metacalo.showers.fitting import fit_normaliser
 from metacalo.showers.hdf5 import Showers
-from metacalo.showers.marginals import ConditionalMarginals
-from metacalo.showers.normalise import STAGES, Normaliser
-from metacalo.showers.response import convention_scale, fit_response
-from metacalo.showers.tabulate import fit_marginals
 from metacalo.showers.tasks import Task, resolve_task
 from metacalo.storage.checkpoint import save_json
 

@@ -21,8 +21,8 @@ from metacalo.evaluate import EvaluateSettings, compare
 from metacalo.evaluate.checks import FEWEST
 from metacalo.evaluate.signatures import Signatures, signatures
 from metacalo.model import ShowerModel, zero_shot
+from metacalo.normaliser.response import convention_scale
 from metacalo.showers.hdf5 import Showers, open_showers
-from metacalo.showers.response import convention_scale
 from metacalo.showers.tasks import Task, resolve_task
 from metacalo.showers.writer import write_showers
 from metacalo.typing import ShowerArray

@@ -33,7 +33,7 @@ from benchmarks.workers import workers
 from metacalo.errors import ConfigError, MetacaloError
 from metacalo.meta.algorithms import ALGORITHMS
 from metacalo.methods import Method
-from metacalo.showers.preprocessing import PreprocessingName
+from metacalo.normaliser.preprocessing import PreprocessingName
 from metacalo.showers.tasks import Task, resolve_task
 from metacalo.storage.checkpoint import atomic_file, load_json, save_json
 

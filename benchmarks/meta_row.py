@@ -21,9 +21,9 @@ from metacalo.generators.diffusion import Diffusion, LossWeights
 from metacalo.meta.pool import ShowerPool
 from metacalo.methods import Method, adapt_generator
 from metacalo.model import ShowerModel, zero_shot
+from metacalo.normaliser.preprocessing import PREPROCESSING, AnyNormaliser, PreprocessingName
+from metacalo.normaliser.response import convention_scale
 from metacalo.showers.hdf5 import Showers
-from metacalo.showers.preprocessing import PREPROCESSING, AnyNormaliser, PreprocessingName
-from metacalo.showers.response import convention_scale
 from metacalo.showers.tasks import Task
 
 __all__ = ["BOUND", "FROM_SCRATCH", "Detector", "Wanted", "compared", "distances", "measure"]

@@ -44,11 +44,11 @@ from metacalo.generators.diffusion import CALODIT, Diffusion, DiffusionSettings
 from metacalo.meta.outer_loop import average_decay
 from metacalo.meta.pool import ShowerPool
 from metacalo.model import ShowerModel, zero_shot
+from metacalo.normaliser.preprocessing import PREPROCESSING, PreprocessingName
+from metacalo.normaliser.response import convention_scale
 from metacalo.runtime.pictures import drawing, save_picture
 from metacalo.runtime.progress import track
 from metacalo.showers.hdf5 import Showers
-from metacalo.showers.preprocessing import PREPROCESSING, PreprocessingName
-from metacalo.showers.response import convention_scale
 from metacalo.showers.tasks import Task, resolve_task
 from metacalo.storage.checkpoint import atomic_file, load_json, save_json
 

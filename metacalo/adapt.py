@@ -25,6 +25,7 @@ from metacalo.generators.frozen import FrozenLibrary
 from metacalo.meta.pool import ShowerPool
 from metacalo.methods import MethodSettings, adapt_generator
 from metacalo.model import ShowerModel, save_model, zero_shot
+from metacalo.normaliser.response import convention_scale
 from metacalo.runtime.callable_module import make_callable
 from metacalo.runtime.progress import bars
 from metacalo.runtime.run_log import Clock, RunLog, require_tensorboard
@@ -32,7 +33,6 @@ from metacalo.runtime.signals import told_if_interrupted
 from metacalo.runtime.threads import side_by_side
 from metacalo.sampling import SamplingOptions
 from metacalo.showers.hdf5 import ShowerFile, Showers
-from metacalo.showers.response import convention_scale
 from metacalo.showers.sample_checks import warn_of_showers
 from metacalo.showers.tasks import resolve_task
 from metacalo.storage.checkpoint import atomic_folder, save_json

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from metacalo.config import Settings
-from metacalo.detectors.condition_range import ConditionRange
+from metacalo.detectors.condition_range import TRAINED_THETA, ConditionRange
 from metacalo.detectors.grid import Grid
 from metacalo.errors import ModelFolderError, UnknownNameError
 from metacalo.generators.autoregressive import Autoregressive
@@ -22,8 +22,7 @@ from metacalo.generators.base import ShowerGenerator
 from metacalo.generators.diffusion import Diffusion, DiffusionSettings
 from metacalo.models.prior import PriorSettings
 from metacalo.models.vqvae import VQVAE, VQVAESettings
-from metacalo.showers.conditions import TRAINED_THETA
-from metacalo.showers.preprocessing import PREPROCESSING, DetectorPrior, Preprocessing, PreprocessingName
+from metacalo.normaliser.preprocessing import PREPROCESSING, DetectorPrior, Preprocessing, PreprocessingName
 from metacalo.showers.tasks import data_folder
 from metacalo.soundness import load_hashes, require_sizes
 from metacalo.storage.checkpoint import load_json, load_tensors, save_json, save_tensors, tensor_hash

@@ -29,10 +29,10 @@ from metacalo.errors import (
 from metacalo.generators.base import ShowerGenerator, bf16
 from metacalo.generators.frozen import FrozenLibrary
 from metacalo.models.subspaces import SubspaceName
+from metacalo.normaliser.condition_vector import encode_conditions, require_conditions
+from metacalo.normaliser.preprocessing import AnyNormaliser
 from metacalo.sampling import SamplingOptions
-from metacalo.showers.conditions import encode_conditions, require_conditions
 from metacalo.showers.hdf5 import Showers
-from metacalo.showers.preprocessing import AnyNormaliser
 from metacalo.soundness import load_hashes, predicted_normaliser, require_alike
 from metacalo.storage.checkpoint import load_tensors, save_json, save_tensors
 from metacalo.typing import PathLike, ShowerArray

@@ -19,8 +19,8 @@ from metacalo.meta.distribution import task_probabilities
 from metacalo.meta.engines import resolve_engine
 from metacalo.meta.training_data import pretraining_tasks
 from metacalo.models.subspaces import SubspaceName
+from metacalo.normaliser.condition_vector import condition_size
 from metacalo.recipe import MetaSettings, PretrainSettings, Stage
-from metacalo.showers.conditions import condition_size
 from metacalo.showers.tasks import Task
 
 __all__ = ["GeneratorPlan", "PretrainPlan", "StagePlan", "TaskPlan", "base_config", "plan_pretraining", "plan_tables"]

@@ -16,12 +16,12 @@ from metacalo.errors import ConfigError, OutputError
 from metacalo.generators.distillation import distilled
 from metacalo.meta.engines import resolve_engine
 from metacalo.meta.training_data import pretraining_tasks, training_data
+from metacalo.normaliser.preprocessing import PREPROCESSING
 from metacalo.plan import base_config
 from metacalo.recipe import MetaSettings, PretrainSettings, Stage
 from metacalo.runtime.distributed import Ranks, joined_ranks
 from metacalo.runtime.run_log import require_tensorboard
 from metacalo.runtime.signals import told_if_interrupted
-from metacalo.showers.preprocessing import PREPROCESSING
 from metacalo.showers.tasks import Task
 from metacalo.stages import Run, is_finished, run_stage
 from metacalo.storage.atomic import clear_leftovers, discard

@@ -22,8 +22,8 @@ from metacalo.meta.outer_loop import StageSettings
 from metacalo.models.prior import PriorSettings
 from metacalo.models.subspaces import SubspaceName
 from metacalo.models.vqvae import VQVAESettings
+from metacalo.normaliser.preprocessing import PreprocessingName
 from metacalo.runtime.run_log import WATTS_PER_CORE
-from metacalo.showers.preprocessing import PreprocessingName
 
 __all__ = ["DistilSettings", "MetaSettings", "PretrainSettings", "Stage"]
 

@@ -21,9 +21,9 @@ from metacalo.generators.diffusion import Diffusion
 from metacalo.generators.likelihood import PathDraws, autoregressive_density, diffusion_bound
 from metacalo.meta.pool import ShowerPool
 from metacalo.model import ShowerModel
+from metacalo.normaliser.response import convention_scale
 from metacalo.runtime.progress import track
 from metacalo.showers.hdf5 import ShowerFile, Showers
-from metacalo.showers.response import convention_scale
 
 __all__ = ["ScoreSettings", "Scores", "fitted_to", "require_mesh", "score", "scored_generators"]
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from metacalo.detectors.detector import Detector
 from metacalo.errors import ModelFolderError
-from metacalo.showers.latents import Latents
-from metacalo.showers.preprocessing import AnyNormaliser, DetectorPrior
+from metacalo.normaliser.latents import Latents
+from metacalo.normaliser.preprocessing import AnyNormaliser, DetectorPrior
 
 __all__ = ["load_hashes", "predicted_normaliser", "require_alike", "require_sizes"]
 

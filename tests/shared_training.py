@@ -15,11 +15,11 @@ from torch import Tensor
 from metacalo.base import BaseConfig
 from metacalo.meta.episodes import TaskStream
 from metacalo.meta.training_data import TrainingData
+from metacalo.normaliser.fitting import fit_normaliser
 from metacalo.plan import base_config
 from metacalo.recipe import PretrainSettings, Stage
 from metacalo.runtime.distributed import Ranks, joined_ranks
 from metacalo.showers import Task, data_folder, resolve_task
-from metacalo.showers.fitting import fit_normaliser
 from metacalo.stages import _STAGES, Run, _Training, run_stage
 from metacalo.storage.checkpoint import save_json, save_tensors
 from tests.small import draw_copula, draw_longitudinal

@@ -14,10 +14,10 @@ from metacalo.models.dit import DiTSettings
 from metacalo.models.prior import PriorSettings
 from metacalo.models.quantizer import QuantizerSettings
 from metacalo.models.vqvae import VQVAE, VQVAESettings
-from metacalo.showers.copula import COMPONENT_KNOTS, Components, Copula
-from metacalo.showers.energy_dependence import ENERGY_KNOTS
-from metacalo.showers.latents import Latents, structure_size
-from metacalo.showers.longitudinal import Longitudinal
+from metacalo.normaliser.copula import COMPONENT_KNOTS, Components, Copula
+from metacalo.normaliser.energy_dependence import ENERGY_KNOTS
+from metacalo.normaliser.latents import Latents, structure_size
+from metacalo.normaliser.longitudinal import Longitudinal
 
 GRID = (3, 4, 6)
 PATCH = (3, 2, 2)

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from benchmarks.adaptation import plain_normaliser
+from metacalo.normaliser.fitting import fit_normaliser
+from metacalo.normaliser.normaliser import STAGES, Normaliser
 from metacalo.showers import Showers, data_folder, open_showers
-from metacalo.showers.fitting import fit_normaliser
-from metacalo.showers.normalise import STAGES, Normaliser
 from tests.small import seeded
 
 

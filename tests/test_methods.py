@@ -26,7 +26,7 @@ from metacalo.methods import (
     rate_share,
 )
 from metacalo.models.adapters import LowRankLinear
-from metacalo.showers.latents import Latents
+from metacalo.normaliser.latents import Latents
 from metacalo.storage.checkpoint import tensor_hash
 from tests.small import CONDITIONS, SMALL, disturb, draw_batch, small_diffusion
 

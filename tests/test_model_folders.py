@@ -16,6 +16,7 @@ import torch
 import metacalo
 from metacalo.adapt import AdaptSettings, adapted_model
 from metacalo.base import FORMAT, GENERATORS, Base, BaseConfig, build_generator, resolve_base, save_base
+from metacalo.detectors.condition_range import TRAINED_ENERGY_MEV
 from metacalo.errors import BaseMismatchError, ModelFolderError
 from metacalo.generators.autoregressive import Autoregressive
 from metacalo.generators.diffusion import Diffusion, DiffusionSettings
@@ -25,13 +26,13 @@ from metacalo.models.dit import DiTSettings
 from metacalo.models.prior import PriorSettings, Sampling
 from metacalo.models.quantizer import QuantizerSettings
 from metacalo.models.vqvae import VQVAESettings
+from metacalo.normaliser.condition_vector import condition_size
+from metacalo.normaliser.fitting import fit_normaliser
+from metacalo.normaliser.hyperprior import Hyperprior, fit_hyperprior
+from metacalo.normaliser.longitudinal import Longitudinal
+from metacalo.normaliser.spectrum import Spectrum
 from metacalo.sampling import SamplingOptions
 from metacalo.showers import DESCRIPTORS, Showers, data_folder, open_showers, resolve_task
-from metacalo.showers.conditions import TRAINED_ENERGY_MEV, condition_size
-from metacalo.showers.fitting import fit_normaliser
-from metacalo.showers.hyperprior import Hyperprior, fit_hyperprior
-from metacalo.showers.longitudinal import Longitudinal
-from metacalo.showers.spectrum import Spectrum
 from metacalo.storage.checkpoint import load_tensors, save_tensors, tensor_hash
 from tests.small import disturb, draw_copula, draw_latents, seeded
 

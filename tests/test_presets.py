@@ -18,11 +18,11 @@ from metacalo.evaluate import EvaluateSettings, evaluate_files
 from metacalo.generate import GenerateSettings, generate
 from metacalo.generators.diffusion import CALODIT, Diffusion
 from metacalo.model import load_model, zero_shot
+from metacalo.normaliser.latents import Latents
+from metacalo.normaliser.log_normaliser import LogNormaliser
 from metacalo.presets import PRESETS, resolve_recipe
 from metacalo.pretrain import PretrainSettings
 from metacalo.showers import data_folder, discover_tasks, open_showers, write_showers
-from metacalo.showers.latents import Latents
-from metacalo.showers.plain import LogNormaliser
 from tests.small import CONDITIONS, seeded
 
 TINY = """

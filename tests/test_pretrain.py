@@ -15,10 +15,10 @@ from metacalo.errors import ConfigError, ModelFolderError, OutputError, UnknownN
 from metacalo.meta.episodes import is_reserved
 from metacalo.meta.outer_loop import OuterLoop
 from metacalo.meta.training_data import pretraining_tasks, training_data
+from metacalo.normaliser.condition_vector import encode_conditions
+from metacalo.normaliser.longitudinal import fit_longitudinal
 from metacalo.pretrain import PretrainSettings, pretrain
 from metacalo.showers import data_folder, discover_tasks, open_showers, write_showers
-from metacalo.showers.conditions import encode_conditions
-from metacalo.showers.longitudinal import fit_longitudinal
 from metacalo.storage.checkpoint import load_json, tensor_hash
 from tests.small import seeded
 

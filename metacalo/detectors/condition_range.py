@@ -12,9 +12,23 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, ValidationError
 
 from metacalo.config import Settings
-from metacalo.showers.conditions import TRAINED_ENERGY_MEV, TRAINED_THETA
 
-__all__ = ["RANGE", "ConditionRange", "OutsideRangeWarning", "left_range", "range_of_attributes", "warn_outside"]
+__all__ = [
+    "RANGE",
+    "TRAINED_ENERGY_MEV",
+    "TRAINED_THETA",
+    "ConditionRange",
+    "OutsideRangeWarning",
+    "left_range",
+    "range_of_attributes",
+    "warn_outside",
+]
+
+TRAINED_ENERGY_MEV = (1e3, 1e5)
+"""Energies of the shipped showers, 1 to 100 GeV: the range that ln(E) is mapped from to [-1, 1]."""
+
+TRAINED_THETA = (0.87, 2.27)
+"""Polar angles of the shipped showers, in rad."""
 
 RANGE = "model_range"
 """Attribute of a file of generated showers: what its model was made from, as JSON."""

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metacalo.errors import MetacaloError
-from metacalo.showers.copula import COMPONENT_KNOTS, Copula
-from metacalo.showers.energy_dependence import ENERGY_KNOTS
-from metacalo.showers.longitudinal import Longitudinal
+from metacalo.normaliser.copula import COMPONENT_KNOTS, Copula
+from metacalo.normaliser.energy_dependence import ENERGY_KNOTS
+from metacalo.normaliser.longitudinal import Longitudinal
 
 __all__ = ["LARGEST_ERROR", "TabulatedLongitudinal"]
 

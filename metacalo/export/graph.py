@@ -17,10 +17,10 @@ from metacalo.generators.base import ShowerGenerator
 from metacalo.generators.diffusion import Diffusion
 from metacalo.model import ShowerModel
 from metacalo.models.adapters import LowRankLinear
-from metacalo.showers.conditions import POSSIBLE_MEV, condition_columns
-from metacalo.showers.latents import Latents, structure_size
-from metacalo.showers.normalise import Normaliser
-from metacalo.showers.preprocessing import AnyNormaliser
+from metacalo.normaliser.condition_vector import POSSIBLE_MEV, condition_columns
+from metacalo.normaliser.latents import Latents, structure_size
+from metacalo.normaliser.normaliser import Normaliser
+from metacalo.normaliser.preprocessing import AnyNormaliser
 from metacalo.typing import ShowerTensor
 
 __all__ = ["ShowerGraph", "merged"]

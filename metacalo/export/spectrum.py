@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metacalo.showers.spectrum import LOG_CELL_KNOTS, Spectrum, shared_hits
+from metacalo.normaliser.spectrum import LOG_CELL_KNOTS, Spectrum, shared_hits
 from metacalo.typing import ShowerTensor
 
 __all__ = ["DenseSpectrum"]

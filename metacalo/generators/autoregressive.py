@@ -11,7 +11,7 @@ from torch import Tensor
 from metacalo.generators.base import Batch, ShowerGenerator
 from metacalo.models.prior import Prior, PriorSettings, Sampling
 from metacalo.models.vqvae import VQVAE
-from metacalo.showers.latents import Latents
+from metacalo.normaliser.latents import Latents
 from metacalo.typing import Codes, Conditions
 
 __all__ = ["Autoregressive"]

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metacalo.models.subspaces import SubspaceName, in_subspace
-from metacalo.showers.latents import Latents
+from metacalo.normaliser.latents import Latents
 from metacalo.typing import Conditions
 
 __all__ = ["Batch", "ShowerGenerator", "bf16"]

@@ -16,7 +16,7 @@ from metacalo.generators.base import Batch, ShowerGenerator
 from metacalo.generators.samplers import SHORTCUT_STEPS, SamplerName, sample
 from metacalo.generators.schedules import ScheduleName, draw_angles
 from metacalo.models.dit import DiT, DiTSettings
-from metacalo.showers.latents import Latents
+from metacalo.normaliser.latents import Latents
 from metacalo.typing import Conditions
 
 __all__ = ["CALODIT", "Diffusion", "DiffusionSettings", "LossWeights", "mix"]

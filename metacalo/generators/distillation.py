@@ -35,7 +35,7 @@ from metacalo.generators.base import Batch
 from metacalo.generators.diffusion import Diffusion, DiffusionSettings, mix
 from metacalo.generators.samplers import SHORTCUT_STEPS
 from metacalo.generators.schedules import draw_angles
-from metacalo.showers.latents import Latents
+from metacalo.normaliser.latents import Latents
 
 __all__ = ["Field", "ShortcutSteps", "distillation_loss", "distilled", "midpoint", "two_halves"]
 

@@ -40,7 +40,7 @@ from torch import Tensor
 from metacalo.generators.autoregressive import Autoregressive
 from metacalo.generators.base import Batch
 from metacalo.generators.diffusion import Diffusion, mix
-from metacalo.showers.latents import Latents
+from metacalo.normaliser.latents import Latents
 
 __all__ = [
     "END",

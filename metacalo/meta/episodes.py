@@ -17,8 +17,8 @@ from metacalo.meta.distribution import Window
 from metacalo.meta.parts import Parts
 from metacalo.meta.pool import ShowerPool, mixed_batch
 from metacalo.meta.read_ahead import ReadAhead, StoppedError
+from metacalo.normaliser.preprocessing import AnyNormaliser
 from metacalo.showers.hdf5 import ShowerFile, Showers
-from metacalo.showers.preprocessing import AnyNormaliser
 from metacalo.showers.tasks import Task
 
 __all__ = ["Episode", "TaskStream", "cut_episode", "is_reserved"]

@@ -17,9 +17,9 @@ from metacalo.errors import ShowerFileError
 from metacalo.meta.distribution import Window
 from metacalo.meta.episodes import Episode, TaskStream, cut_episode
 from metacalo.meta.pool import ShowerPool
+from metacalo.normaliser.preprocessing import AnyNormaliser, DetectorPrior, Preprocessing
+from metacalo.normaliser.response import convention_scale
 from metacalo.showers.hdf5 import Showers
-from metacalo.showers.preprocessing import AnyNormaliser, DetectorPrior, Preprocessing
-from metacalo.showers.response import convention_scale
 from metacalo.showers.tasks import Task
 
 __all__ = ["FewShotSettings", "FewShotStream", "FewShots", "draw_few_shots"]

@@ -12,11 +12,11 @@ from metacalo.detectors.detector import Detector
 from metacalo.generators.base import Batch
 from metacalo.meta.distribution import Window, split_rows
 from metacalo.meta.reflection import has_image_in_x, reflected
-from metacalo.showers.conditions import encode_conditions
-from metacalo.showers.encoded import without_correlations
+from metacalo.normaliser.condition_vector import encode_conditions
+from metacalo.normaliser.encoded import without_correlations
+from metacalo.normaliser.latents import Latents
+from metacalo.normaliser.preprocessing import AnyNormaliser, Encoded
 from metacalo.showers.hdf5 import Showers
-from metacalo.showers.latents import Latents
-from metacalo.showers.preprocessing import AnyNormaliser, Encoded
 
 __all__ = ["ShowerPool", "mixed_batch"]
 

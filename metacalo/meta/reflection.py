@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from metacalo.showers.latents import Latents
+from metacalo.normaliser.latents import Latents
 
 __all__ = ["has_image_in_x", "reflected"]
 

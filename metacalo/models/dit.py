@@ -16,7 +16,7 @@ from metacalo.errors import ConfigError
 from metacalo.models.patches import PARTS, Patching
 from metacalo.models.positions import sincos_3d
 from metacalo.models.transformer import Block, BlockStack, Modulation
-from metacalo.showers.latents import Latents
+from metacalo.normaliser.latents import Latents
 from metacalo.typing import Conditions, Tokens
 
 __all__ = ["DiT", "DiTSettings"]

@@ -12,7 +12,7 @@ from einops import reduce, repeat
 from torch import Tensor
 
 from metacalo.errors import ConfigError
-from metacalo.showers.latents import Latents
+from metacalo.normaliser.latents import Latents
 from metacalo.typing import Tokens
 
 __all__ = ["PARTS", "Patching"]

@@ -14,7 +14,7 @@ from metacalo.models.patches import Patching
 from metacalo.models.positions import sincos_3d
 from metacalo.models.quantizer import QuantizerSettings, ResidualQuantizer
 from metacalo.models.transformer import Block, BlockStack
-from metacalo.showers.latents import Latents
+from metacalo.normaliser.latents import Latents
 from metacalo.typing import Tokens
 
 __all__ = ["VQVAE", "VQVAESettings"]

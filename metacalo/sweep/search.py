@@ -20,10 +20,10 @@ from metacalo.detectors.detector import Detector
 from metacalo.errors import UnknownNameError
 from metacalo.methods import MethodSettings
 from metacalo.model import ShowerModel, zero_shot
+from metacalo.normaliser.response import convention_scale
 from metacalo.runtime.progress import Track, track
 from metacalo.runtime.signals import told_if_interrupted
 from metacalo.showers.hdf5 import Showers
-from metacalo.showers.response import convention_scale
 from metacalo.showers.sample_checks import warn_of_showers
 from metacalo.showers.tasks import resolve_task
 from metacalo.sweep.objective import CrossValidation

@@ -8,8 +8,8 @@ import torch
 from scipy import stats
 
 from metacalo.export.interfaces import Named, Par04
-from metacalo.showers.conditions import encode_conditions
-from metacalo.showers.latents import Latents
+from metacalo.normaliser.condition_vector import encode_conditions
+from metacalo.normaliser.latents import Latents
 from tests.export.conftest import SHORT, conditions, zero_shot_model
 
 onnx = pytest.importorskip("onnx", reason="the extra 'onnx' is not installed")

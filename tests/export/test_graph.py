@@ -10,8 +10,8 @@ from metacalo.export.correlations import LARGEST_ERROR, TabulatedLongitudinal
 from metacalo.export.graph import ShowerGraph, merged
 from metacalo.export.spectrum import DenseSpectrum
 from metacalo.models.adapters import LowRankLinear
-from metacalo.showers.latents import Latents
-from metacalo.showers.spectrum import LOG_CELL_KNOTS, Spectrum
+from metacalo.normaliser.latents import Latents
+from metacalo.normaliser.spectrum import LOG_CELL_KNOTS, Spectrum
 from tests.export.conftest import conditions
 from tests.small import seeded, small_autoregressive, small_diffusion
 

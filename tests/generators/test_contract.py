@@ -14,7 +14,7 @@ from metacalo.generators.base import Batch, ShowerGenerator
 from metacalo.generators.diffusion import Diffusion, DiffusionSettings
 from metacalo.models.prior import PriorSettings
 from metacalo.models.vqvae import VQVAE, VQVAESettings
-from metacalo.showers.latents import Latents
+from metacalo.normaliser.latents import Latents
 from metacalo.storage.checkpoint import tensor_hash
 from tests.small import GRID, disturb, draw_batch, seeded, small_autoregressive, small_diffusion, take_steps
 

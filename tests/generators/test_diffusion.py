@@ -13,7 +13,7 @@ from metacalo.generators.base import Batch
 from metacalo.generators.diffusion import CALODIT, Diffusion, DiffusionSettings, LossWeights
 from metacalo.generators.samplers import SamplerName
 from metacalo.generators.schedules import draw_angles
-from metacalo.showers.latents import Latents
+from metacalo.normaliser.latents import Latents
 from tests.small import (
     CONDITIONS,
     GRID,

@@ -17,7 +17,7 @@ from metacalo.generators.base import Batch
 from metacalo.generators.diffusion import Diffusion, DiffusionSettings, LossWeights
 from metacalo.generators.distillation import distillation_loss, distilled, midpoint, two_halves
 from metacalo.generators.samplers import SHORTCUT_STEPS
-from metacalo.showers.latents import Latents
+from metacalo.normaliser.latents import Latents
 from tests.small import CONDITIONS, GRID, disturb, draw_batch, draw_latents, seeded, small_diffusion
 
 VARIANCE = 2.5

@@ -26,7 +26,7 @@ from metacalo.generators.likelihood import (
     diffusion_bound,
     normal_log_density,
 )
-from metacalo.showers.latents import Latents
+from metacalo.normaliser.latents import Latents
 from tests.small import GRID, disturb, draw_batch, draw_latents, seeded, small_autoregressive, small_diffusion
 
 LINE = (1, 1, 1)

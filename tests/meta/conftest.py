@@ -13,9 +13,9 @@ from metacalo.errors import MissingExtraError
 from metacalo.meta.engines import ENGINES, Engine, resolve_engine
 from metacalo.meta.episodes import TaskStream
 from metacalo.meta.pool import ShowerPool
+from metacalo.normaliser.fitting import fit_normaliser
+from metacalo.normaliser.normaliser import Normaliser
 from metacalo.showers import Showers, Task, data_folder, resolve_task
-from metacalo.showers.fitting import fit_normaliser
-from metacalo.showers.normalise import Normaliser
 from tests.small import draw_copula, draw_longitudinal
 
 N_SHOWERS = 40

@@ -13,12 +13,12 @@ from metacalo.meta.few_shots import FewShots, FewShotSettings, FewShotStream, dr
 from metacalo.meta.sampler import EpisodeSampler
 from metacalo.meta.training_data import training_data
 from metacalo.model import zero_shot
+from metacalo.normaliser.fitting import fit_normaliser
+from metacalo.normaliser.preprocessing import PREPROCESSING
+from metacalo.normaliser.response import convention_scale
 from metacalo.recipe import MetaSettings
 from metacalo.showers import data_folder
-from metacalo.showers.fitting import fit_normaliser
 from metacalo.showers.hdf5 import Showers
-from metacalo.showers.preprocessing import PREPROCESSING
-from metacalo.showers.response import convention_scale
 from metacalo.showers.tasks import Task, resolve_task
 
 SETTINGS = FewShotSettings(shots=(10, 20), draws=3)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from metacalo.meta.pool import ShowerPool, mixed_batch
 from metacalo.meta.reflection import reflected
+from metacalo.normaliser.condition_vector import encode_conditions
+from metacalo.normaliser.latents import Latents
 from metacalo.showers import Grid, data_folder, open_showers
-from metacalo.showers.conditions import encode_conditions
-from metacalo.showers.latents import Latents
 from tests.small import seeded
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from metacalo.models.dit import DiT, DiTSettings, time_features
-from metacalo.showers.latents import Latents
+from metacalo.normaliser.latents import Latents
 from tests.small import CONDITIONS, GRID, PATCH, disturb, draw_latents, seeded
 
 Modulation = Literal["shared", "per-block"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from metacalo.errors import ConfigError
 from metacalo.models.patches import PARTS, Patching
-from metacalo.showers.latents import Latents
+from metacalo.normaliser.latents import Latents
 from tests.small import seeded
 
 sizes = st.integers(1, 4)

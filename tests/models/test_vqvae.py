@@ -9,7 +9,7 @@ from torch.distributions import Normal
 
 from metacalo.errors import ConfigError
 from metacalo.models.vqvae import VQVAE, VQVAESettings
-from metacalo.showers.latents import Latents
+from metacalo.normaliser.latents import Latents
 from metacalo.storage.checkpoint import tensor_hash
 from tests.small import GRID, draw_latents, seeded, small_tokenizer
 

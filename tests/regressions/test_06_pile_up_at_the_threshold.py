@@ -8,8 +8,8 @@ import torch
 
 from metacalo.base import resolve_base
 from metacalo.model import zero_shot
-from metacalo.showers.latents import Latents
-from metacalo.showers.response import convention_scale
+from metacalo.normaliser.latents import Latents
+from metacalo.normaliser.response import convention_scale
 from metacalo.showers.tasks import resolve_task
 
 

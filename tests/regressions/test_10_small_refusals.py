@@ -19,8 +19,8 @@ from metacalo.errors import DetectorError, ShowerFileError
 from metacalo.generate import GenerateSettings, generate
 from metacalo.meta.few_shots import FewShotSettings, draw_few_shots
 from metacalo.model import load_model
+from metacalo.normaliser.preprocessing import PREPROCESSING
 from metacalo.showers import data_folder, open_showers
-from metacalo.showers.preprocessing import PREPROCESSING
 from metacalo.showers.tasks import resolve_task
 
 SIW = data_folder("tasks") / "siw" / "showers.h5"

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from metacalo.showers import data_folder, open_showers
-from metacalo.showers.cells import (
+from metacalo.normaliser.cells import (
     ALONE,
     LOG_HIT_KNOTS,
     encode_shares,
@@ -17,9 +16,10 @@ from metacalo.showers.cells import (
     share_out,
     surroundings,
 )
-from metacalo.showers.hits import count_hits
-from metacalo.showers.marginals import LEVELS, NO_ATOM, ConditionalMarginals
-from metacalo.showers.threshold import excess
+from metacalo.normaliser.hits import count_hits
+from metacalo.normaliser.marginals import LEVELS, NO_ATOM, ConditionalMarginals
+from metacalo.normaliser.threshold import excess
+from metacalo.showers import data_folder, open_showers
 
 N_PHI = 16
 N_CLASSES = 7  # of hit counts in 16 cells: 2, 3, 4-5, 6-8, 9-12, 13-15, 16

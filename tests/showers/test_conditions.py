@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metacalo.errors import ShowerFileError
+from metacalo.normaliser.condition_vector import condition_size, encode_conditions
 from metacalo.showers import DESCRIPTORS, Detector
-from metacalo.showers.conditions import condition_size, encode_conditions
 
 ONE = np.array([1.0])
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.linalg import hadamard
 
-from metacalo.showers.copula import (
+from metacalo.normaliser.copula import (
     COMPONENT_KNOTS,
     Components,
     Copula,
@@ -18,8 +18,8 @@ from metacalo.showers.copula import (
     fit_modes,
     fit_structure,
 )
-from metacalo.showers.latents import Latents, structure_size
-from metacalo.showers.marginals import Interval
+from metacalo.normaliser.latents import Latents, structure_size
+from metacalo.normaliser.marginals import Interval
 
 GRID = (3, 8, 4)
 SIZE = structure_size(GRID)

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from metacalo.base import resolve_base
 from metacalo.model import zero_shot
+from metacalo.normaliser.fitting import fit_normaliser
+from metacalo.normaliser.marginals import ConditionalMarginals, scores_of_levels
+from metacalo.normaliser.normaliser import PRIOR_STRENGTH, Normaliser
+from metacalo.normaliser.prior_weight import credibility
 from metacalo.showers import Showers, resolve_task
-from metacalo.showers.credibility import credibility
-from metacalo.showers.fitting import fit_normaliser
-from metacalo.showers.marginals import ConditionalMarginals, scores_of_levels
-from metacalo.showers.normalise import PRIOR_STRENGTH, Normaliser
 
 SPREAD = 0.3
 N_SITES, N_KNOTS = 40, 4

@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy import stats
 
-from metacalo.showers.energy_dependence import ENERGY_KNOTS, EnergyDependence, fit_energy_dependence, hat_weights
-from metacalo.showers.marginals import Interval
+from metacalo.normaliser.energy_dependence import ENERGY_KNOTS, EnergyDependence, fit_energy_dependence, hat_weights
+from metacalo.normaliser.marginals import Interval
 
 SIZE = 7
 

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from scipy import stats
 
+from metacalo.normaliser.gamma_profile import log_layer_fractions
 from metacalo.showers import discover_tasks
-from metacalo.showers.gamma_profile import log_layer_fractions
 
 KNOTS = torch.log(torch.tensor([1e3, 1e4, 1e5]))
 

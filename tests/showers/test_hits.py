@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from metacalo.normaliser.hits import count_hits, draw_hits, encode_hits, fit_hits
+from metacalo.normaliser.marginals import LEVELS, NO_ATOM, ConditionalMarginals, draw_within
+from metacalo.normaliser.rings import LOG_ENERGY_KNOTS, LOG_INCIDENT_PLANES
 from metacalo.showers import Showers
-from metacalo.showers.hits import count_hits, draw_hits, encode_hits, fit_hits
-from metacalo.showers.marginals import LEVELS, NO_ATOM, ConditionalMarginals, draw_within
-from metacalo.showers.rings import LOG_ENERGY_KNOTS, LOG_INCIDENT_PLANES
 
 N_PHI = 16
 THRESHOLD = 0.015  # a little less than the smallest cell of the file

@@ -7,18 +7,18 @@ import pytest
 import torch
 
 from metacalo.detectors.detector import DESCRIPTORS
+from metacalo.normaliser import hyperprior as module
+from metacalo.normaliser.copula import Components, Copula
+from metacalo.normaliser.energy_dependence import ENERGY_KNOTS, EnergyDependence
+from metacalo.normaliser.fitting import fit_normaliser
+from metacalo.normaliser.hyperprior import Hyperprior, fit_hyperprior
+from metacalo.normaliser.latents import Latents
+from metacalo.normaliser.longitudinal import Longitudinal
+from metacalo.normaliser.marginals import LEVELS, ConditionalMarginals
+from metacalo.normaliser.normaliser import STAGES, Normaliser
+from metacalo.normaliser.response import Response
+from metacalo.normaliser.spectrum import LOG_CELL_KNOTS, Spectrum
 from metacalo.showers import Showers, Task, training_tasks
-from metacalo.showers import hyperprior as module
-from metacalo.showers.copula import Components, Copula
-from metacalo.showers.energy_dependence import ENERGY_KNOTS, EnergyDependence
-from metacalo.showers.fitting import fit_normaliser
-from metacalo.showers.hyperprior import Hyperprior, fit_hyperprior
-from metacalo.showers.latents import Latents
-from metacalo.showers.longitudinal import Longitudinal
-from metacalo.showers.marginals import LEVELS, ConditionalMarginals
-from metacalo.showers.normalise import STAGES, Normaliser
-from metacalo.showers.response import Response
-from metacalo.showers.spectrum import LOG_CELL_KNOTS, Spectrum
 
 SHAPES = {"layers": (3, 5), "rings": (6, 4), "hits": (4, 4), "shares": (5, 6)}
 PLANES = {"hits": torch.tensor([7.0, 9.0])}  # two for each of two sites

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from metacalo.showers.latents import Latents, structure_layers, structure_size
+from metacalo.normaliser.latents import Latents, structure_layers, structure_size
 
 GRIDS = st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 4))
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from metacalo.showers.copula import Components, Copula
-from metacalo.showers.energy_dependence import ENERGY_KNOTS
-from metacalo.showers.latents import Latents, structure_size
-from metacalo.showers.longitudinal import Longitudinal, fit_longitudinal
+from metacalo.normaliser.copula import Components, Copula
+from metacalo.normaliser.energy_dependence import ENERGY_KNOTS
+from metacalo.normaliser.latents import Latents, structure_size
+from metacalo.normaliser.longitudinal import Longitudinal, fit_longitudinal
 from tests.small import draw_copula, draw_longitudinal, seeded
 
 GRID = (2, 4, 5)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from metacalo.showers.marginals import (
+from metacalo.normaliser.marginals import (
     LEVELS,
     NO_ATOM,
     ConditionalMarginals,

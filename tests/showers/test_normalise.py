@@ -8,16 +8,17 @@ import torch
 from scipy import stats
 
 from metacalo.errors import ShowerFileError
-from metacalo.showers import Showers, data_folder, open_showers, rings
-from metacalo.showers.credibility import credibility
-from metacalo.showers.encoded import EncodedShowers
-from metacalo.showers.fitting import LOG_ENERGY_KNOTS, fit_normaliser
-from metacalo.showers.hits import count_hits, draw_hits
-from metacalo.showers.latents import Latents
-from metacalo.showers.longitudinal import fit_longitudinal
-from metacalo.showers.marginals import LEVELS, ConditionalMarginals
-from metacalo.showers.normalise import PRIOR_STRENGTH, STAGES, Normaliser
-from metacalo.showers.spectrum import Spectrum
+from metacalo.normaliser import rings
+from metacalo.normaliser.encoded import EncodedShowers
+from metacalo.normaliser.fitting import LOG_ENERGY_KNOTS, fit_normaliser
+from metacalo.normaliser.hits import count_hits, draw_hits
+from metacalo.normaliser.latents import Latents
+from metacalo.normaliser.longitudinal import fit_longitudinal
+from metacalo.normaliser.marginals import LEVELS, ConditionalMarginals
+from metacalo.normaliser.normaliser import PRIOR_STRENGTH, STAGES, Normaliser
+from metacalo.normaliser.prior_weight import credibility
+from metacalo.normaliser.spectrum import Spectrum
+from metacalo.showers import Showers, data_folder, open_showers
 from tests.small import draw_copula, draw_longitudinal
 
 GRID = (9, 16, 45)

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from metacalo.errors import ShowerFileError
+from metacalo.normaliser.log_normaliser import LogNormaliser, LogPrior, fit_log_normaliser, fit_log_prior
+from metacalo.normaliser.preprocessing import PREPROCESSING
 from metacalo.showers import Showers, data_folder, open_showers
-from metacalo.showers.plain import LogNormaliser, LogPrior, fit_log_normaliser, fit_log_prior
-from metacalo.showers.preprocessing import PREPROCESSING
 from tests.small import seeded
 
 LOG = PREPROCESSING["log"]

@@ -5,9 +5,9 @@ import pytest
 import torch
 from scipy import stats
 
-from metacalo.showers.conditions import energy_coordinate
-from metacalo.showers.marginals import LEVELS, draw_within
-from metacalo.showers.response import Response, fit_response
+from metacalo.normaliser.condition_vector import energy_coordinate
+from metacalo.normaliser.marginals import LEVELS, draw_within
+from metacalo.normaliser.response import Response, fit_response
 
 MEAN = np.array([-0.05, 0.04, -0.02, 0.03])
 LOG_WIDTH = np.array([np.log(0.06), -0.6])

@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from metacalo.showers import Showers
-from metacalo.showers.marginals import LEVELS, ConditionalMarginals, Interval, draw_within
-from metacalo.showers.rings import (
+from metacalo.normaliser.marginals import LEVELS, ConditionalMarginals, Interval, draw_within
+from metacalo.normaliser.rings import (
     LOG_ENERGY_KNOTS,
     LOG_INCIDENT_PLANES,
     break_rings,
@@ -19,6 +18,7 @@ from metacalo.showers.rings import (
     log_energy,
     ring_of_rows,
 )
+from metacalo.showers import Showers
 
 THRESHOLD = 0.015
 

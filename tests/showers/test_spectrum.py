@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from metacalo.showers.spectrum import LOG_CELL_KNOTS, Spectrum, fit_spectrum, shared_hits
+from metacalo.normaliser.spectrum import LOG_CELL_KNOTS, Spectrum, fit_spectrum, shared_hits
 
 N_R, N_PHI = 3, 8
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from metacalo.showers.marginals import ATOM_LIMIT, LEVELS, NO_ATOM
-from metacalo.showers.tabulate import fit_marginals
+from metacalo.normaliser.marginals import ATOM_LIMIT, LEVELS, NO_ATOM
+from metacalo.normaliser.tabulate import fit_marginals
 
 KNOTS = np.linspace(0, 4, 5)
 MEDIAN = LEVELS.index(0.5)

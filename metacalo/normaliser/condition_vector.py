@@ -8,13 +8,12 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from metacalo.detectors.condition_range import TRAINED_ENERGY_MEV
 from metacalo.errors import ShowerFileError
 from metacalo.typing import Conditions
 
 __all__ = [
     "POSSIBLE_MEV",
-    "TRAINED_ENERGY_MEV",
-    "TRAINED_THETA",
     "condition_columns",
     "condition_size",
     "encode_conditions",
@@ -22,14 +21,8 @@ __all__ = [
     "require_conditions",
 ]
 
-TRAINED_ENERGY_MEV = (1e3, 1e5)
-"""Energies of the shipped showers, 1 to 100 GeV: the range that ln(E) is mapped from to [-1, 1]."""
-
 POSSIBLE_MEV = (1e-6, 1e12)
 """Energies whose showers can be looked up in single precision: 1 eV to 1e9 GeV, far beyond any particle."""
-
-TRAINED_THETA = (0.87, 2.27)
-"""Polar angles of the shipped showers, in rad."""
 
 _HARMONICS = 3
 

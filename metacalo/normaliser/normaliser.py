@@ -26,18 +26,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metacalo.showers import rings
-from metacalo.showers.cells import encode_shares, share_out, surroundings
-from metacalo.showers.copula import Copula
-from metacalo.showers.encoded import EncodedCells, EncodedShowers, without_correlations
-from metacalo.showers.energy_dependence import EnergyDependence
-from metacalo.showers.hits import count_hits, draw_hits, encode_hits
-from metacalo.showers.latents import Latents
-from metacalo.showers.longitudinal import Longitudinal
-from metacalo.showers.marginals import ConditionalMarginals, Interval
-from metacalo.showers.response import Response
-from metacalo.showers.spectrum import Spectrum
-from metacalo.showers.threshold import excess, least_hit
+from metacalo.normaliser import rings
+from metacalo.normaliser.cells import encode_shares, share_out, surroundings
+from metacalo.normaliser.copula import Copula
+from metacalo.normaliser.encoded import EncodedCells, EncodedShowers, without_correlations
+from metacalo.normaliser.energy_dependence import EnergyDependence
+from metacalo.normaliser.hits import count_hits, draw_hits, encode_hits
+from metacalo.normaliser.latents import Latents
+from metacalo.normaliser.longitudinal import Longitudinal
+from metacalo.normaliser.marginals import ConditionalMarginals, Interval
+from metacalo.normaliser.response import Response
+from metacalo.normaliser.spectrum import Spectrum
+from metacalo.normaliser.threshold import excess, least_hit
 from metacalo.typing import ShowerTensor
 
 __all__ = ["PRIOR_STRENGTH", "STAGES", "Normaliser"]

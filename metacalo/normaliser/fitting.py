@@ -11,19 +11,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metacalo.errors import ShowerFileError
-from metacalo.showers import cells, rings
-from metacalo.showers.credibility import credibility
-from metacalo.showers.encoded import draw_structure
-from metacalo.showers.energy_dependence import EnergyDependence, fit_energy_dependence
-from metacalo.showers.hits import count_hits, fit_hits
-from metacalo.showers.latents import Latents, structure_size
-from metacalo.showers.longitudinal import Longitudinal, fit_longitudinal
-from metacalo.showers.marginals import Interval
-from metacalo.showers.normalise import PRIOR_STRENGTH, Normaliser
-from metacalo.showers.response import fit_response
-from metacalo.showers.spectrum import Spectrum, fit_spectrum
-from metacalo.showers.tabulate import fit_marginals
-from metacalo.showers.threshold import excess, least_hit
+from metacalo.normaliser import cells, rings
+from metacalo.normaliser.encoded import draw_structure
+from metacalo.normaliser.energy_dependence import EnergyDependence, fit_energy_dependence
+from metacalo.normaliser.hits import count_hits, fit_hits
+from metacalo.normaliser.latents import Latents, structure_size
+from metacalo.normaliser.longitudinal import Longitudinal, fit_longitudinal
+from metacalo.normaliser.marginals import Interval
+from metacalo.normaliser.normaliser import PRIOR_STRENGTH, Normaliser
+from metacalo.normaliser.prior_weight import credibility
+from metacalo.normaliser.response import fit_response
+from metacalo.normaliser.spectrum import Spectrum, fit_spectrum
+from metacalo.normaliser.tabulate import fit_marginals
+from metacalo.normaliser.threshold import excess, least_hit
 from metacalo.typing import ShowerArray, ShowerTensor
 
 __all__ = ["LOG_ENERGY_KNOTS", "fit_normaliser", "with_spectrum"]

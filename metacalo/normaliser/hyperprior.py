@@ -17,14 +17,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metacalo.showers.copula import Copula
-from metacalo.showers.energy_dependence import EnergyDependence
-from metacalo.showers.gamma_profile import log_layer_fractions
-from metacalo.showers.longitudinal import Longitudinal
-from metacalo.showers.marginals import N_ATOMS, ConditionalMarginals
-from metacalo.showers.normalise import STAGES, Normaliser
-from metacalo.showers.response import CALIBRATED, Response
-from metacalo.showers.spectrum import Spectrum
+from metacalo.normaliser.copula import Copula
+from metacalo.normaliser.energy_dependence import EnergyDependence
+from metacalo.normaliser.gamma_profile import log_layer_fractions
+from metacalo.normaliser.longitudinal import Longitudinal
+from metacalo.normaliser.marginals import N_ATOMS, ConditionalMarginals
+from metacalo.normaliser.normaliser import STAGES, Normaliser
+from metacalo.normaliser.response import CALIBRATED, Response
+from metacalo.normaliser.spectrum import Spectrum
 
 __all__ = ["Hyperprior", "fit_hyperprior"]
 

@@ -11,17 +11,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metacalo.showers.copula import Copula, fit_modes, fit_structure
-from metacalo.showers.encoded import draw_structure
-from metacalo.showers.energy_dependence import EnergyDependence, fit_energy_dependence
-from metacalo.showers.fitting import fit_normaliser, with_spectrum
+from metacalo.normaliser.copula import Copula, fit_modes, fit_structure
+from metacalo.normaliser.encoded import draw_structure
+from metacalo.normaliser.energy_dependence import EnergyDependence, fit_energy_dependence
+from metacalo.normaliser.fitting import fit_normaliser, with_spectrum
+from metacalo.normaliser.hyperprior import Hyperprior, fit_hyperprior
+from metacalo.normaliser.latents import Latents
+from metacalo.normaliser.log_normaliser import LogNormaliser, LogPrior, fit_log_normaliser, fit_log_prior
+from metacalo.normaliser.longitudinal import Longitudinal, fit_longitudinal
+from metacalo.normaliser.marginals import Interval
+from metacalo.normaliser.normaliser import Normaliser
 from metacalo.showers.hdf5 import Showers
-from metacalo.showers.hyperprior import Hyperprior, fit_hyperprior
-from metacalo.showers.latents import Latents
-from metacalo.showers.longitudinal import Longitudinal, fit_longitudinal
-from metacalo.showers.marginals import Interval
-from metacalo.showers.normalise import Normaliser
-from metacalo.showers.plain import LogNormaliser, LogPrior, fit_log_normaliser, fit_log_prior
 from metacalo.typing import ShowerTensor
 
 __all__ = ["PREPROCESSING", "AnyNormaliser", "DetectorPrior", "Encoded", "Preprocessing", "PreprocessingName"]

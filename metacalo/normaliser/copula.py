@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metacalo.showers.energy_dependence import hat_weights
-from metacalo.showers.latents import Latents, structure_layers
-from metacalo.showers.marginals import Interval, draw_within, held_inside
+from metacalo.normaliser.energy_dependence import hat_weights
+from metacalo.normaliser.latents import Latents, structure_layers
+from metacalo.normaliser.marginals import Interval, draw_within, held_inside
 from metacalo.typing import ShowerTensor
 
 __all__ = [

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metacalo.showers.marginals import ConditionalMarginals, Interval
-from metacalo.showers.rings import LOG_ENERGY_KNOTS, LOG_INCIDENT_PLANES, depth_sites, log_energy
-from metacalo.showers.tabulate import fit_marginals
+from metacalo.normaliser.marginals import ConditionalMarginals, Interval
+from metacalo.normaliser.rings import LOG_ENERGY_KNOTS, LOG_INCIDENT_PLANES, depth_sites, log_energy
+from metacalo.normaliser.tabulate import fit_marginals
 from metacalo.typing import ShowerTensor
 
 __all__ = ["count_hits", "draw_hits", "encode_hits", "fit_hits"]

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metacalo.showers.marginals import Interval
+from metacalo.normaliser.marginals import Interval
 
 __all__ = ["ENERGY_KNOTS", "EnergyDependence", "fit_energy_dependence", "hat_weights"]
 

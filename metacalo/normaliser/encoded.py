@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metacalo.showers.cells import place_cells
-from metacalo.showers.copula import Copula
-from metacalo.showers.energy_dependence import EnergyDependence
-from metacalo.showers.latents import Latents
-from metacalo.showers.longitudinal import Longitudinal
-from metacalo.showers.marginals import Interval, draw_within
+from metacalo.normaliser.cells import place_cells
+from metacalo.normaliser.copula import Copula
+from metacalo.normaliser.energy_dependence import EnergyDependence
+from metacalo.normaliser.latents import Latents
+from metacalo.normaliser.longitudinal import Longitudinal
+from metacalo.normaliser.marginals import Interval, draw_within
 from metacalo.typing import ShowerTensor
 
 __all__ = ["EncodedCells", "EncodedShowers", "draw_structure", "without_correlations"]

@@ -24,10 +24,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metacalo.showers.marginals import ConditionalMarginals, score_of
-from metacalo.showers.rings import log_energy
-from metacalo.showers.spectrum import Spectrum
-from metacalo.showers.tabulate import fit_marginals
+from metacalo.normaliser.marginals import ConditionalMarginals, score_of
+from metacalo.normaliser.rings import log_energy
+from metacalo.normaliser.spectrum import Spectrum
+from metacalo.normaliser.tabulate import fit_marginals
 from metacalo.typing import ShowerTensor
 
 __all__ = [

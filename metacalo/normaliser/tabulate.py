@@ -10,7 +10,7 @@ from jaxtyping import Float
 from scipy.special import ndtr, ndtri
 from torch import Tensor
 
-from metacalo.showers.marginals import ATOM_LIMIT, LEVELS, NO_ATOM, ConditionalMarginals, scores_of_levels
+from metacalo.normaliser.marginals import ATOM_LIMIT, LEVELS, NO_ATOM, ConditionalMarginals, scores_of_levels
 
 __all__ = ["fit_marginals"]
 

@@ -22,8 +22,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metacalo.errors import ShowerFileError
-from metacalo.showers.copula import Copula
-from metacalo.showers.latents import Latents, structure_size
+from metacalo.normaliser.copula import Copula
+from metacalo.normaliser.latents import Latents, structure_size
 from metacalo.typing import ShowerArray, ShowerTensor
 
 __all__ = ["LogEncoded", "LogNormaliser", "LogPrior", "fit_log_normaliser", "fit_log_prior"]

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import torch
 
-from metacalo.showers.marginals import LEVELS, ConditionalMarginals, scores_of_levels
+from metacalo.normaliser.marginals import LEVELS, ConditionalMarginals, scores_of_levels
 
 __all__ = ["credibility"]
 

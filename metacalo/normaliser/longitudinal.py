@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metacalo.showers.copula import Copula
-from metacalo.showers.energy_dependence import ENERGY_KNOTS, hat_weights
+from metacalo.normaliser.copula import Copula
+from metacalo.normaliser.energy_dependence import ENERGY_KNOTS, hat_weights
 
 __all__ = ["Longitudinal", "fit_longitudinal"]
 

@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metacalo.showers.marginals import ConditionalMarginals, Interval
-from metacalo.showers.tabulate import fit_marginals
-from metacalo.showers.threshold import excess
+from metacalo.normaliser.marginals import ConditionalMarginals, Interval
+from metacalo.normaliser.tabulate import fit_marginals
+from metacalo.normaliser.threshold import excess
 
 __all__ = [
     "DEPTH_BLOCK",

@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metacalo.showers.conditions import energy_coordinate
-from metacalo.showers.marginals import LEVELS, ConditionalMarginals, Interval
-from metacalo.showers.tabulate import fit_marginals
+from metacalo.normaliser.condition_vector import energy_coordinate
+from metacalo.normaliser.marginals import LEVELS, ConditionalMarginals, Interval
+from metacalo.normaliser.tabulate import fit_marginals
 from metacalo.typing import ShowerArray
 
 __all__ = ["CALIBRATED", "Response", "convention_scale", "fit_response"]
