@@ -29,9 +29,9 @@ from metacalo.errors import MetacaloError, ModelFolderError
 from metacalo.evaluate import EvaluateSettings, compare
 from metacalo.export.graph import ShowerGraph
 from metacalo.export.interfaces import Named
+from metacalo.generators.sampling_options import SamplingOptions
 from metacalo.model import ShowerModel, load_model
 from metacalo.runtime.progress import track
-from metacalo.sampling import SamplingOptions
 from metacalo.showers.hdf5 import Showers
 from metacalo.storage.checkpoint import load_json, save_json
 

@@ -22,6 +22,7 @@ from metacalo.detectors.detector import Detector
 from metacalo.detectors.json_record import record_of
 from metacalo.errors import ShowerFileError, UnknownNameError
 from metacalo.generators.frozen import FrozenLibrary
+from metacalo.generators.sampling_options import SamplingOptions
 from metacalo.meta.pool import ShowerPool
 from metacalo.methods import MethodSettings, adapt_generator
 from metacalo.model import ShowerModel, save_model, zero_shot
@@ -31,7 +32,6 @@ from metacalo.runtime.progress import bars
 from metacalo.runtime.run_log import Clock, RunLog, require_tensorboard
 from metacalo.runtime.signals import told_if_interrupted
 from metacalo.runtime.threads import side_by_side
-from metacalo.sampling import SamplingOptions
 from metacalo.showers.hdf5 import ShowerFile, Showers
 from metacalo.showers.sample_checks import warn_of_showers
 from metacalo.showers.tasks import resolve_task

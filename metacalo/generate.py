@@ -20,13 +20,13 @@ from metacalo.detectors.detector import Detector
 from metacalo.detectors.json_record import record_of
 from metacalo.detectors.ranges import parse_angles, parse_range
 from metacalo.errors import ConfigError, ShowerFileError
+from metacalo.generators.sampling_options import SamplingOptions
 from metacalo.model import ShowerModel, load_model, seen_hashes
 from metacalo.normaliser.condition_vector import require_conditions
 from metacalo.parts import joined, open_parts, part_file, part_seed, write_part
 from metacalo.runtime.callable_module import make_callable
 from metacalo.runtime.progress import Track, track
 from metacalo.runtime.signals import told_if_interrupted
-from metacalo.sampling import SamplingOptions
 from metacalo.showers.hdf5 import Showers, open_showers
 from metacalo.showers.tasks import shower_path
 from metacalo.showers.writer import ShowerWriter

@@ -28,10 +28,10 @@ from metacalo.errors import (
 )
 from metacalo.generators.base import ShowerGenerator, bf16
 from metacalo.generators.frozen import FrozenLibrary
+from metacalo.generators.sampling_options import SamplingOptions
 from metacalo.models.subspaces import SubspaceName
 from metacalo.normaliser.condition_vector import encode_conditions, require_conditions
 from metacalo.normaliser.preprocessing import AnyNormaliser
-from metacalo.sampling import SamplingOptions
 from metacalo.showers.hdf5 import Showers
 from metacalo.soundness import load_hashes, predicted_normaliser, require_alike
 from metacalo.storage.checkpoint import load_tensors, save_json, save_tensors

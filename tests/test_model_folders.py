@@ -20,6 +20,7 @@ from metacalo.detectors.condition_range import TRAINED_ENERGY_MEV
 from metacalo.errors import BaseMismatchError, ModelFolderError
 from metacalo.generators.autoregressive import Autoregressive
 from metacalo.generators.diffusion import Diffusion, DiffusionSettings
+from metacalo.generators.sampling_options import SamplingOptions
 from metacalo.methods import Method
 from metacalo.model import ShowerModel, load_model, save_model, seen_hashes, zero_shot
 from metacalo.models.dit import DiTSettings
@@ -31,7 +32,6 @@ from metacalo.normaliser.fitting import fit_normaliser
 from metacalo.normaliser.hyperprior import Hyperprior, fit_hyperprior
 from metacalo.normaliser.longitudinal import Longitudinal
 from metacalo.normaliser.spectrum import Spectrum
-from metacalo.sampling import SamplingOptions
 from metacalo.showers import DESCRIPTORS, Showers, data_folder, open_showers, resolve_task
 from metacalo.storage.checkpoint import load_tensors, save_tensors, tensor_hash
 from tests.small import disturb, draw_copula, draw_latents, seeded

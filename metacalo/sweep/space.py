@@ -20,8 +20,8 @@ from metacalo.errors import ConfigError
 from metacalo.generators.base import ShowerGenerator
 from metacalo.generators.diffusion import Diffusion
 from metacalo.generators.samplers import SamplerName
+from metacalo.generators.sampling_options import SamplingOptions
 from metacalo.methods import LEARNING_RATES, Method
-from metacalo.sampling import SamplingOptions
 
 __all__ = ["SAMPLING", "Dimension", "Hyperparameters", "SearchSpace"]
 

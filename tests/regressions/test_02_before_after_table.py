@@ -15,7 +15,7 @@ from metacalo.comparison import FEWEST, GeantSample, summary_table, warn_if_far
 from metacalo.detectors.detector import Detector
 from metacalo.detectors.grid import Grid
 from metacalo.errors import ShowerFileError
-from metacalo.sampling import SamplingOptions
+from metacalo.generators.sampling_options import SamplingOptions
 from metacalo.showers import data_folder, open_showers
 
 SIW = data_folder("tasks") / "siw" / "showers.h5"
