@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metacalo import inspect as module
 from metacalo.errors import ConfigError, ShowerFileError
-from metacalo.inspect import Inspection, inspect
+from metacalo.inspection import inspection as module
+from metacalo.inspection.inspection import Inspection, inspect
 from metacalo.showers import Showers, data_folder, open_showers, write_showers
 from metacalo.showers.sample_checks import scale_of
 

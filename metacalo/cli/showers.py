@@ -92,8 +92,8 @@ def inspect(
     quiet: Quiet = False,
 ) -> None:
     """Tell what a shower file is, and what is wrong with it; exit code 1 where `metacalo adapt` would refuse it."""
-    from metacalo.inspect import inspect as run
-    from metacalo.inspect_table import draw_inspection, inspection_table
+    from metacalo.inspection.inspection import inspect as run
+    from metacalo.inspection.inspection_table import draw_inspection, inspection_table
 
     found = run(file, group=group, showers=showers, quiet=quiet)
     if picture is not None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from metacalo.inspect_table import MeanShower
+from metacalo.inspection.inspection_table import MeanShower
 from metacalo.showers import Grid, data_folder
 
 FAMILY = data_folder("tasks") / "family" / "showers.h5"

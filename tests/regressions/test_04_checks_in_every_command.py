@@ -12,7 +12,7 @@ import pytest
 
 from metacalo.adapt import AdaptSettings, adapt
 from metacalo.evaluate import EvaluateSettings, evaluate_files
-from metacalo.inspect import inspect
+from metacalo.inspection.inspection import inspect
 from metacalo.score import ScoreSettings
 from metacalo.score_report import score_files
 from metacalo.showers import data_folder, open_showers

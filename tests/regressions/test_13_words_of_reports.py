@@ -16,8 +16,8 @@ from metacalo.evaluate.figures.compared import Compared
 from metacalo.evaluate.figures.conditions import profile_by_energy, response_means, response_widths
 from metacalo.evaluate.reference import EvaluateSettings, Reference
 from metacalo.evaluate.tables import table
-from metacalo.inspect import inspect
-from metacalo.inspect_table import inspection_table
+from metacalo.inspection.inspection import inspect
+from metacalo.inspection.inspection_table import inspection_table
 from metacalo.runtime.wording import counted, ranged
 from metacalo.showers import data_folder, open_showers, write_showers
 

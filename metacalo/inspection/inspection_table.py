@@ -15,7 +15,7 @@ from rich.text import Text
 
 from metacalo.detectors.detector import Detector
 from metacalo.detectors.grid import Grid
-from metacalo.inspect import Inspection, Range
+from metacalo.inspection.inspection import Inspection, Range
 from metacalo.runtime.pictures import drawing
 from metacalo.runtime.wording import counted, ranged
 from metacalo.storage.checkpoint import atomic_file

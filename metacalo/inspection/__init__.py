@@ -1,0 +1,1 @@
+"""`metacalo inspect`: what a shower file is, and what is wrong with it."""
