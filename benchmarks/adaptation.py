@@ -30,11 +30,11 @@ from rich.console import Console
 from rich.table import Table
 
 from metacalo.adapt import AdaptSettings
-from metacalo.base import resolve_base
 from metacalo.evaluate import EvaluateSettings, compare
 from metacalo.meta.pool import ShowerPool
 from metacalo.methods import adapt_generator
-from metacalo.model import ShowerModel, load_model, zero_shot
+from metacalo.model_folders.adapted import ShowerModel, load_model, zero_shot
+from metacalo.model_folders.base import resolve_base
 from metacalo.normaliser.energy_dependence import EnergyDependence
 from metacalo.normaliser.fitting import fit_normaliser
 from metacalo.normaliser.marginals import ConditionalMarginals

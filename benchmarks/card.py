@@ -20,9 +20,9 @@ from rich.console import Console
 
 from benchmarks.adaptation import generated
 from benchmarks.fidelity_table import markdown
-from metacalo.base import Base, resolve_base
 from metacalo.evaluate import EvaluateSettings, compare
-from metacalo.model import zero_shot
+from metacalo.model_folders.adapted import zero_shot
+from metacalo.model_folders.base import Base, resolve_base
 from metacalo.showers.tasks import discover_tasks
 from metacalo.storage.checkpoint import atomic_file, load_json
 

@@ -22,7 +22,6 @@ import onnxruntime
 import torch
 from rich.console import Console
 
-from metacalo.base import resolve_base
 from metacalo.detectors.detector import Detector
 from metacalo.detectors.grid import Grid
 from metacalo.errors import MetacaloError, ModelFolderError
@@ -30,7 +29,8 @@ from metacalo.evaluate import EvaluateSettings, compare
 from metacalo.export.graph import ShowerGraph
 from metacalo.export.interfaces import Named
 from metacalo.generators.sampling_options import SamplingOptions
-from metacalo.model import ShowerModel, load_model
+from metacalo.model_folders.adapted import ShowerModel, load_model
+from metacalo.model_folders.base import resolve_base
 from metacalo.runtime.progress import track
 from metacalo.showers.hdf5 import Showers
 from metacalo.storage.checkpoint import load_json, save_json

@@ -39,10 +39,10 @@ from benchmarks.fidelity_row import (
 from benchmarks.fidelity_table import markdown
 from benchmarks.workers import workers
 from metacalo.adapt import AdaptSettings
-from metacalo.base import Base, resolve_base
 from metacalo.errors import ConfigError, MetacaloError, UnknownNameError
 from metacalo.evaluate import profile_figure
 from metacalo.evaluate.checks import FEWEST
+from metacalo.model_folders.base import Base, resolve_base
 from metacalo.runtime.progress import track
 from metacalo.showers.hdf5 import open_showers
 from metacalo.storage.checkpoint import atomic_file, load_json, save_json

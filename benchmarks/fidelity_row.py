@@ -14,13 +14,13 @@ from pydantic import Field
 
 from benchmarks.fidelity_figures import at_one_energy, figures
 from metacalo.adapt import AdaptSettings, adapted_model
-from metacalo.base import Base, resolve_base
 from metacalo.config import Device, Settings
 from metacalo.detectors.detector import Detector
 from metacalo.evaluate import EvaluateSettings, compare
 from metacalo.evaluate.checks import FEWEST
 from metacalo.evaluate.signatures import Signatures, signatures
-from metacalo.model import ShowerModel, zero_shot
+from metacalo.model_folders.adapted import ShowerModel, zero_shot
+from metacalo.model_folders.base import Base, resolve_base
 from metacalo.normaliser.response import convention_scale
 from metacalo.showers.hdf5 import Showers, open_showers
 from metacalo.showers.tasks import Task, resolve_task

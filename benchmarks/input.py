@@ -35,11 +35,11 @@ from rich.table import Table
 
 from benchmarks.evaluation import repeated
 from benchmarks.workers import workers
-from metacalo.base import build_generator, sees_cells
 from metacalo.errors import MetacaloError
 from metacalo.generators.base import Batch, bf16
 from metacalo.meta.episodes import TaskStream
 from metacalo.meta.training_data import TrainingData, pretraining_tasks, training_data
+from metacalo.model_folders.base import build_generator, sees_cells
 from metacalo.plan import base_config
 from metacalo.recipe import PretrainSettings
 from metacalo.runtime.progress import track

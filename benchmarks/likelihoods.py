@@ -22,7 +22,7 @@ from rich.console import Console
 
 from metacalo.errors import MetacaloError
 from metacalo.evaluate.figures.style import new_figure
-from metacalo.model import load_model
+from metacalo.model_folders.adapted import load_model
 from metacalo.runtime.pictures import drawing, save_picture
 from metacalo.score import ScoreSettings, fitted_to, score
 from metacalo.score_report import Judged, judge, summary

@@ -24,14 +24,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.clock import seconds_of_work
 from benchmarks.workers import workers
-from metacalo.base import resolve_base
 from metacalo.errors import MetacaloError
 from metacalo.generators.base import Batch, ShowerGenerator, bf16
 from metacalo.meta.algorithms import resolve_algorithm
 from metacalo.meta.engines import resolve_engine
 from metacalo.meta.episodes import Episode
 from metacalo.meta.pool import ShowerPool
-from metacalo.model import zero_shot
+from metacalo.model_folders.adapted import zero_shot
+from metacalo.model_folders.base import resolve_base
 from metacalo.models.subspaces import SubspaceName
 from metacalo.runtime.progress import track
 from metacalo.showers.tasks import resolve_task

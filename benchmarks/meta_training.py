@@ -13,7 +13,6 @@ from pydantic import Field, model_validator
 
 from benchmarks.clock import seconds_of_work
 from metacalo.adapt import AdaptSettings
-from metacalo.base import Base, load_half, resolve_base, save_base, sees_cells
 from metacalo.config import Device, Settings
 from metacalo.errors import ConfigError
 from metacalo.evaluate.checks import FEWEST
@@ -26,6 +25,7 @@ from metacalo.meta.few_shots import FewShotSettings
 from metacalo.meta.sampler import EpisodeSampler
 from metacalo.meta.training_data import TrainingData, pretraining_tasks, training_data
 from metacalo.methods import Method
+from metacalo.model_folders.base import Base, load_half, resolve_base, save_base, sees_cells
 from metacalo.plan import base_config
 from metacalo.recipe import MetaSettings, PretrainSettings
 from metacalo.stages import Run, run_stage

@@ -27,14 +27,14 @@ from rich.console import Console
 
 from benchmarks.fidelity_row import BATCH, FidelitySettings, adapted, seen, split, task_of
 from benchmarks.sampling_table import frontier, markdown
-from metacalo.base import Base, resolve_base
 from metacalo.config import Device, Seed, Settings
 from metacalo.errors import ConfigError, MetacaloError
 from metacalo.evaluate import EvaluateSettings, compare
 from metacalo.evaluate.checks import FEWEST
 from metacalo.generators.diffusion import Diffusion, DiffusionSettings
 from metacalo.generators.samplers import SHORTCUT_STEPS, SamplerName
-from metacalo.model import ShowerModel
+from metacalo.model_folders.adapted import ShowerModel
+from metacalo.model_folders.base import Base, resolve_base
 from metacalo.runtime.progress import track
 from metacalo.showers.hdf5 import Showers
 from metacalo.storage.checkpoint import atomic_file, load_json, save_json

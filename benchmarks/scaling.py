@@ -24,7 +24,6 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.clock import seconds_of_work
-from metacalo.base import build_generator
 from metacalo.generators.base import ShowerGenerator, bf16
 from metacalo.meta.algorithms import Algorithm, resolve_algorithm
 from metacalo.meta.engines import resolve_engine
@@ -32,6 +31,7 @@ from metacalo.meta.episodes import TaskStream
 from metacalo.meta.pool import ShowerPool
 from metacalo.meta.sampler import EpisodeSampler, draw_generators
 from metacalo.meta.training_data import pretraining_tasks, training_data
+from metacalo.model_folders.base import build_generator
 from metacalo.plan import base_config
 from metacalo.recipe import PretrainSettings
 from metacalo.runtime.distributed import Ranks, joined_ranks

@@ -35,7 +35,6 @@ from benchmarks.fidelity_row import split
 from benchmarks.meta_row import compared, distances
 from benchmarks.workers import limit_threads
 from metacalo.adapt import AdaptSettings, adapted_model
-from metacalo.base import Base, resolve_base
 from metacalo.detectors.detector import Detector
 from metacalo.errors import ConfigError, MetacaloError
 from metacalo.evaluate.figures.style import new_figure
@@ -43,7 +42,8 @@ from metacalo.generators.base import bf16
 from metacalo.generators.diffusion import CALODIT, Diffusion, DiffusionSettings
 from metacalo.meta.outer_loop import average_decay
 from metacalo.meta.pool import ShowerPool
-from metacalo.model import ShowerModel, zero_shot
+from metacalo.model_folders.adapted import ShowerModel, zero_shot
+from metacalo.model_folders.base import Base, resolve_base
 from metacalo.normaliser.preprocessing import PREPROCESSING, PreprocessingName
 from metacalo.normaliser.response import convention_scale
 from metacalo.runtime.pictures import drawing, save_picture

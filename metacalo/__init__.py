@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from metacalo.adapt import adapt
     from metacalo.evaluate import evaluate_files as evaluate
     from metacalo.generate import generate
-    from metacalo.model import load_model
+    from metacalo.model_folders.adapted import load_model
 
 try:
     __version__ = version("metacalo")
@@ -27,6 +27,6 @@ def __getattr__(name: str) -> Any:
     if name in {"adapt", "evaluate", "generate"}:
         return import_module(f"metacalo.{name}")
     if name == "load_model":
-        return import_module("metacalo.model").load_model
+        return import_module("metacalo.model_folders.adapted").load_model
     message = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(message)

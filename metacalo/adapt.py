@@ -15,7 +15,6 @@ import numpy as np
 from pydantic import Field
 
 import metacalo
-from metacalo.base import GENERATORS, Base, resolve_base
 from metacalo.comparison import GeantSample, compare_models, warn_if_far
 from metacalo.detectors.condition_range import ConditionRange, left_range, warn_outside
 from metacalo.detectors.detector import Detector
@@ -25,7 +24,8 @@ from metacalo.generators.frozen import FrozenLibrary
 from metacalo.generators.sampling_options import SamplingOptions
 from metacalo.meta.pool import ShowerPool
 from metacalo.methods import MethodSettings, adapt_generator
-from metacalo.model import ShowerModel, save_model, zero_shot
+from metacalo.model_folders.adapted import ShowerModel, save_model, zero_shot
+from metacalo.model_folders.base import GENERATORS, Base, resolve_base
 from metacalo.normaliser.response import convention_scale
 from metacalo.runtime.callable_module import make_callable
 from metacalo.runtime.progress import bars

@@ -17,7 +17,7 @@ from metacalo.config import Seed, Settings
 from metacalo.detectors.detector import Detector
 from metacalo.errors import MetacaloError
 from metacalo.export import ExportSettings, export
-from metacalo.model import ShowerModel, load_model
+from metacalo.model_folders.adapted import ShowerModel, load_model
 from metacalo.runtime.progress import track
 from metacalo.typing import PathLike
 

@@ -20,7 +20,7 @@ from metacalo.evaluate.metrics import Estimate, standardise, wasserstein1
 from metacalo.evaluate.observables import Observables, observables
 from metacalo.evaluate.plots import profile_figure
 from metacalo.evaluate.rounding import quoted
-from metacalo.model import ShowerModel
+from metacalo.model_folders.adapted import ShowerModel
 from metacalo.runtime.pictures import drawing
 from metacalo.runtime.threads import side_by_side
 from metacalo.runtime.wording import counted

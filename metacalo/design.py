@@ -12,12 +12,12 @@ from typing import Any
 from pydantic import Field
 
 from metacalo.adapt import AdaptSettings, adapt
-from metacalo.cards import card_of
 from metacalo.config import Seed, Settings
 from metacalo.errors import ConfigError, OutputError
 from metacalo.evaluate import EvaluateSettings, evaluate_files
 from metacalo.generate import GenerateSettings, generate
-from metacalo.model import seen_hashes
+from metacalo.model_folders.adapted import seen_hashes
+from metacalo.model_folders.provenance_card import card_of
 from metacalo.runtime.signals import told_if_interrupted
 from metacalo.showers.tasks import description_path
 from metacalo.simulate.prepare import prepare

@@ -21,7 +21,7 @@ from metacalo.detectors.json_record import record_of
 from metacalo.detectors.ranges import parse_angles, parse_range
 from metacalo.errors import ConfigError, ShowerFileError
 from metacalo.generators.sampling_options import SamplingOptions
-from metacalo.model import ShowerModel, load_model, seen_hashes
+from metacalo.model_folders.adapted import ShowerModel, load_model, seen_hashes
 from metacalo.normaliser.condition_vector import require_conditions
 from metacalo.parts import joined, open_parts, part_file, part_seed, write_part
 from metacalo.runtime.callable_module import make_callable

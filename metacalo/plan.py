@@ -10,7 +10,6 @@ from rich.markup import escape
 from rich.table import Table
 
 import metacalo
-from metacalo.base import Base, BaseConfig, build_generator, resolve_base
 from metacalo.detectors.condition_range import ConditionRange
 from metacalo.detectors.detector import DESCRIPTORS
 from metacalo.errors import ConfigError, UnknownNameError
@@ -18,6 +17,7 @@ from metacalo.meta.algorithms import MetaSGD, resolve_algorithm
 from metacalo.meta.distribution import task_probabilities
 from metacalo.meta.engines import resolve_engine
 from metacalo.meta.training_data import pretraining_tasks
+from metacalo.model_folders.base import Base, BaseConfig, build_generator, resolve_base
 from metacalo.models.subspaces import SubspaceName
 from metacalo.normaliser.condition_vector import condition_size
 from metacalo.recipe import MetaSettings, PretrainSettings, Stage

@@ -10,12 +10,12 @@ from typing import Any
 
 from torch import Tensor
 
-from metacalo.base import Base, BaseConfig, load_half, resolve_base, save_base, sees_cells
 from metacalo.detectors.condition_range import ConditionRange
 from metacalo.errors import ConfigError, OutputError
 from metacalo.generators.distillation import distilled
 from metacalo.meta.engines import resolve_engine
 from metacalo.meta.training_data import pretraining_tasks, training_data
+from metacalo.model_folders.base import Base, BaseConfig, load_half, resolve_base, save_base, sees_cells
 from metacalo.normaliser.preprocessing import PREPROCESSING
 from metacalo.plan import base_config
 from metacalo.recipe import MetaSettings, PretrainSettings, Stage

@@ -10,7 +10,6 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from metacalo.base import PlainName
 from metacalo.config import Device, Seed, Settings
 from metacalo.errors import ConfigError, UnknownNameError
 from metacalo.generators.diffusion import DiffusionSettings
@@ -19,6 +18,7 @@ from metacalo.meta.algorithms import AlgorithmName, resolve_algorithm
 from metacalo.meta.engines import EngineName
 from metacalo.meta.few_shots import FewShotSettings
 from metacalo.meta.outer_loop import StageSettings
+from metacalo.model_folders.base import PlainName
 from metacalo.models.prior import PriorSettings
 from metacalo.models.subspaces import SubspaceName
 from metacalo.models.vqvae import VQVAESettings

@@ -12,7 +12,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from metacalo.adapt import AdaptSettings, adapt
-from metacalo.base import checked_kind, resolve_base
 from metacalo.convert import ConvertSettings, convert
 from metacalo.detectors.detector import Detector
 from metacalo.detectors.json_record import detector_of
@@ -20,7 +19,8 @@ from metacalo.errors import ModelFolderError
 from metacalo.evaluate import EvaluateSettings, evaluate_files
 from metacalo.fingerprints import fingerprints
 from metacalo.generate import GenerateSettings, generate
-from metacalo.model import seen_hashes
+from metacalo.model_folders.adapted import seen_hashes
+from metacalo.model_folders.base import checked_kind, resolve_base
 from metacalo.pretrain import PretrainSettings, pretrain
 from metacalo.score import ScoreSettings
 from metacalo.score_report import score_files

@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from metacalo.base import GENERATORS
 from metacalo.config import Device, Seed, Settings
 from metacalo.detectors.grid import Grid
 from metacalo.errors import MetacaloError, ModelFolderError, ShowerFileError
@@ -20,7 +19,8 @@ from metacalo.generators.base import Batch, ShowerGenerator, bf16
 from metacalo.generators.diffusion import Diffusion
 from metacalo.generators.likelihood import PathDraws, autoregressive_density, diffusion_bound
 from metacalo.meta.pool import ShowerPool
-from metacalo.model import ShowerModel
+from metacalo.model_folders.adapted import ShowerModel
+from metacalo.model_folders.base import GENERATORS
 from metacalo.normaliser.response import convention_scale
 from metacalo.runtime.progress import track
 from metacalo.showers.hdf5 import ShowerFile, Showers

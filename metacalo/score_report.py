@@ -20,7 +20,7 @@ from metacalo.detectors.json_record import record_of
 from metacalo.errors import OutputError, ShowerFileError
 from metacalo.evaluate.classifier import auc_error
 from metacalo.evaluate.outliers import FEWEST, EnergyTrend
-from metacalo.model import ShowerModel, load_model
+from metacalo.model_folders.adapted import ShowerModel, load_model
 from metacalo.runtime.signals import told_if_interrupted
 from metacalo.score import Scores, ScoreSettings, fitted_to, require_mesh, score, scored_generators
 from metacalo.showers.hdf5 import ShowerFile, open_showers

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metacalo.base import Base, BaseConfig, build_generator, load_half, load_into, save_half
 from metacalo.errors import ConfigError, ModelFolderError
 from metacalo.generators.autoregressive import Autoregressive
 from metacalo.generators.base import ShowerGenerator, bf16
@@ -21,6 +20,7 @@ from metacalo.meta.engines import resolve_engine
 from metacalo.meta.outer_loop import OuterLoop, StageSettings
 from metacalo.meta.sampler import EpisodeSampler, draw_generators
 from metacalo.meta.training_data import TrainingData
+from metacalo.model_folders.base import Base, BaseConfig, build_generator, load_half, load_into, save_half
 from metacalo.models.quantizer import perplexity
 from metacalo.models.transformer import BlockStack
 from metacalo.models.vqvae import VQVAE

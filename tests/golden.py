@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from metacalo.evaluate.observables import observables
-from metacalo.model import ShowerModel, load_model
+from metacalo.model_folders.adapted import ShowerModel, load_model
 from metacalo.showers import data_folder, resolve_task
 
 __all__ = ["FILE", "GENERATORS", "OBSERVABLES", "N", "bases", "figures", "shipped"]

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metacalo.base import BaseConfig
 from metacalo.meta.episodes import TaskStream
 from metacalo.meta.training_data import TrainingData
+from metacalo.model_folders.base import BaseConfig
 from metacalo.normaliser.fitting import fit_normaliser
 from metacalo.plan import base_config
 from metacalo.recipe import PretrainSettings, Stage

@@ -3,9 +3,9 @@ from __future__ import annotations
 import h5py
 import numpy as np
 
-from metacalo.base import resolve_base
-from metacalo.cards import card_of
 from metacalo.generate import GenerateSettings, generate
+from metacalo.model_folders.base import resolve_base
+from metacalo.model_folders.provenance_card import card_of
 from metacalo.showers import data_folder, resolve_task
 from metacalo.showers.hdf5 import open_showers
 from metacalo.showers.writer import write_showers

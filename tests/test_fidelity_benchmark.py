@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from benchmarks import card, fidelity, fidelity_figures, fidelity_row, fidelity_table
-from metacalo.base import Base, resolve_base
 from metacalo.evaluate import classifier
 from metacalo.evaluate.rounding import quoted
+from metacalo.model_folders.base import Base, resolve_base
 from metacalo.showers import Showers, data_folder, open_showers, write_showers
 
 BASE, SHOTS, SHOWERS, COUNTED, AT_10_GEV = "base-no-pblar", 24, 36, 50, 4

@@ -12,10 +12,10 @@ import torch
 
 import metacalo
 from metacalo.adapt import AdaptSettings, adapt
-from metacalo.base import Base, resolve_base
 from metacalo.errors import MetacaloError, ModelFolderError
 from metacalo.generators.frozen import FrozenLibrary
-from metacalo.model import load_model
+from metacalo.model_folders.adapted import load_model
+from metacalo.model_folders.base import Base, resolve_base
 from metacalo.showers import data_folder, open_showers, write_showers
 from metacalo.storage.checkpoint import load_json, load_tensors, save_tensors
 

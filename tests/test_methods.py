@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from metacalo.base import GENERATORS
 from metacalo.errors import ConfigError, MetacaloError
 from metacalo.generators.base import Batch, ShowerGenerator
 from metacalo.methods import (
@@ -25,6 +24,7 @@ from metacalo.methods import (
     mean_loss,
     rate_share,
 )
+from metacalo.model_folders.base import GENERATORS
 from metacalo.models.adapters import LowRankLinear
 from metacalo.normaliser.latents import Latents
 from metacalo.storage.checkpoint import tensor_hash

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from metacalo.adapt import AdaptSettings, adapt
-from metacalo.base import Base
 from metacalo.cli import main
 from metacalo.errors import ConfigError, DetectorError, UnknownNameError
 from metacalo.evaluate import EvaluateSettings, evaluate_files
 from metacalo.generate import GenerateSettings, generate
 from metacalo.generators.diffusion import CALODIT, Diffusion
-from metacalo.model import load_model, zero_shot
+from metacalo.model_folders.adapted import load_model, zero_shot
+from metacalo.model_folders.base import Base
 from metacalo.normaliser.latents import Latents
 from metacalo.normaliser.log_normaliser import LogNormaliser
 from metacalo.presets import PRESETS, resolve_recipe

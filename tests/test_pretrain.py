@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from metacalo.base import Base, resolve_base, save_base
 from metacalo.errors import ConfigError, ModelFolderError, OutputError, UnknownNameError
 from metacalo.meta.episodes import is_reserved
 from metacalo.meta.outer_loop import OuterLoop
 from metacalo.meta.training_data import pretraining_tasks, training_data
+from metacalo.model_folders.base import Base, resolve_base, save_base
 from metacalo.normaliser.condition_vector import encode_conditions
 from metacalo.normaliser.longitudinal import fit_longitudinal
 from metacalo.pretrain import PretrainSettings, pretrain

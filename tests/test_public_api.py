@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import metacalo
-from metacalo.base import Base
+from metacalo.model_folders.base import Base
 from metacalo.pretrain import PretrainSettings
 from metacalo.showers import Detector, data_folder, open_showers
 

@@ -11,9 +11,9 @@ import pytest
 
 from benchmarks import sampling
 from benchmarks.sampling import Point
-from metacalo.base import Base
 from metacalo.evaluate import classifier
 from metacalo.generators.diffusion import CALODIT
+from metacalo.model_folders.base import Base
 from metacalo.pretrain import PretrainSettings, pretrain
 from metacalo.showers import data_folder, open_showers, write_showers
 

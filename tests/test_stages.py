@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from metacalo.base import Base, load_half
 from metacalo.errors import ConfigError, MissingExtraError, ModelFolderError, UnknownNameError
 from metacalo.generators.diffusion import Diffusion
 from metacalo.meta.outer_loop import OuterLoop
+from metacalo.model_folders.base import Base, load_half
 from metacalo.models import transformer
 from metacalo.pretrain import PretrainSettings, pretrain
 from metacalo.showers import data_folder, open_showers, write_showers

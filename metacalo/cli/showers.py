@@ -52,9 +52,9 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Compare generated showers with full simulation, every figure beside its Geant4-against-Geant4 floor."""
-    from metacalo.cards import card_of
     from metacalo.evaluate import EvaluateSettings, evaluate_files, labels_of, table, warnings_told
-    from metacalo.model import seen_hashes
+    from metacalo.model_folders.adapted import seen_hashes
+    from metacalo.model_folders.provenance_card import card_of
 
     settings = EvaluateSettings.resolve(config, **given)
     named = labels_of(generated, labels.split(",") if labels else None)

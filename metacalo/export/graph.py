@@ -15,7 +15,7 @@ from metacalo.export.spectrum import DenseSpectrum
 from metacalo.generators.autoregressive import Autoregressive
 from metacalo.generators.base import ShowerGenerator
 from metacalo.generators.diffusion import Diffusion
-from metacalo.model import ShowerModel
+from metacalo.model_folders.adapted import ShowerModel
 from metacalo.models.adapters import LowRankLinear
 from metacalo.normaliser.condition_vector import POSSIBLE_MEV, condition_columns
 from metacalo.normaliser.latents import Latents, structure_size

@@ -21,7 +21,7 @@ from metacalo.export.macro import par04_macro
 from metacalo.generators.autoregressive import Autoregressive
 from metacalo.generators.diffusion import Diffusion
 from metacalo.generators.sampling_options import SamplingOptions
-from metacalo.model import ShowerModel, load_model
+from metacalo.model_folders.adapted import ShowerModel, load_model
 from metacalo.runtime.signals import told_if_interrupted
 from metacalo.storage.atomic import finish_set
 from metacalo.storage.checkpoint import atomic_set, load_json, require_free, save_json, tensor_hash

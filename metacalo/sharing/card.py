@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from metacalo.base import BaseConfig, checked_kind
 from metacalo.errors import ModelFolderError
-from metacalo.model import AdaptedConfig
+from metacalo.model_folders.adapted import AdaptedConfig
+from metacalo.model_folders.base import BaseConfig, checked_kind
 from metacalo.runtime.wording import counted
 from metacalo.sharing.figures import Figure, of_card, of_metrics
 from metacalo.sharing.soundness import Tried

@@ -9,9 +9,9 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from metacalo.base import PlainName
 from metacalo.config import Settings
 from metacalo.errors import ConfigError, ModelFolderError
+from metacalo.model_folders.base import PlainName
 from metacalo.storage.checkpoint import LARGEST_TENSORS, load_json
 from metacalo.storage.provenance import file_record
 

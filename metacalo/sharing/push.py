@@ -8,9 +8,9 @@ from pathlib import Path
 from pydantic import Field
 
 import metacalo
-from metacalo.base import resolve_base
 from metacalo.config import Settings
 from metacalo.errors import HubError
+from metacalo.model_folders.base import resolve_base
 from metacalo.runtime.signals import told_if_interrupted
 from metacalo.sharing.card import CARD, readme
 from metacalo.sharing.manifest import MANIFEST, README, STAYS, FileRecord, Manifest, belongs

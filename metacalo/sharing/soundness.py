@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from metacalo.base import Base, checked_kind, resolve_base
 from metacalo.errors import MetacaloError, ModelFolderError
-from metacalo.model import AdaptedConfig, load_model
+from metacalo.model_folders.adapted import AdaptedConfig, load_model
+from metacalo.model_folders.base import Base, checked_kind, resolve_base
 from metacalo.sharing.manifest import belongs
 from metacalo.storage.checkpoint import load_json, load_tensors
 from metacalo.typing import PathLike

@@ -14,7 +14,7 @@ from metacalo.evaluate.metrics import fpd, standardise, wasserstein1
 from metacalo.evaluate.observables import observables
 from metacalo.meta.pool import ShowerPool
 from metacalo.methods import MethodSettings, adapt_generator, mean_loss
-from metacalo.model import ShowerModel
+from metacalo.model_folders.adapted import ShowerModel
 from metacalo.showers.hdf5 import Showers
 from metacalo.sweep.space import Hyperparameters
 

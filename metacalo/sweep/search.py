@@ -15,11 +15,11 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from metacalo.adapt import draw_shots
-from metacalo.base import resolve_base
 from metacalo.detectors.detector import Detector
 from metacalo.errors import UnknownNameError
 from metacalo.methods import MethodSettings
-from metacalo.model import ShowerModel, zero_shot
+from metacalo.model_folders.adapted import ShowerModel, zero_shot
+from metacalo.model_folders.base import resolve_base
 from metacalo.normaliser.response import convention_scale
 from metacalo.runtime.progress import Track, track
 from metacalo.runtime.signals import told_if_interrupted

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from metacalo.config import Device, Seed, Settings
 from metacalo.methods import MethodSettings
-from metacalo.model import ShowerModel
+from metacalo.model_folders.adapted import ShowerModel
 from metacalo.showers.hdf5 import Showers
 from metacalo.sweep.objective import FIDELITIES, Objective, needs_showers
 from metacalo.sweep.space import SearchSpace

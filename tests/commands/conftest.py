@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from metacalo.adapt import AdaptResult, AdaptSettings, adapt
-from metacalo.base import Base, resolve_base
 from metacalo.cli import main
+from metacalo.model_folders.base import Base, resolve_base
 from metacalo.showers import Showers, data_folder, open_showers, write_showers
 
 BASE = "base-no-pblar"

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from metacalo.adapt import AdaptSettings, adapt
-from metacalo.base import load_half
 from metacalo.comparison import summary_table
 from metacalo.errors import DetectorError
 from metacalo.meta.pool import ShowerPool
 from metacalo.methods import adapt_generator
-from metacalo.model import load_model, seen_hashes, zero_shot
+from metacalo.model_folders.adapted import load_model, seen_hashes, zero_shot
+from metacalo.model_folders.base import load_half
 from metacalo.runtime.threads import side_by_side
 from metacalo.showers import data_folder, open_showers
 from metacalo.storage.checkpoint import load_tensors, tensor_hash

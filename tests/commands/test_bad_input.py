@@ -12,8 +12,8 @@ import h5py
 import numpy as np
 import pytest
 
-from metacalo.base import FORMAT
-from metacalo.model import ShowerModel
+from metacalo.model_folders.adapted import ShowerModel
+from metacalo.model_folders.base import FORMAT
 from metacalo.storage.checkpoint import load_tensors, save_tensors
 
 SHOTS = 30

@@ -13,7 +13,7 @@ import torch
 from metacalo.adapt import AdaptSettings, adapt, adapted_model
 from metacalo.detectors.condition_range import OutsideRangeWarning
 from metacalo.generate import GenerateSettings, generate
-from metacalo.model import load_model, seen_hashes, zero_shot
+from metacalo.model_folders.adapted import load_model, seen_hashes, zero_shot
 from metacalo.showers import open_showers
 from metacalo.storage.checkpoint import load_tensors, save_tensors
 

@@ -12,7 +12,7 @@ import pytest
 
 from metacalo.adapt import AdaptSettings, adapt
 from metacalo.errors import MetacaloError
-from metacalo.model import load_model, save_model
+from metacalo.model_folders.adapted import load_model, save_model
 from metacalo.score import ScoreSettings, fitted_to, score
 from metacalo.showers import Grid, open_showers, write_showers
 

@@ -18,8 +18,8 @@ import pytest
 import yaml
 
 from metacalo.adapt import AdaptSettings, adapt
-from metacalo.base import resolve_base
-from metacalo.model import load_model
+from metacalo.model_folders.adapted import load_model
+from metacalo.model_folders.base import resolve_base
 from metacalo.sharing import push
 from metacalo.showers import data_folder
 from tests.hub import TOKEN, Hub, Stored

@@ -13,7 +13,7 @@ from threading import Thread
 import numpy as np
 import pytest
 
-from metacalo.model import load_model
+from metacalo.model_folders.adapted import load_model
 from metacalo.showers import open_showers
 from metacalo.storage.checkpoint import load_tensors, tensor_hash
 from metacalo.storage.locking import sole_writer

@@ -8,7 +8,7 @@ import torch
 
 from metacalo.export import ExportSettings, export
 from metacalo.export.graph import ShowerGraph
-from metacalo.model import ShowerModel, load_model
+from metacalo.model_folders.adapted import ShowerModel, load_model
 from metacalo.showers import resolve_task
 
 BASE = "base-no-pblar"

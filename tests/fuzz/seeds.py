@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from metacalo.adapt import AdaptSettings, adapt
-from metacalo.base import resolve_base
+from metacalo.model_folders.base import resolve_base
 from metacalo.showers import data_folder, open_showers, write_showers
 from tests.fuzz.hdf5 import seed_files
 

@@ -8,10 +8,10 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from metacalo.base import GENERATORS
 from metacalo.generators.autoregressive import Autoregressive
 from metacalo.generators.base import Batch, ShowerGenerator
 from metacalo.generators.diffusion import Diffusion, DiffusionSettings
+from metacalo.model_folders.base import GENERATORS
 from metacalo.models.prior import PriorSettings
 from metacalo.models.vqvae import VQVAE, VQVAESettings
 from metacalo.normaliser.latents import Latents

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from metacalo.base import resolve_base
 from metacalo.errors import ConfigError
 from metacalo.meta.distribution import Window
 from metacalo.meta.few_shots import FewShots, FewShotSettings, FewShotStream, draw_few_shots
 from metacalo.meta.sampler import EpisodeSampler
 from metacalo.meta.training_data import training_data
-from metacalo.model import zero_shot
+from metacalo.model_folders.adapted import zero_shot
+from metacalo.model_folders.base import resolve_base
 from metacalo.normaliser.fitting import fit_normaliser
 from metacalo.normaliser.preprocessing import PREPROCESSING
 from metacalo.normaliser.response import convention_scale

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from metacalo.adapt import AdaptSettings, adapt
-from metacalo.cards import card_of
 from metacalo.detectors.condition_range import ConditionRange, OutsideRangeWarning
 from metacalo.errors import ShowerFileError
 from metacalo.evaluate import EvaluateSettings, evaluate_files
 from metacalo.export.macro import par04_macro
 from metacalo.export.verb import ExportSettings, _told
 from metacalo.generate import GenerateSettings, generate
-from metacalo.model import load_model
+from metacalo.model_folders.adapted import load_model
+from metacalo.model_folders.provenance_card import card_of
 from metacalo.score_report import score_files
 from metacalo.showers import open_showers, resolve_task
 from metacalo.showers.writer import write_showers

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from metacalo.base import resolve_base
-from metacalo.model import zero_shot
+from metacalo.model_folders.adapted import zero_shot
+from metacalo.model_folders.base import resolve_base
 from metacalo.normaliser.latents import Latents
 from metacalo.normaliser.response import convention_scale
 from metacalo.showers.tasks import resolve_task

@@ -9,7 +9,7 @@ import h5py
 import pytest
 
 from metacalo.adapt import AdaptSettings, adapt
-from metacalo.base import resolve_base
+from metacalo.model_folders.base import resolve_base
 from metacalo.reproduce import reproduce
 from metacalo.showers import data_folder, open_showers
 from metacalo.sweep import SweepSettings, sweep

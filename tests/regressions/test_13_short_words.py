@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from metacalo.generators.frozen import FrozenLibrary
-from metacalo.model import load_model
+from metacalo.model_folders.adapted import load_model
 from metacalo.showers import resolve_task
 
 

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metacalo.base import resolve_base
-from metacalo.model import zero_shot
+from metacalo.model_folders.adapted import zero_shot
+from metacalo.model_folders.base import resolve_base
 from metacalo.normaliser.fitting import fit_normaliser
 from metacalo.normaliser.marginals import ConditionalMarginals, scores_of_levels
 from metacalo.normaliser.normaliser import PRIOR_STRENGTH, Normaliser

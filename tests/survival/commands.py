@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from metacalo.base import Base
-from metacalo.model import load_model
+from metacalo.model_folders.adapted import load_model
+from metacalo.model_folders.base import Base
 from metacalo.showers import data_folder, open_showers, write_showers
 from metacalo.storage.checkpoint import load_json, load_tensors, tensor_hash
 

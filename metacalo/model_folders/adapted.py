@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float
 from pydantic import Field
 
-from metacalo.base import GENERATORS, Base, Cells, GeneratorName, PlainName, checked_kind, resolve_base
 from metacalo.config import Settings
 from metacalo.detectors.condition_range import ConditionRange, left_range, warn_outside
 from metacalo.detectors.detector import Detector
@@ -29,11 +28,12 @@ from metacalo.errors import (
 from metacalo.generators.base import ShowerGenerator, bf16
 from metacalo.generators.frozen import FrozenLibrary
 from metacalo.generators.sampling_options import SamplingOptions
+from metacalo.model_folders.base import GENERATORS, Base, Cells, GeneratorName, PlainName, checked_kind, resolve_base
+from metacalo.model_folders.consistency import load_hashes, predicted_normaliser, require_alike
 from metacalo.models.subspaces import SubspaceName
 from metacalo.normaliser.condition_vector import encode_conditions, require_conditions
 from metacalo.normaliser.preprocessing import AnyNormaliser
 from metacalo.showers.hdf5 import Showers
-from metacalo.soundness import load_hashes, predicted_normaliser, require_alike
 from metacalo.storage.checkpoint import load_tensors, save_json, save_tensors
 from metacalo.typing import PathLike, ShowerArray
 

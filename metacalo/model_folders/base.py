@@ -20,11 +20,11 @@ from metacalo.errors import ModelFolderError, UnknownNameError
 from metacalo.generators.autoregressive import Autoregressive
 from metacalo.generators.base import ShowerGenerator
 from metacalo.generators.diffusion import Diffusion, DiffusionSettings
+from metacalo.model_folders.consistency import load_hashes, require_sizes
 from metacalo.models.prior import PriorSettings
 from metacalo.models.vqvae import VQVAE, VQVAESettings
 from metacalo.normaliser.preprocessing import PREPROCESSING, DetectorPrior, Preprocessing, PreprocessingName
 from metacalo.showers.tasks import data_folder
-from metacalo.soundness import load_hashes, require_sizes
 from metacalo.storage.checkpoint import load_json, load_tensors, save_json, save_tensors, tensor_hash
 
 __all__ = [
