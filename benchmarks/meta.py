@@ -30,9 +30,9 @@ from benchmarks.meta_row import BOUND, FROM_SCRATCH, Detector, Wanted, measure
 from benchmarks.meta_table import markdown, pictures
 from benchmarks.meta_training import BASELINE, StudySettings, TrainedBase, given_start, trained_bases
 from benchmarks.workers import workers
+from metacalo.adaptation.methods import Method
 from metacalo.errors import ConfigError, MetacaloError
 from metacalo.meta.algorithms import ALGORITHMS
-from metacalo.methods import Method
 from metacalo.normaliser.preprocessing import PreprocessingName
 from metacalo.showers.tasks import Task, resolve_task
 from metacalo.storage.checkpoint import atomic_file, load_json, save_json

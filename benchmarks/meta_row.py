@@ -13,12 +13,12 @@ import torch
 from benchmarks.fidelity_row import BATCH, split
 from benchmarks.meta_training import StudySettings, TrainedBase
 from metacalo.adapt import AdaptSettings
+from metacalo.adaptation.methods import Method, adapt_generator
 from metacalo.evaluate.metrics import fpd, standardise, wasserstein1
 from metacalo.evaluate.observables import observables
 from metacalo.generators.base import ShowerGenerator, bf16
 from metacalo.generators.diffusion import Diffusion, LossWeights
 from metacalo.meta.pool import ShowerPool
-from metacalo.methods import Method, adapt_generator
 from metacalo.model_folders.adapted import ShowerModel, zero_shot
 from metacalo.model_folders.base import Base
 from metacalo.normaliser.preprocessing import PREPROCESSING, AnyNormaliser, PreprocessingName

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from benchmarks.clock import seconds_of_work
 from metacalo.adapt import AdaptSettings
+from metacalo.adaptation.methods import Method
 from metacalo.config import Device, Settings
 from metacalo.errors import ConfigError
 from metacalo.evaluate.checks import FEWEST
@@ -24,7 +25,6 @@ from metacalo.meta.episodes import Episode
 from metacalo.meta.few_shots import FewShotSettings
 from metacalo.meta.sampler import EpisodeSampler
 from metacalo.meta.training_data import TrainingData, pretraining_tasks, training_data
-from metacalo.methods import Method
 from metacalo.model_folders.base import Base, load_half, resolve_base, save_base, sees_cells
 from metacalo.plan import base_config
 from metacalo.recipe import MetaSettings, PretrainSettings

@@ -15,7 +15,8 @@ import numpy as np
 from pydantic import Field
 
 import metacalo
-from metacalo.comparison import GeantSample, compare_models, warn_if_far
+from metacalo.adaptation.before_after import GeantSample, compare_models, warn_if_far
+from metacalo.adaptation.methods import MethodSettings, adapt_generator
 from metacalo.detectors.condition_range import ConditionRange, left_range, warn_outside
 from metacalo.detectors.detector import Detector
 from metacalo.detectors.json_record import record_of
@@ -23,7 +24,6 @@ from metacalo.errors import ShowerFileError, UnknownNameError
 from metacalo.generators.frozen import FrozenLibrary
 from metacalo.generators.sampling_options import SamplingOptions
 from metacalo.meta.pool import ShowerPool
-from metacalo.methods import MethodSettings, adapt_generator
 from metacalo.model_folders.adapted import ShowerModel, save_model, zero_shot
 from metacalo.model_folders.base import GENERATORS, Base, resolve_base
 from metacalo.normaliser.response import convention_scale

@@ -13,9 +13,7 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from metacalo.errors import ConfigError, MetacaloError
-from metacalo.generators.base import Batch, ShowerGenerator
-from metacalo.methods import (
+from metacalo.adaptation.methods import (
     LEARNING_RATES,
     RATE_SHARES,
     Method,
@@ -24,6 +22,8 @@ from metacalo.methods import (
     mean_loss,
     rate_share,
 )
+from metacalo.errors import ConfigError, MetacaloError
+from metacalo.generators.base import Batch, ShowerGenerator
 from metacalo.model_folders.base import GENERATORS
 from metacalo.models.adapters import LowRankLinear
 from metacalo.normaliser.latents import Latents

@@ -15,12 +15,12 @@ import torch
 
 import metacalo
 from metacalo.adapt import AdaptSettings, adapted_model
+from metacalo.adaptation.methods import Method
 from metacalo.detectors.condition_range import TRAINED_ENERGY_MEV
 from metacalo.errors import BaseMismatchError, ModelFolderError
 from metacalo.generators.autoregressive import Autoregressive
 from metacalo.generators.diffusion import Diffusion, DiffusionSettings
 from metacalo.generators.sampling_options import SamplingOptions
-from metacalo.methods import Method
 from metacalo.model_folders.adapted import ShowerModel, load_model, save_model, seen_hashes, zero_shot
 from metacalo.model_folders.base import FORMAT, GENERATORS, Base, BaseConfig, build_generator, resolve_base, save_base
 from metacalo.models.dit import DiTSettings

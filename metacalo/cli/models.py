@@ -88,7 +88,7 @@ def adapt(
     """Adapt a base to the showers of a new detector."""
     from metacalo.adapt import AdaptSettings
     from metacalo.adapt import adapt as run
-    from metacalo.comparison import summary_table
+    from metacalo.adaptation.before_after import summary_table
 
     settings = AdaptSettings.resolve(config, **given)
     described = described_detector(absorber, active, description)

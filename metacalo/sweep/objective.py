@@ -9,11 +9,11 @@ from typing import Final, Literal
 
 import numpy as np
 
+from metacalo.adaptation.methods import MethodSettings, adapt_generator, mean_loss
 from metacalo.errors import MetacaloError
 from metacalo.evaluate.metrics import fpd, standardise, wasserstein1
 from metacalo.evaluate.observables import observables
 from metacalo.meta.pool import ShowerPool
-from metacalo.methods import MethodSettings, adapt_generator, mean_loss
 from metacalo.model_folders.adapted import ShowerModel
 from metacalo.showers.hdf5 import Showers
 from metacalo.sweep.space import Hyperparameters

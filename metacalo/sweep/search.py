@@ -15,9 +15,9 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from metacalo.adapt import draw_shots
+from metacalo.adaptation.methods import MethodSettings
 from metacalo.detectors.detector import Detector
 from metacalo.errors import UnknownNameError
-from metacalo.methods import MethodSettings
 from metacalo.model_folders.adapted import ShowerModel, zero_shot
 from metacalo.model_folders.base import resolve_base
 from metacalo.normaliser.response import convention_scale

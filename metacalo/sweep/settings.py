@@ -9,8 +9,8 @@ from typing import Any, Literal, Self
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
+from metacalo.adaptation.methods import MethodSettings
 from metacalo.config import Device, Seed, Settings
-from metacalo.methods import MethodSettings
 from metacalo.model_folders.adapted import ShowerModel
 from metacalo.showers.hdf5 import Showers
 from metacalo.sweep.objective import FIDELITIES, Objective, needs_showers

@@ -15,13 +15,13 @@ from optuna.distributions import (
 from optuna.trial import BaseTrial
 from pydantic import Field, model_validator
 
+from metacalo.adaptation.methods import LEARNING_RATES, Method
 from metacalo.config import Settings
 from metacalo.errors import ConfigError
 from metacalo.generators.base import ShowerGenerator
 from metacalo.generators.diffusion import Diffusion
 from metacalo.generators.samplers import SamplerName
 from metacalo.generators.sampling_options import SamplingOptions
-from metacalo.methods import LEARNING_RATES, Method
 
 __all__ = ["SAMPLING", "Dimension", "Hyperparameters", "SearchSpace"]
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from metacalo.adapt import AdaptSettings, adapt
-from metacalo.comparison import summary_table
+from metacalo.adaptation.before_after import summary_table
+from metacalo.adaptation.methods import adapt_generator
 from metacalo.errors import DetectorError
 from metacalo.meta.pool import ShowerPool
-from metacalo.methods import adapt_generator
 from metacalo.model_folders.adapted import load_model, seen_hashes, zero_shot
 from metacalo.model_folders.base import load_half
 from metacalo.runtime.threads import side_by_side

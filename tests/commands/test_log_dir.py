@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from metacalo.methods import LEARNING_RATES
+from metacalo.adaptation.methods import LEARNING_RATES
 from metacalo.storage.checkpoint import load_json
 from tests.commands.conftest import BASE
 

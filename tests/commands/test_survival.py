@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 
 from metacalo import generate as generating
-from metacalo import methods, pretrain
+from metacalo import pretrain
 from metacalo.adapt import AdaptResult
+from metacalo.adaptation import methods
 from metacalo.parts import part_file
 from metacalo.showers import data_folder
 from metacalo.showers.writer import ShowerWriter

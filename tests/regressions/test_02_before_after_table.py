@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from metacalo.adapt import AdaptSettings, adapt
-from metacalo.comparison import FEWEST, GeantSample, summary_table, warn_if_far
+from metacalo.adaptation.before_after import FEWEST, GeantSample, summary_table, warn_if_far
 from metacalo.detectors.detector import Detector
 from metacalo.detectors.grid import Grid
 from metacalo.errors import ShowerFileError
@@ -90,7 +90,7 @@ def test_before_and_after_are_sampled_alike(tmp_path, monkeypatch):
         seen.append((name, model.generator(name).sampling))
         return conditions
 
-    monkeypatch.setattr("metacalo.comparison._generate_like", made)
+    monkeypatch.setattr("metacalo.adaptation.before_after._generate_like", made)
     settings = AdaptSettings(
         base="base-no-pblar", shots=40, steps=0, generator="ar", sampling=SamplingOptions(temperature=0.5)
     )

@@ -100,7 +100,7 @@ def broken(*_, **__):
 
 
 def test_a_picture_that_fails_is_a_warning_and_the_model_stays(monkeypatch, tmp_path):
-    monkeypatch.setattr("metacalo.comparison.profile_figure", broken)
+    monkeypatch.setattr("metacalo.adaptation.before_after.profile_figure", broken)
     settings = AdaptSettings(generator="frozen", shots=60, compared_showers=20)
     with pytest.warns(pictures.PictureWarning, match=r"profiles\.png was not drawn \(RuntimeError: no such font\)"):
         result = adapt(PBLAR, tmp_path / "model", settings, quiet=True)

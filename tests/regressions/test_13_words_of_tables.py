@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from metacalo.adapt import draw_shots
+from metacalo.adaptation.before_after import summary_table
 from metacalo.benchmark import BenchmarkSettings, Cost, cost_table
-from metacalo.comparison import summary_table
 from metacalo.errors import ShowerFileError
 from metacalo.showers import data_folder, open_showers
 from metacalo.sweep import figures

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from metacalo.methods import MethodSettings
+from metacalo.adaptation.methods import MethodSettings
 from metacalo.showers import data_folder, open_showers
 from metacalo.showers.hdf5 import Showers
 from metacalo.sweep import objective

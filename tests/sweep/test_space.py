@@ -6,8 +6,8 @@ import optuna
 import pytest
 from optuna.trial import FixedTrial
 
+from metacalo.adaptation.methods import LEARNING_RATES, MethodSettings
 from metacalo.errors import ConfigError
-from metacalo.methods import LEARNING_RATES, MethodSettings
 from metacalo.sweep.space import Hyperparameters, SearchSpace
 from tests.small import small_autoregressive, small_diffusion
 

@@ -1,0 +1,1 @@
+"""What adaptation moves, how fast, and what it changed."""
