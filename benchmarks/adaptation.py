@@ -32,7 +32,6 @@ from rich.table import Table
 from metacalo.adapt import AdaptSettings
 from metacalo.adaptation.methods import adapt_generator
 from metacalo.evaluate import EvaluateSettings, compare
-from metacalo.meta.pool import ShowerPool
 from metacalo.model_folders.adapted import ShowerModel, load_model, zero_shot
 from metacalo.model_folders.base import resolve_base
 from metacalo.normaliser.energy_dependence import EnergyDependence
@@ -45,6 +44,7 @@ from metacalo.runtime.threads import side_by_side
 from metacalo.showers.hdf5 import Showers
 from metacalo.showers.tasks import Task, resolve_task
 from metacalo.storage.checkpoint import save_json
+from metacalo.training_data.shower_pool import ShowerPool
 
 GENERATED = 1000
 POOLED = 200_000  # values drawn for the plain transforms

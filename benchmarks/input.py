@@ -37,14 +37,14 @@ from benchmarks.evaluation import repeated
 from benchmarks.workers import workers
 from metacalo.errors import MetacaloError
 from metacalo.generators.base import Batch, bf16
-from metacalo.meta.episodes import TaskStream
-from metacalo.meta.training_data import TrainingData, pretraining_tasks, training_data
 from metacalo.model_folders.base import build_generator, sees_cells
 from metacalo.plan import base_config
 from metacalo.recipe import PretrainSettings
 from metacalo.runtime.progress import track
 from metacalo.showers import resolve_task, write_showers
 from metacalo.storage.checkpoint import save_json
+from metacalo.training_data.episodes import TaskStream
+from metacalo.training_data.task_streams import TrainingData, pretraining_tasks, training_data
 
 __all__ = ["lay_out", "main", "memory_of", "rates_of", "waiting_of"]
 

@@ -28,14 +28,14 @@ from metacalo.errors import MetacaloError
 from metacalo.generators.base import Batch, ShowerGenerator, bf16
 from metacalo.meta.algorithms import resolve_algorithm
 from metacalo.meta.engines import resolve_engine
-from metacalo.meta.episodes import Episode
-from metacalo.meta.pool import ShowerPool
 from metacalo.model_folders.adapted import zero_shot
 from metacalo.model_folders.base import resolve_base
 from metacalo.models.subspaces import SubspaceName
 from metacalo.runtime.progress import track
 from metacalo.showers.tasks import resolve_task
 from metacalo.storage.checkpoint import atomic_file, save_json
+from metacalo.training_data.episodes import Episode
+from metacalo.training_data.shower_pool import ShowerPool
 
 EPISODES, SUPPORT, QUERY = 2, 16, 16
 SAMPLED = 100  # showers, at one time

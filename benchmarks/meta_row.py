@@ -18,13 +18,13 @@ from metacalo.evaluate.metrics import fpd, standardise, wasserstein1
 from metacalo.evaluate.observables import observables
 from metacalo.generators.base import ShowerGenerator, bf16
 from metacalo.generators.diffusion import Diffusion, LossWeights
-from metacalo.meta.pool import ShowerPool
 from metacalo.model_folders.adapted import ShowerModel, zero_shot
 from metacalo.model_folders.base import Base
 from metacalo.normaliser.preprocessing import PREPROCESSING, AnyNormaliser, PreprocessingName
 from metacalo.normaliser.response import convention_scale
 from metacalo.showers.hdf5 import Showers
 from metacalo.showers.tasks import Task
+from metacalo.training_data.shower_pool import ShowerPool
 
 __all__ = ["BOUND", "FROM_SCRATCH", "Detector", "Wanted", "compared", "distances", "measure"]
 

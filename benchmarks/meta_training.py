@@ -21,15 +21,15 @@ from metacalo.generators.base import bf16
 from metacalo.meta.algorithms import AlgorithmName, resolve_algorithm
 from metacalo.meta.algorithms.base import query_loss, support_loss
 from metacalo.meta.engines import EngineName, InnerLoop, resolve_engine
-from metacalo.meta.episodes import Episode
-from metacalo.meta.few_shots import FewShotSettings
-from metacalo.meta.sampler import EpisodeSampler
-from metacalo.meta.training_data import TrainingData, pretraining_tasks, training_data
 from metacalo.model_folders.base import Base, load_half, resolve_base, save_base, sees_cells
 from metacalo.plan import base_config
 from metacalo.recipe import MetaSettings, PretrainSettings
 from metacalo.stages import Run, run_stage
 from metacalo.storage.checkpoint import atomic_folder, load_json, save_json
+from metacalo.training_data.episodes import Episode
+from metacalo.training_data.few_shots import FewShotSettings
+from metacalo.training_data.sampler import EpisodeSampler
+from metacalo.training_data.task_streams import TrainingData, pretraining_tasks, training_data
 
 __all__ = ["BASELINE", "StudySettings", "TrainedBase", "given_start", "trained_bases"]
 

@@ -27,15 +27,15 @@ from benchmarks.clock import seconds_of_work
 from metacalo.generators.base import ShowerGenerator, bf16
 from metacalo.meta.algorithms import Algorithm, resolve_algorithm
 from metacalo.meta.engines import resolve_engine
-from metacalo.meta.episodes import TaskStream
-from metacalo.meta.pool import ShowerPool
-from metacalo.meta.sampler import EpisodeSampler, draw_generators
-from metacalo.meta.training_data import pretraining_tasks, training_data
 from metacalo.model_folders.base import build_generator
 from metacalo.plan import base_config
 from metacalo.recipe import PretrainSettings
 from metacalo.runtime.distributed import Ranks, joined_ranks
 from metacalo.storage.checkpoint import load_json, save_json
+from metacalo.training_data.episodes import TaskStream
+from metacalo.training_data.sampler import EpisodeSampler, draw_generators
+from metacalo.training_data.shower_pool import ShowerPool
+from metacalo.training_data.task_streams import pretraining_tasks, training_data
 
 TASKS, CAPACITY = 4, 512
 LEMURS = 5_000_000  # showers: 5 detectors, a million each

@@ -41,7 +41,6 @@ from metacalo.evaluate.figures.style import new_figure
 from metacalo.generators.base import bf16
 from metacalo.generators.diffusion import CALODIT, Diffusion, DiffusionSettings
 from metacalo.meta.outer_loop import average_decay
-from metacalo.meta.pool import ShowerPool
 from metacalo.model_folders.adapted import ShowerModel, zero_shot
 from metacalo.model_folders.base import Base, resolve_base
 from metacalo.normaliser.preprocessing import PREPROCESSING, PreprocessingName
@@ -51,6 +50,7 @@ from metacalo.runtime.progress import track
 from metacalo.showers.hdf5 import Showers
 from metacalo.showers.tasks import Task, resolve_task
 from metacalo.storage.checkpoint import atomic_file, load_json, save_json
+from metacalo.training_data.shower_pool import ShowerPool
 
 DISTANCES = ("w1", "geometric_w1", "fpd")
 NAME: Literal["diffusion"] = "diffusion"

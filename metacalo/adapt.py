@@ -23,7 +23,6 @@ from metacalo.detectors.json_record import record_of
 from metacalo.errors import ShowerFileError, UnknownNameError
 from metacalo.generators.frozen import FrozenLibrary
 from metacalo.generators.sampling_options import SamplingOptions
-from metacalo.meta.pool import ShowerPool
 from metacalo.model_folders.adapted import ShowerModel, save_model, zero_shot
 from metacalo.model_folders.base import GENERATORS, Base, resolve_base
 from metacalo.normaliser.response import convention_scale
@@ -38,6 +37,7 @@ from metacalo.showers.tasks import resolve_task
 from metacalo.storage.checkpoint import atomic_folder, save_json
 from metacalo.storage.locking import sole_writer
 from metacalo.storage.provenance import FILE, file_record, provenance, shown_path
+from metacalo.training_data.shower_pool import ShowerPool
 
 __all__ = ["AdaptResult", "AdaptSettings", "adapt", "adapt_into", "adapted_model", "draw_shots"]
 

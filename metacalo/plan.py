@@ -14,14 +14,14 @@ from metacalo.detectors.condition_range import ConditionRange
 from metacalo.detectors.detector import DESCRIPTORS
 from metacalo.errors import ConfigError, UnknownNameError
 from metacalo.meta.algorithms import MetaSGD, resolve_algorithm
-from metacalo.meta.distribution import task_probabilities
 from metacalo.meta.engines import resolve_engine
-from metacalo.meta.training_data import pretraining_tasks
 from metacalo.model_folders.base import Base, BaseConfig, build_generator, resolve_base
 from metacalo.models.subspaces import SubspaceName
 from metacalo.normaliser.condition_vector import condition_size
 from metacalo.recipe import MetaSettings, PretrainSettings, Stage
 from metacalo.showers.tasks import Task
+from metacalo.training_data.distribution import task_probabilities
+from metacalo.training_data.task_streams import pretraining_tasks
 
 __all__ = ["GeneratorPlan", "PretrainPlan", "StagePlan", "TaskPlan", "base_config", "plan_pretraining", "plan_tables"]
 

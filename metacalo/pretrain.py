@@ -14,7 +14,6 @@ from metacalo.detectors.condition_range import ConditionRange
 from metacalo.errors import ConfigError, OutputError
 from metacalo.generators.distillation import distilled
 from metacalo.meta.engines import resolve_engine
-from metacalo.meta.training_data import pretraining_tasks, training_data
 from metacalo.model_folders.base import Base, BaseConfig, load_half, resolve_base, save_base, sees_cells
 from metacalo.normaliser.preprocessing import PREPROCESSING
 from metacalo.plan import base_config
@@ -28,6 +27,7 @@ from metacalo.storage.atomic import clear_leftovers, discard
 from metacalo.storage.checkpoint import atomic_folder, load_json, save_json
 from metacalo.storage.locking import sole_writer, writer_of
 from metacalo.storage.provenance import FILE, file_record, provenance, shown_path
+from metacalo.training_data.task_streams import pretraining_tasks, training_data
 
 __all__ = ["MetaSettings", "PretrainSettings", "Stage", "pretrain"]
 

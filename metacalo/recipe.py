@@ -16,7 +16,6 @@ from metacalo.generators.diffusion import DiffusionSettings
 from metacalo.generators.distillation import ShortcutSteps
 from metacalo.meta.algorithms import AlgorithmName, resolve_algorithm
 from metacalo.meta.engines import EngineName
-from metacalo.meta.few_shots import FewShotSettings
 from metacalo.meta.outer_loop import StageSettings
 from metacalo.model_folders.base import PlainName
 from metacalo.models.prior import PriorSettings
@@ -24,6 +23,7 @@ from metacalo.models.subspaces import SubspaceName
 from metacalo.models.vqvae import VQVAESettings
 from metacalo.normaliser.preprocessing import PreprocessingName
 from metacalo.runtime.run_log import WATTS_PER_CORE
+from metacalo.training_data.few_shots import FewShotSettings
 
 __all__ = ["DistilSettings", "MetaSettings", "PretrainSettings", "Stage"]
 

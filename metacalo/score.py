@@ -18,12 +18,12 @@ from metacalo.generators.autoregressive import Autoregressive
 from metacalo.generators.base import Batch, ShowerGenerator, bf16
 from metacalo.generators.diffusion import Diffusion
 from metacalo.generators.likelihood import PathDraws, autoregressive_density, diffusion_bound
-from metacalo.meta.pool import ShowerPool
 from metacalo.model_folders.adapted import ShowerModel
 from metacalo.model_folders.base import GENERATORS
 from metacalo.normaliser.response import convention_scale
 from metacalo.runtime.progress import track
 from metacalo.showers.hdf5 import ShowerFile, Showers
+from metacalo.training_data.shower_pool import ShowerPool
 
 __all__ = ["ScoreSettings", "Scores", "fitted_to", "require_mesh", "score", "scored_generators"]
 

@@ -18,8 +18,6 @@ from metacalo.generators.distillation import distillation_loss, distilled
 from metacalo.meta.algorithms import Algorithm, resolve_algorithm
 from metacalo.meta.engines import resolve_engine
 from metacalo.meta.outer_loop import OuterLoop, StageSettings
-from metacalo.meta.sampler import EpisodeSampler, draw_generators
-from metacalo.meta.training_data import TrainingData
 from metacalo.model_folders.base import Base, BaseConfig, build_generator, load_half, load_into, save_half
 from metacalo.models.quantizer import perplexity
 from metacalo.models.transformer import BlockStack
@@ -28,6 +26,8 @@ from metacalo.recipe import MetaSettings, PretrainSettings, Stage
 from metacalo.runtime.distributed import Ranks
 from metacalo.runtime.run_log import Clock, RunLog
 from metacalo.storage.checkpoint import save_json
+from metacalo.training_data.sampler import EpisodeSampler, draw_generators
+from metacalo.training_data.task_streams import TrainingData
 
 __all__ = ["Run", "is_finished", "run_stage"]
 

@@ -12,8 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metacalo.meta.episodes import TaskStream
-from metacalo.meta.training_data import TrainingData
 from metacalo.model_folders.base import BaseConfig
 from metacalo.normaliser.fitting import fit_normaliser
 from metacalo.plan import base_config
@@ -22,6 +20,8 @@ from metacalo.runtime.distributed import Ranks, joined_ranks
 from metacalo.showers import Task, data_folder, resolve_task
 from metacalo.stages import _STAGES, Run, _Training, run_stage
 from metacalo.storage.checkpoint import save_json, save_tensors
+from metacalo.training_data.episodes import TaskStream
+from metacalo.training_data.task_streams import TrainingData
 from tests.small import draw_copula, draw_longitudinal
 
 ALGORITHMS = ("maml", "fomaml", "anil", "meta-sgd", "cavia", "reptile", "multitask")

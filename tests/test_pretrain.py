@@ -11,15 +11,15 @@ import pytest
 import torch
 
 from metacalo.errors import ConfigError, ModelFolderError, OutputError, UnknownNameError
-from metacalo.meta.episodes import is_reserved
 from metacalo.meta.outer_loop import OuterLoop
-from metacalo.meta.training_data import pretraining_tasks, training_data
 from metacalo.model_folders.base import Base, resolve_base, save_base
 from metacalo.normaliser.condition_vector import encode_conditions
 from metacalo.normaliser.longitudinal import fit_longitudinal
 from metacalo.pretrain import PretrainSettings, pretrain
 from metacalo.showers import data_folder, discover_tasks, open_showers, write_showers
 from metacalo.storage.checkpoint import load_json, tensor_hash
+from metacalo.training_data.episodes import is_reserved
+from metacalo.training_data.task_streams import pretraining_tasks, training_data
 from tests.small import seeded
 
 STAGE = {"steps": 54, "batch": 6, "warmup": 5}

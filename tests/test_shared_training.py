@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from metacalo.errors import ConfigError
-from metacalo.meta.sampler import EpisodeSampler
 from metacalo.runtime.distributed import Ranks
 from metacalo.showers import data_folder
 from metacalo.storage.checkpoint import load_json, load_tensors
+from metacalo.training_data.sampler import EpisodeSampler
 from tests.shared_training import CASES, RESUMED, data, train
 from tests.small import seeded
 

@@ -15,12 +15,12 @@ from torch.func import functional_call
 from metacalo.config import Device, Seed, Settings
 from metacalo.errors import ConfigError, MetacaloError
 from metacalo.generators.base import Batch, ShowerGenerator, bf16
-from metacalo.meta.pool import ShowerPool
 from metacalo.models.adapters import ADAPTER_SUFFIXES
 from metacalo.models.subspaces import SubspaceName, in_subspace
 from metacalo.runtime.progress import Track
 from metacalo.runtime.run_log import WATTS_PER_CORE, Clock, RunLog
 from metacalo.storage.checkpoint import tensor_hash
+from metacalo.training_data.shower_pool import ShowerPool
 
 __all__ = ["LEARNING_RATES", "RATE_SHARES", "Method", "MethodSettings", "adapt_generator", "mean_loss", "rate_share"]
 

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from metacalo.config import Settings
 from metacalo.errors import ModelFolderError, OutputError
-from metacalo.meta.sampler import EpisodeSampler
 from metacalo.runtime.distributed import Ranks
 from metacalo.runtime.progress import track
 from metacalo.runtime.run_log import Clock, RunLog
 from metacalo.runtime.signals import signals_held
 from metacalo.storage.checkpoint import load_tensors, save_tensors
+from metacalo.training_data.sampler import EpisodeSampler
 
 __all__ = ["OuterLoop", "StageSettings", "average_decay"]
 

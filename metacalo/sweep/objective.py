@@ -13,10 +13,10 @@ from metacalo.adaptation.methods import MethodSettings, adapt_generator, mean_lo
 from metacalo.errors import MetacaloError
 from metacalo.evaluate.metrics import fpd, standardise, wasserstein1
 from metacalo.evaluate.observables import observables
-from metacalo.meta.pool import ShowerPool
 from metacalo.model_folders.adapted import ShowerModel
 from metacalo.showers.hdf5 import Showers
 from metacalo.sweep.space import Hyperparameters
+from metacalo.training_data.shower_pool import ShowerPool
 
 __all__ = ["FIDELITIES", "CrossValidation", "Objective", "needs_showers"]
 

@@ -16,12 +16,12 @@ from metacalo.adapt import AdaptSettings, adapt
 from metacalo.adaptation.before_after import summary_table
 from metacalo.adaptation.methods import adapt_generator
 from metacalo.errors import DetectorError
-from metacalo.meta.pool import ShowerPool
 from metacalo.model_folders.adapted import load_model, seen_hashes, zero_shot
 from metacalo.model_folders.base import load_half
 from metacalo.runtime.threads import side_by_side
 from metacalo.showers import data_folder, open_showers
 from metacalo.storage.checkpoint import load_tensors, tensor_hash
+from metacalo.training_data.shower_pool import ShowerPool
 
 GENERATORS = ("ar", "diffusion")
 

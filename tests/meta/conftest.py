@@ -11,11 +11,11 @@ import torch
 
 from metacalo.errors import MissingExtraError
 from metacalo.meta.engines import ENGINES, Engine, resolve_engine
-from metacalo.meta.episodes import TaskStream
-from metacalo.meta.pool import ShowerPool
 from metacalo.normaliser.fitting import fit_normaliser
 from metacalo.normaliser.normaliser import Normaliser
 from metacalo.showers import Showers, Task, data_folder, resolve_task
+from metacalo.training_data.episodes import TaskStream
+from metacalo.training_data.shower_pool import ShowerPool
 from tests.small import draw_copula, draw_longitudinal
 
 N_SHOWERS = 40

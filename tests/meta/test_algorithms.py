@@ -14,14 +14,14 @@ from metacalo.generators.base import Batch, ShowerGenerator
 from metacalo.generators.diffusion import Diffusion, DiffusionSettings
 from metacalo.meta.algorithms import ALGORITHMS, Algorithm, AlgorithmName, resolve_algorithm
 from metacalo.meta.engines import Engine, TorchEngine
-from metacalo.meta.episodes import Episode, TaskStream
-from metacalo.meta.sampler import EpisodeSampler
 from metacalo.models.dit import DiTSettings
 from metacalo.models.prior import PriorSettings
 from metacalo.models.quantizer import QuantizerSettings
 from metacalo.models.subspaces import SUBSPACES
 from metacalo.models.vqvae import VQVAE, VQVAESettings
 from metacalo.storage.checkpoint import tensor_hash
+from metacalo.training_data.episodes import Episode, TaskStream
+from metacalo.training_data.sampler import EpisodeSampler
 from tests.small import SMALL, disturb, draw_batch, seeded
 
 WITH_INNER_LOOP = sorted(set(ALGORITHMS) - {"multitask"})

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metacalo.meta.distribution import Window, draw_window, split_rows, task_probabilities
+from metacalo.training_data.distribution import Window, draw_window, split_rows, task_probabilities
 from tests.small import seeded
 
 shares = st.floats(0, 1)

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from metacalo.errors import ShowerFileError
 from metacalo.generators.base import Batch
-from metacalo.meta.episodes import TaskStream, is_reserved
-from metacalo.meta.pool import ShowerPool, mixed_batch
-from metacalo.meta.sampler import EpisodeSampler
 from metacalo.normaliser.condition_vector import encode_conditions
 from metacalo.normaliser.energy_dependence import EnergyDependence
 from metacalo.normaliser.latents import Latents, structure_size
 from metacalo.normaliser.normaliser import Normaliser
 from metacalo.showers import ShowerFile, Showers, Task, resolve_task, write_showers
+from metacalo.training_data.episodes import TaskStream, is_reserved
+from metacalo.training_data.sampler import EpisodeSampler
+from metacalo.training_data.shower_pool import ShowerPool, mixed_batch
 from tests.small import seeded
 
 MakeStream = Callable[..., TaskStream]

@@ -7,10 +7,6 @@ import pytest
 import torch
 
 from metacalo.errors import ConfigError
-from metacalo.meta.distribution import Window
-from metacalo.meta.few_shots import FewShots, FewShotSettings, FewShotStream, draw_few_shots
-from metacalo.meta.sampler import EpisodeSampler
-from metacalo.meta.training_data import training_data
 from metacalo.model_folders.adapted import zero_shot
 from metacalo.model_folders.base import resolve_base
 from metacalo.normaliser.fitting import fit_normaliser
@@ -20,6 +16,10 @@ from metacalo.recipe import MetaSettings
 from metacalo.showers import data_folder
 from metacalo.showers.hdf5 import Showers
 from metacalo.showers.tasks import Task, resolve_task
+from metacalo.training_data.distribution import Window
+from metacalo.training_data.few_shots import FewShots, FewShotSettings, FewShotStream, draw_few_shots
+from metacalo.training_data.sampler import EpisodeSampler
+from metacalo.training_data.task_streams import training_data
 
 SETTINGS = FewShotSettings(shots=(10, 20), draws=3)
 

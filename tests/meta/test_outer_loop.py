@@ -14,10 +14,10 @@ from metacalo.errors import ModelFolderError
 from metacalo.generators.base import Batch
 from metacalo.meta.algorithms import Algorithm, resolve_algorithm
 from metacalo.meta.engines import HigherEngine
-from metacalo.meta.episodes import Episode, TaskStream
 from metacalo.meta.outer_loop import OuterLoop, StageSettings
-from metacalo.meta.sampler import EpisodeSampler
 from metacalo.storage.checkpoint import tensor_hash
+from metacalo.training_data.episodes import Episode, TaskStream
+from metacalo.training_data.sampler import EpisodeSampler
 from tests.small import draw_batch, seeded, small_autoregressive, small_diffusion, small_tokenizer
 
 

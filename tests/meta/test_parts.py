@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metacalo.meta.parts import Parts
 from metacalo.showers import ShowerFile, open_showers
+from metacalo.training_data.parts import Parts
 
 ROWS = 3000
 

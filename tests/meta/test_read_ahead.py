@@ -7,7 +7,7 @@ from threading import Event, get_ident
 
 import pytest
 
-from metacalo.meta.read_ahead import ReadAhead, StoppedError
+from metacalo.training_data.read_ahead import ReadAhead, StoppedError
 
 
 def test_the_next_one_is_made_by_the_thread(thread: ThreadPoolExecutor) -> None:

@@ -11,11 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metacalo.meta.pool import ShowerPool, mixed_batch
-from metacalo.meta.reflection import reflected
 from metacalo.normaliser.condition_vector import encode_conditions
 from metacalo.normaliser.latents import Latents
 from metacalo.showers import Grid, data_folder, open_showers
+from metacalo.training_data.reflection import reflected
+from metacalo.training_data.shower_pool import ShowerPool, mixed_batch
 from tests.small import seeded
 
 

@@ -17,11 +17,11 @@ from metacalo.detectors.ranges import parse_angles
 from metacalo.detectors.simulation_settings import BeamSettings
 from metacalo.errors import DetectorError, ShowerFileError
 from metacalo.generate import GenerateSettings, generate
-from metacalo.meta.few_shots import FewShotSettings, draw_few_shots
 from metacalo.model_folders.adapted import load_model
 from metacalo.normaliser.preprocessing import PREPROCESSING
 from metacalo.showers import data_folder, open_showers
 from metacalo.showers.tasks import resolve_task
+from metacalo.training_data.few_shots import FewShotSettings, draw_few_shots
 
 SIW = data_folder("tasks") / "siw" / "showers.h5"
 

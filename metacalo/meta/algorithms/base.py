@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from metacalo.errors import ConfigError
 from metacalo.generators.base import ShowerGenerator
 from metacalo.meta.engines import Engine, FastModel, InnerLoop, InnerLoss
-from metacalo.meta.episodes import Episode
 from metacalo.models.subspaces import SubspaceName
+from metacalo.training_data.episodes import Episode
 
 __all__ = ["Algorithm", "add_gradients", "query_loss", "support_loss"]
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from metacalo.meta.algorithms.base import Algorithm, add_gradients, query_loss, support_loss
 from metacalo.meta.engines import InnerLoop, meta_gradient
-from metacalo.meta.episodes import Episode
 from metacalo.models.subspaces import SubspaceName
+from metacalo.training_data.episodes import Episode
 
 __all__ = ["ANIL", "CAVIA", "FOMAML", "MAML"]
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from metacalo.generators.base import ShowerGenerator
 from metacalo.meta.algorithms.base import Algorithm, add_gradients, query_loss, support_loss
 from metacalo.meta.engines import Engine, meta_gradient
-from metacalo.meta.episodes import Episode
 from metacalo.models.subspaces import SubspaceName
+from metacalo.training_data.episodes import Episode
 
 __all__ = ["MetaSGD"]
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from metacalo.meta.algorithms.base import Algorithm
-from metacalo.meta.episodes import Episode
 from metacalo.models.subspaces import SubspaceName
+from metacalo.training_data.episodes import Episode
 
 __all__ = ["Multitask"]
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from metacalo.meta.algorithms.base import Algorithm, add_gradients, query_loss, support_loss
-from metacalo.meta.episodes import Episode
+from metacalo.training_data.episodes import Episode
 
 __all__ = ["Reptile"]
 

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from metacalo.errors import ConfigError
-from metacalo.meta.episodes import TaskStream, is_reserved
-from metacalo.meta.few_shots import FewShotSettings, FewShotStream, draw_few_shots
-from metacalo.meta.parts import Parts
 from metacalo.normaliser.preprocessing import PREPROCESSING, DetectorPrior, Preprocessing
 from metacalo.runtime.progress import Track, track
 from metacalo.showers.hdf5 import ShowerFile, Showers
 from metacalo.showers.sample_checks import warn_of_showers
 from metacalo.showers.tasks import Task, discover_tasks, training_tasks
+from metacalo.training_data.episodes import TaskStream, is_reserved
+from metacalo.training_data.few_shots import FewShotSettings, FewShotStream, draw_few_shots
+from metacalo.training_data.parts import Parts
 from metacalo.typing import PathLike
 
 __all__ = ["TrainingData", "pretraining_tasks", "training_data"]

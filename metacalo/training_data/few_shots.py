@@ -14,13 +14,13 @@ from torch import Tensor
 
 from metacalo.config import Settings
 from metacalo.errors import ShowerFileError
-from metacalo.meta.distribution import Window
-from metacalo.meta.episodes import Episode, TaskStream, cut_episode
-from metacalo.meta.pool import ShowerPool
 from metacalo.normaliser.preprocessing import AnyNormaliser, DetectorPrior, Preprocessing
 from metacalo.normaliser.response import convention_scale
 from metacalo.showers.hdf5 import Showers
 from metacalo.showers.tasks import Task
+from metacalo.training_data.distribution import Window
+from metacalo.training_data.episodes import Episode, TaskStream, cut_episode
+from metacalo.training_data.shower_pool import ShowerPool
 
 __all__ = ["FewShotSettings", "FewShotStream", "FewShots", "draw_few_shots"]
 

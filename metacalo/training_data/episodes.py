@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from metacalo.generators.base import Batch
-from metacalo.meta.distribution import Window
-from metacalo.meta.parts import Parts
-from metacalo.meta.pool import ShowerPool, mixed_batch
-from metacalo.meta.read_ahead import ReadAhead, StoppedError
 from metacalo.normaliser.preprocessing import AnyNormaliser
 from metacalo.showers.hdf5 import ShowerFile, Showers
 from metacalo.showers.tasks import Task
+from metacalo.training_data.distribution import Window
+from metacalo.training_data.parts import Parts
+from metacalo.training_data.read_ahead import ReadAhead, StoppedError
+from metacalo.training_data.shower_pool import ShowerPool, mixed_batch
 
 __all__ = ["Episode", "TaskStream", "cut_episode", "is_reserved"]
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from metacalo.errors import ConfigError
 from metacalo.generators.base import Batch
-from metacalo.meta.distribution import draw_window, task_probabilities
-from metacalo.meta.episodes import Episode, TaskStream
-from metacalo.meta.pool import ShowerPool, mixed_batch
 from metacalo.runtime.distributed import Ranks
+from metacalo.training_data.distribution import draw_window, task_probabilities
+from metacalo.training_data.episodes import Episode, TaskStream
+from metacalo.training_data.shower_pool import ShowerPool, mixed_batch
 
 __all__ = ["EpisodeSampler", "draw_generators"]
 
