@@ -38,8 +38,8 @@ from benchmarks.workers import workers
 from metacalo.errors import MetacaloError
 from metacalo.generators.base import Batch, bf16
 from metacalo.model_folders.base import build_generator, sees_cells
-from metacalo.plan import base_config
-from metacalo.recipe import PretrainSettings
+from metacalo.pretraining.plan import base_config
+from metacalo.pretraining.settings import PretrainSettings
 from metacalo.runtime.progress import track
 from metacalo.showers import resolve_task, write_showers
 from metacalo.storage.checkpoint import save_json

@@ -22,9 +22,9 @@ from metacalo.meta.algorithms import AlgorithmName, resolve_algorithm
 from metacalo.meta.algorithms.base import query_loss, support_loss
 from metacalo.meta.engines import EngineName, InnerLoop, resolve_engine
 from metacalo.model_folders.base import Base, load_half, resolve_base, save_base, sees_cells
-from metacalo.plan import base_config
-from metacalo.recipe import MetaSettings, PretrainSettings
-from metacalo.stages import Run, run_stage
+from metacalo.pretraining.plan import base_config
+from metacalo.pretraining.settings import MetaSettings, PretrainSettings
+from metacalo.pretraining.stages import Run, run_stage
 from metacalo.storage.checkpoint import atomic_folder, load_json, save_json
 from metacalo.training_data.episodes import Episode
 from metacalo.training_data.few_shots import FewShotSettings

@@ -28,8 +28,8 @@ from metacalo.generators.base import ShowerGenerator, bf16
 from metacalo.meta.algorithms import Algorithm, resolve_algorithm
 from metacalo.meta.engines import resolve_engine
 from metacalo.model_folders.base import build_generator
-from metacalo.plan import base_config
-from metacalo.recipe import PretrainSettings
+from metacalo.pretraining.plan import base_config
+from metacalo.pretraining.settings import PretrainSettings
 from metacalo.runtime.distributed import Ranks, joined_ranks
 from metacalo.storage.checkpoint import load_json, save_json
 from metacalo.training_data.episodes import TaskStream

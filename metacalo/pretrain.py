@@ -16,13 +16,13 @@ from metacalo.generators.distillation import distilled
 from metacalo.meta.engines import resolve_engine
 from metacalo.model_folders.base import Base, BaseConfig, load_half, resolve_base, save_base, sees_cells
 from metacalo.normaliser.preprocessing import PREPROCESSING
-from metacalo.plan import base_config
-from metacalo.recipe import MetaSettings, PretrainSettings, Stage
+from metacalo.pretraining.plan import base_config
+from metacalo.pretraining.settings import MetaSettings, PretrainSettings, Stage
+from metacalo.pretraining.stages import Run, is_finished, run_stage
 from metacalo.runtime.distributed import Ranks, joined_ranks
 from metacalo.runtime.run_log import require_tensorboard
 from metacalo.runtime.signals import told_if_interrupted
 from metacalo.showers.tasks import Task
-from metacalo.stages import Run, is_finished, run_stage
 from metacalo.storage.atomic import clear_leftovers, discard
 from metacalo.storage.checkpoint import atomic_folder, load_json, save_json
 from metacalo.storage.locking import sole_writer, writer_of

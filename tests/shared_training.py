@@ -14,11 +14,11 @@ from torch import Tensor
 
 from metacalo.model_folders.base import BaseConfig
 from metacalo.normaliser.fitting import fit_normaliser
-from metacalo.plan import base_config
-from metacalo.recipe import PretrainSettings, Stage
+from metacalo.pretraining.plan import base_config
+from metacalo.pretraining.settings import PretrainSettings, Stage
+from metacalo.pretraining.stages import _STAGES, Run, _Training, run_stage
 from metacalo.runtime.distributed import Ranks, joined_ranks
 from metacalo.showers import Task, data_folder, resolve_task
-from metacalo.stages import _STAGES, Run, _Training, run_stage
 from metacalo.storage.checkpoint import save_json, save_tensors
 from metacalo.training_data.episodes import TaskStream
 from metacalo.training_data.task_streams import TrainingData

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 from metacalo.config import Settings
 from metacalo.errors import ConfigError, MetacaloError, UnknownNameError
 from metacalo.generate import GenerateSettings
-from metacalo.recipe import PretrainSettings
+from metacalo.pretraining.settings import PretrainSettings
 
 
 class Inner(Settings):

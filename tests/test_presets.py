@@ -20,8 +20,8 @@ from metacalo.model_folders.adapted import load_model, zero_shot
 from metacalo.model_folders.base import Base
 from metacalo.normaliser.latents import Latents
 from metacalo.normaliser.log_normaliser import LogNormaliser
-from metacalo.presets import PRESETS, resolve_recipe
 from metacalo.pretrain import PretrainSettings
+from metacalo.pretraining.presets import PRESETS, resolve_recipe
 from metacalo.showers import data_folder, discover_tasks, open_showers, write_showers
 from tests.small import CONDITIONS, seeded
 

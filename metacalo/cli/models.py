@@ -30,7 +30,7 @@ from metacalo.cli.settings_options import Given, SettingsOptions, command
 __all__ = ["adapt", "benchmark", "export", "generate", "pretrain"]
 
 
-@command(SettingsOptions("metacalo.recipe:PretrainSettings", tables={"meta": ("algorithm", "engine")}))
+@command(SettingsOptions("metacalo.pretraining.settings:PretrainSettings", tables={"meta": ("algorithm", "engine")}))
 def pretrain(
     given: Given,
     out: Out = Path("pretrained/my-base"),
@@ -56,9 +56,9 @@ def pretrain(
 
     Several processes train together under torchrun: torchrun --nproc-per-node 2 -m metacalo pretrain ...
     """
-    from metacalo.plan import plan_pretraining, plan_tables
-    from metacalo.presets import resolve_recipe
     from metacalo.pretrain import pretrain as run
+    from metacalo.pretraining.plan import plan_pretraining, plan_tables
+    from metacalo.pretraining.presets import resolve_recipe
 
     name = None if config else out.name
     settings = resolve_recipe(preset, config, **{"name": name, **given})

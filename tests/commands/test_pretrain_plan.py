@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from metacalo.plan import plan_pretraining
-from metacalo.recipe import PretrainSettings
+from metacalo.pretraining.plan import plan_pretraining
+from metacalo.pretraining.settings import PretrainSettings
 from metacalo.showers import data_folder, discover_tasks, training_tasks
 
 Command = Callable[..., object]

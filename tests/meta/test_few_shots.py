@@ -12,7 +12,7 @@ from metacalo.model_folders.base import resolve_base
 from metacalo.normaliser.fitting import fit_normaliser
 from metacalo.normaliser.preprocessing import PREPROCESSING
 from metacalo.normaliser.response import convention_scale
-from metacalo.recipe import MetaSettings
+from metacalo.pretraining.settings import MetaSettings
 from metacalo.showers import data_folder
 from metacalo.showers.hdf5 import Showers
 from metacalo.showers.tasks import Task, resolve_task

@@ -22,7 +22,7 @@ from metacalo.model_folders.base import Base, BaseConfig, build_generator, load_
 from metacalo.models.quantizer import perplexity
 from metacalo.models.transformer import BlockStack
 from metacalo.models.vqvae import VQVAE
-from metacalo.recipe import MetaSettings, PretrainSettings, Stage
+from metacalo.pretraining.settings import MetaSettings, PretrainSettings, Stage
 from metacalo.runtime.distributed import Ranks
 from metacalo.runtime.run_log import Clock, RunLog
 from metacalo.storage.checkpoint import save_json

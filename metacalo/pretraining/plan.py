@@ -18,7 +18,7 @@ from metacalo.meta.engines import resolve_engine
 from metacalo.model_folders.base import Base, BaseConfig, build_generator, resolve_base
 from metacalo.models.subspaces import SubspaceName
 from metacalo.normaliser.condition_vector import condition_size
-from metacalo.recipe import MetaSettings, PretrainSettings, Stage
+from metacalo.pretraining.settings import MetaSettings, PretrainSettings, Stage
 from metacalo.showers.tasks import Task
 from metacalo.training_data.distribution import task_probabilities
 from metacalo.training_data.task_streams import pretraining_tasks

@@ -8,7 +8,7 @@ from typing import Any
 
 from metacalo.errors import UnknownNameError
 from metacalo.generators.diffusion import CALODIT
-from metacalo.recipe import PretrainSettings
+from metacalo.pretraining.settings import PretrainSettings
 from metacalo.typing import PathLike
 
 __all__ = ["PRESETS", "resolve_recipe"]

@@ -1,0 +1,1 @@
+"""Settings, presets, plan and stages of pretraining."""
