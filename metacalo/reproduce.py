@@ -22,8 +22,8 @@ from metacalo.generate import GenerateSettings, generate
 from metacalo.model_folders.adapted import seen_hashes
 from metacalo.model_folders.base import checked_kind, resolve_base
 from metacalo.pretrain import PretrainSettings, pretrain
-from metacalo.score import ScoreSettings
-from metacalo.score_report import score_files
+from metacalo.scoring.score_report import score_files
+from metacalo.scoring.scores import ScoreSettings
 from metacalo.storage.provenance import FILE, file_record, load_provenance
 from metacalo.sweep.result import SWEEP_FILE
 from metacalo.typing import PathLike

@@ -142,7 +142,7 @@ def convert(
 
 
 @command(
-    SettingsOptions("metacalo.score:ScoreSettings", {"unseen": "--unseen/--all"}),
+    SettingsOptions("metacalo.scoring.scores:ScoreSettings", {"unseen": "--unseen/--all"}),
     formerly={"--at-most": "at_most"},
 )
 def score(
@@ -164,9 +164,9 @@ def score(
     quiet: Quiet = False,
 ) -> None:
     """Score showers by how likely a model thinks them, and list the least likely."""
-    from metacalo.score import ScoreSettings
-    from metacalo.score_report import score_files
-    from metacalo.score_tables import outlier_table, score_table
+    from metacalo.scoring.score_report import score_files
+    from metacalo.scoring.score_tables import outlier_table, score_table
+    from metacalo.scoring.scores import ScoreSettings
 
     if file is None and at_most is not None and not at_most.lstrip("+-").isdecimal():
         warn(f"--showers {at_most}: the file is an argument now (metacalo score {at_most}); the old way works for now")

@@ -13,7 +13,7 @@ import pytest
 from metacalo.adapt import AdaptSettings, adapt
 from metacalo.errors import MetacaloError
 from metacalo.model_folders.adapted import load_model, save_model
-from metacalo.score import ScoreSettings, fitted_to, score
+from metacalo.scoring.scores import ScoreSettings, fitted_to, score
 from metacalo.showers import Grid, open_showers, write_showers
 
 NAMES = ("log_likelihood_ar", "bound_ar", "bound_diffusion")

@@ -13,8 +13,8 @@ import pytest
 from metacalo.adapt import AdaptSettings, adapt
 from metacalo.evaluate import EvaluateSettings, evaluate_files
 from metacalo.inspection.inspection import inspect
-from metacalo.score import ScoreSettings
-from metacalo.score_report import score_files
+from metacalo.scoring.score_report import score_files
+from metacalo.scoring.scores import ScoreSettings
 from metacalo.showers import data_folder, open_showers
 from metacalo.showers.sample_checks import warn_of_file
 from metacalo.showers.tasks import discover_tasks

@@ -20,7 +20,7 @@ from metacalo.export.verb import ExportSettings, _told
 from metacalo.generate import GenerateSettings, generate
 from metacalo.model_folders.adapted import load_model
 from metacalo.model_folders.provenance_card import card_of
-from metacalo.score_report import score_files
+from metacalo.scoring.score_report import score_files
 from metacalo.showers import open_showers, resolve_task
 from metacalo.showers.writer import write_showers
 from metacalo.storage.checkpoint import load_json, save_json

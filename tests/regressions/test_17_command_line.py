@@ -77,10 +77,12 @@ def test_defaults_and_choices_are_those_of_the_settings():
 
 
 def test_settings_become_options_by_type():
-    found = {found.name: found for found in SettingsOptions("metacalo.score:ScoreSettings").parameters(["at_most"])}
+    found = {
+        found.name: found for found in SettingsOptions("metacalo.scoring.scores:ScoreSettings").parameters(["at_most"])
+    }
     assert "at_most" not in found
     assert (found["times"].default, found["unseen"].default, found["seed"].default) == (32, False, 1)
-    settings = importlib.import_module("metacalo.score").ScoreSettings
+    settings = importlib.import_module("metacalo.scoring.scores").ScoreSettings
     assert set(found) == set(settings.model_fields) - {"at_most"}
 
 

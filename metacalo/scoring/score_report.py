@@ -22,7 +22,7 @@ from metacalo.evaluate.classifier import auc_error
 from metacalo.evaluate.outliers import FEWEST, EnergyTrend
 from metacalo.model_folders.adapted import ShowerModel, load_model
 from metacalo.runtime.signals import told_if_interrupted
-from metacalo.score import Scores, ScoreSettings, fitted_to, require_mesh, score, scored_generators
+from metacalo.scoring.scores import Scores, ScoreSettings, fitted_to, require_mesh, score, scored_generators
 from metacalo.showers.hdf5 import ShowerFile, open_showers
 from metacalo.showers.sample_checks import warn_of_file
 from metacalo.showers.sink import new_hdf5

@@ -1,0 +1,1 @@
+"""How likely a model finds each shower, with tables and a report."""
