@@ -27,8 +27,8 @@ def reproduce(
     quiet: Quiet = False,
 ) -> None:
     """Make a result again from what it says of itself, and compare bit for bit; exit code 1 where they differ."""
-    from metacalo.reproduce import reproduce as run
-    from metacalo.reproduce import reproduction_table
+    from metacalo.reproduction.reproduce import reproduce as run
+    from metacalo.reproduction.reproduce import reproduction_table
 
     found = run(result, detector=detector, base=None if base is None else str(base))
     if not quiet:

@@ -10,7 +10,7 @@ import h5py
 import pytest
 
 from metacalo.errors import ModelFolderError
-from metacalo.reproduce import reproduce
+from metacalo.reproduction.reproduce import reproduce
 from metacalo.storage.checkpoint import load_json, load_tensors, save_json, save_tensors, tensor_hash
 from metacalo.storage.provenance import FILE, load_provenance, provenance, shown_path
 from tests.commands.conftest import BASE

@@ -10,7 +10,7 @@ import pytest
 
 from metacalo.adapt import AdaptSettings, adapt
 from metacalo.model_folders.base import resolve_base
-from metacalo.reproduce import reproduce
+from metacalo.reproduction.reproduce import reproduce
 from metacalo.showers import data_folder, open_showers
 from metacalo.sweep import SweepSettings, sweep
 
@@ -48,7 +48,7 @@ def test_any_path_to_the_same_base_gives_the_same_model(model, how):
 
 def test_another_base_is_told(model):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("metacalo.reproduce._FUNCTIONS", {"adapt": lambda again: again.out.mkdir()})
+        patch.setattr("metacalo.reproduction.reproduce._FUNCTIONS", {"adapt": lambda again: again.out.mkdir()})
         found = reproduce(model, base="base-no-pblar")
     assert [part.what for part in found.parts if part.what.startswith("input") and not part.same] == ["input base"]
 

@@ -127,7 +127,7 @@ def test_every_reader_opens_without_a_lock(copied, monkeypatch):
             raise OSError(errno.ENOLCK, "No locks available")
         return opened(path, mode, locking=locking, **named)
 
-    from metacalo.fingerprints import fingerprints
+    from metacalo.reproduction.fingerprints import fingerprints
     from metacalo.showers.tasks import resolve_task
     from metacalo.storage.provenance import load_provenance
 

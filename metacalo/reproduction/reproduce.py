@@ -17,11 +17,11 @@ from metacalo.detectors.detector import Detector
 from metacalo.detectors.json_record import detector_of
 from metacalo.errors import ModelFolderError
 from metacalo.evaluate import EvaluateSettings, evaluate_files
-from metacalo.fingerprints import fingerprints
 from metacalo.generate import GenerateSettings, generate
 from metacalo.model_folders.adapted import seen_hashes
 from metacalo.model_folders.base import checked_kind, resolve_base
 from metacalo.pretrain import PretrainSettings, pretrain
+from metacalo.reproduction.fingerprints import fingerprints
 from metacalo.scoring.score_report import score_files
 from metacalo.scoring.scores import ScoreSettings
 from metacalo.storage.provenance import FILE, file_record, load_provenance

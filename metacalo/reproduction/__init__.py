@@ -1,0 +1,1 @@
+"""`metacalo reproduce`: a result made again and compared, part by part."""
