@@ -41,7 +41,7 @@ from metacalo.normaliser.normaliser import STAGES, Normaliser
 from metacalo.normaliser.response import convention_scale, fit_response
 from metacalo.normaliser.tabulate import fit_marginals
 from metacalo.runtime.threads import side_by_side
-from metacalo.showers.hdf5 import Showers
+from metacalo.showers.shower_file import Showers
 from metacalo.showers.tasks import Task, resolve_task
 from metacalo.storage.checkpoint import save_json
 from metacalo.training_data.shower_pool import ShowerPool

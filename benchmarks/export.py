@@ -32,7 +32,7 @@ from metacalo.generators.sampling_options import SamplingOptions
 from metacalo.model_folders.adapted import ShowerModel, load_model
 from metacalo.model_folders.base import resolve_base
 from metacalo.runtime.progress import track
-from metacalo.showers.hdf5 import Showers
+from metacalo.showers.shower_file import Showers
 from metacalo.storage.checkpoint import load_json, save_json
 
 __all__ = ["Exported", "agreement", "main", "timed"]

@@ -44,7 +44,7 @@ from metacalo.evaluate import profile_figure
 from metacalo.evaluate.checks import FEWEST
 from metacalo.model_folders.base import Base, resolve_base
 from metacalo.runtime.progress import track
-from metacalo.showers.hdf5 import open_showers
+from metacalo.showers.shower_file import open_showers
 from metacalo.storage.checkpoint import atomic_file, load_json, save_json
 
 SPEED_SHOWERS, SPEED_SECONDS = 3 * BATCH, 10.0

@@ -19,7 +19,7 @@ from metacalo.evaluate.fluctuations import energy_edges
 from metacalo.evaluate.metrics import profile_difference
 from metacalo.evaluate.observables import SPECTRUM_EDGES, observables
 from metacalo.evaluate.signatures import Signatures, signatures
-from metacalo.showers.hdf5 import Showers
+from metacalo.showers.shower_file import Showers
 
 __all__ = ["DECADES", "Entry", "at_one_energy", "averaged", "entry", "figures"]
 

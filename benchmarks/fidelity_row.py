@@ -22,7 +22,7 @@ from metacalo.evaluate.signatures import Signatures, signatures
 from metacalo.model_folders.adapted import ShowerModel, zero_shot
 from metacalo.model_folders.base import Base, resolve_base
 from metacalo.normaliser.response import convention_scale
-from metacalo.showers.hdf5 import Showers, open_showers
+from metacalo.showers.shower_file import Showers, open_showers
 from metacalo.showers.tasks import Task, resolve_task
 from metacalo.showers.writer import write_showers
 from metacalo.typing import ShowerArray

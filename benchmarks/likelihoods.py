@@ -26,7 +26,7 @@ from metacalo.model_folders.adapted import load_model
 from metacalo.runtime.pictures import drawing, save_picture
 from metacalo.scoring.score_report import Judged, judge, summary
 from metacalo.scoring.scores import ScoreSettings, fitted_to, score
-from metacalo.showers.hdf5 import Showers
+from metacalo.showers.shower_file import Showers
 from metacalo.showers.tasks import Task, resolve_task
 from metacalo.storage.checkpoint import atomic_folder, save_json
 

@@ -22,7 +22,7 @@ from metacalo.model_folders.adapted import ShowerModel, zero_shot
 from metacalo.model_folders.base import Base
 from metacalo.normaliser.preprocessing import PREPROCESSING, AnyNormaliser, PreprocessingName
 from metacalo.normaliser.response import convention_scale
-from metacalo.showers.hdf5 import Showers
+from metacalo.showers.shower_file import Showers
 from metacalo.showers.tasks import Task
 from metacalo.training_data.shower_pool import ShowerPool
 

@@ -36,7 +36,7 @@ from metacalo.generators.samplers import SHORTCUT_STEPS, SamplerName
 from metacalo.model_folders.adapted import ShowerModel
 from metacalo.model_folders.base import Base, resolve_base
 from metacalo.runtime.progress import track
-from metacalo.showers.hdf5 import Showers
+from metacalo.showers.shower_file import Showers
 from metacalo.storage.checkpoint import atomic_file, load_json, save_json
 
 __all__ = ["Point", "SamplingSettings", "main", "planned", "run"]

@@ -47,7 +47,7 @@ from metacalo.normaliser.preprocessing import PREPROCESSING, PreprocessingName
 from metacalo.normaliser.response import convention_scale
 from metacalo.runtime.pictures import drawing, save_picture
 from metacalo.runtime.progress import track
-from metacalo.showers.hdf5 import Showers
+from metacalo.showers.shower_file import Showers
 from metacalo.showers.tasks import Task, resolve_task
 from metacalo.storage.checkpoint import atomic_file, load_json, save_json
 from metacalo.training_data.shower_pool import ShowerPool

@@ -31,8 +31,8 @@ from metacalo.runtime.progress import bars
 from metacalo.runtime.run_log import Clock, RunLog, require_tensorboard
 from metacalo.runtime.signals import told_if_interrupted
 from metacalo.runtime.threads import side_by_side
-from metacalo.showers.hdf5 import ShowerFile, Showers
 from metacalo.showers.sample_checks import warn_of_showers
+from metacalo.showers.shower_file import ShowerFile, Showers
 from metacalo.showers.tasks import resolve_task
 from metacalo.storage.checkpoint import atomic_folder, save_json
 from metacalo.storage.locking import sole_writer

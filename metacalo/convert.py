@@ -22,10 +22,10 @@ from metacalo.ntuples.ntuple_files import NtupleFiles, holds_ntuples
 from metacalo.runtime.progress import track
 from metacalo.runtime.signals import told_if_interrupted
 from metacalo.showers.conventions import Convention
-from metacalo.showers.hdf5 import ShowerFile, Showers, described_on_mesh, open_showers
 from metacalo.showers.layouts import DETECTOR_ATTRIBUTES, LAYOUT_ATTRIBUTES
 from metacalo.showers.rebin import coarser_grid, parse_mesh, rebin
 from metacalo.showers.sample_checks import warn_of_showers
+from metacalo.showers.shower_file import ShowerFile, Showers, described_on_mesh, open_showers
 from metacalo.showers.tasks import shower_location
 from metacalo.showers.writer import ShowerWriter
 from metacalo.storage.locking import sole_writer

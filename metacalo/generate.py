@@ -23,11 +23,11 @@ from metacalo.errors import ConfigError, ShowerFileError
 from metacalo.generators.sampling_options import SamplingOptions
 from metacalo.model_folders.adapted import ShowerModel, load_model, seen_hashes
 from metacalo.normaliser.condition_vector import require_conditions
-from metacalo.parts import joined, open_parts, part_file, part_seed, write_part
 from metacalo.runtime.callable_module import make_callable
 from metacalo.runtime.progress import Track, track
 from metacalo.runtime.signals import told_if_interrupted
-from metacalo.showers.hdf5 import Showers, open_showers
+from metacalo.showers.part_files import joined, open_parts, part_file, part_seed, write_part
+from metacalo.showers.shower_file import Showers, open_showers
 from metacalo.showers.tasks import shower_path
 from metacalo.showers.writer import ShowerWriter
 from metacalo.storage.atomic import clear_leftovers, discard
@@ -103,7 +103,7 @@ def generate(
         detector: of a base at zero shots.
         force: replace an existing `out`.
         resume: go on with a run that was interrupted; more showers than `part_size` are kept in `<out>.work`, part by
-            part, until all are there (`metacalo.parts`).
+            part, until all are there (`metacalo.showers.part_files`).
         command: recorded with the showers.
 
     Raises:

@@ -7,7 +7,7 @@ from metacalo.generate import GenerateSettings, generate
 from metacalo.model_folders.base import resolve_base
 from metacalo.model_folders.provenance_card import card_of
 from metacalo.showers import data_folder, resolve_task
-from metacalo.showers.hdf5 import open_showers
+from metacalo.showers.shower_file import open_showers
 from metacalo.showers.writer import write_showers
 
 

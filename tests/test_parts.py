@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from metacalo.errors import ConfigError, OutputError
-from metacalo.parts import joined, open_parts, part_file, part_seed, write_part
 from metacalo.showers import Detector, Grid, Showers, open_showers
+from metacalo.showers.part_files import joined, open_parts, part_file, part_seed, write_part
 
 DETECTOR = Detector.from_layers("Pb:2", "lAr:4", grid=Grid(2, 4, 3), n_layers=3)
 

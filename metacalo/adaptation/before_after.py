@@ -24,7 +24,7 @@ from metacalo.model_folders.adapted import ShowerModel
 from metacalo.runtime.pictures import drawing
 from metacalo.runtime.threads import side_by_side
 from metacalo.runtime.wording import counted
-from metacalo.showers.hdf5 import ShowerFile, Showers
+from metacalo.showers.shower_file import ShowerFile, Showers
 
 __all__ = ["FAR_FROM_GEANT4", "FEWEST", "GeantSample", "compare_models", "summary_table", "warn_if_far"]
 

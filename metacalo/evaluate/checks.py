@@ -10,7 +10,7 @@ from scipy.stats import ks_2samp
 from metacalo.errors import ShowerFileError
 from metacalo.evaluate.classifier import auc_error
 from metacalo.runtime.wording import counted, ranged
-from metacalo.showers.hdf5 import Showers
+from metacalo.showers.shower_file import Showers
 
 __all__ = ["FEWEST", "n_shared", "on_common_energies", "require_comparable", "spoilt", "warnings_of"]
 

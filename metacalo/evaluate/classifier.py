@@ -28,7 +28,7 @@ from torch import nn
 from torch.nn import functional
 
 from metacalo.evaluate.metrics import Estimate
-from metacalo.showers.hdf5 import Showers
+from metacalo.showers.shower_file import Showers
 from metacalo.typing import FloatArray
 
 __all__ = ["ClassifierTest", "auc_error", "classify_observables", "classify_voxels"]

@@ -37,7 +37,7 @@ from metacalo.evaluate.observables import Observables, observables
 from metacalo.evaluate.profiles import Chi2, profile_chi2, profiles
 from metacalo.evaluate.reference import EvaluateSettings, Reference, classified
 from metacalo.evaluate.signatures import Signatures, signatures
-from metacalo.showers.hdf5 import Showers
+from metacalo.showers.shower_file import Showers
 
 __all__ = ["PARTS", "compare"]
 

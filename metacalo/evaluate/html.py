@@ -16,7 +16,7 @@ from markupsafe import Markup
 from metacalo.evaluate.published import CALOCHALLENGE_2, CALOCHALLENGE_SOURCE
 from metacalo.evaluate.summary import LEVELS, summary
 from metacalo.runtime.wording import ranged
-from metacalo.showers.hdf5 import Showers
+from metacalo.showers.shower_file import Showers
 
 __all__ = ["Drawing", "card_html", "embedded_png", "inline_svg", "report_html"]
 

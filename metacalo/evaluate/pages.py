@@ -18,7 +18,7 @@ from metacalo.evaluate.html import Drawing, embedded_png, inline_svg, report_htm
 from metacalo.evaluate.pdf import table_pages
 from metacalo.runtime.pictures import drawing, rendered
 from metacalo.runtime.progress import Track
-from metacalo.showers.hdf5 import Showers
+from metacalo.showers.shower_file import Showers
 
 __all__ = ["write_pages"]
 

@@ -14,7 +14,7 @@ from metacalo.evaluate.figures.distributions import HISTOGRAMS, density_label, h
 from metacalo.evaluate.figures.panels import log_scale, ratio_panel, split, steps_panel
 from metacalo.evaluate.figures.style import drawable, handles, new_figure
 from metacalo.runtime.pictures import own_settings, save_picture
-from metacalo.showers.hdf5 import Showers
+from metacalo.showers.shower_file import Showers
 from metacalo.typing import PathLike
 
 __all__ = ["profile_figure"]

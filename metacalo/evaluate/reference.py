@@ -14,7 +14,7 @@ from metacalo.evaluate.classifier import ClassifierTest, classify_observables, c
 from metacalo.evaluate.metrics import Cut
 from metacalo.evaluate.observables import Observables, observables
 from metacalo.evaluate.signatures import Signatures, signatures
-from metacalo.showers.hdf5 import Showers
+from metacalo.showers.shower_file import Showers
 
 __all__ = ["EvaluateSettings", "Reference", "classified"]
 

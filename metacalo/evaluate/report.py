@@ -19,8 +19,8 @@ from metacalo.evaluate.reference import EvaluateSettings, Reference
 from metacalo.runtime.pictures import drawing
 from metacalo.runtime.progress import bars
 from metacalo.runtime.signals import told_if_interrupted
-from metacalo.showers.hdf5 import Showers, open_showers
 from metacalo.showers.sample_checks import warn_of_showers
+from metacalo.showers.shower_file import Showers, open_showers
 from metacalo.showers.tasks import shower_path
 from metacalo.storage.checkpoint import atomic_folder, save_json
 from metacalo.storage.locking import sole_writer

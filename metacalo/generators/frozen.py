@@ -22,7 +22,7 @@ from torch import Tensor
 
 from metacalo.detectors.condition_range import ConditionRange
 from metacalo.errors import ShowerFileError
-from metacalo.showers.hdf5 import Showers
+from metacalo.showers.shower_file import Showers
 from metacalo.typing import ShowerArray
 
 __all__ = ["FrozenLibrary"]

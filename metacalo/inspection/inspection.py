@@ -19,9 +19,9 @@ from metacalo.runtime.wording import counted
 from metacalo.showers.census import Census
 from metacalo.showers.chunks import LARGEST_BLOCK
 from metacalo.showers.conventions import Convention
-from metacalo.showers.hdf5 import ShowerFile, open_showers
 from metacalo.showers.layouts import DETECTOR_ATTRIBUTES, LAYOUT_ATTRIBUTES
 from metacalo.showers.sample_checks import sample_warnings, scale_of
+from metacalo.showers.shower_file import ShowerFile, open_showers
 from metacalo.showers.tasks import shower_location
 from metacalo.typing import PathLike
 

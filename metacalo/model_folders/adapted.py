@@ -33,7 +33,7 @@ from metacalo.model_folders.consistency import load_hashes, predicted_normaliser
 from metacalo.models.subspaces import SubspaceName
 from metacalo.normaliser.condition_vector import encode_conditions, require_conditions
 from metacalo.normaliser.preprocessing import AnyNormaliser
-from metacalo.showers.hdf5 import Showers
+from metacalo.showers.shower_file import Showers
 from metacalo.storage.checkpoint import load_tensors, save_json, save_tensors
 from metacalo.typing import PathLike, ShowerArray
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from metacalo.detectors.condition_range import range_of_attributes
 from metacalo.errors import MetacaloError
 from metacalo.model_folders.base import Base, resolve_base
-from metacalo.showers.hdf5 import open_showers
+from metacalo.showers.shower_file import open_showers
 from metacalo.showers.tasks import shower_path
 from metacalo.typing import PathLike
 

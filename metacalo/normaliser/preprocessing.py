@@ -21,7 +21,7 @@ from metacalo.normaliser.log_normaliser import LogNormaliser, LogPrior, fit_log_
 from metacalo.normaliser.longitudinal import Longitudinal, fit_longitudinal
 from metacalo.normaliser.marginals import Interval
 from metacalo.normaliser.normaliser import Normaliser
-from metacalo.showers.hdf5 import Showers
+from metacalo.showers.shower_file import Showers
 from metacalo.typing import ShowerTensor
 
 __all__ = ["PREPROCESSING", "AnyNormaliser", "DetectorPrior", "Encoded", "Preprocessing", "PreprocessingName"]

@@ -21,8 +21,8 @@ from metacalo.detectors.detector import Detector
 from metacalo.detectors.grid import Grid
 from metacalo.errors import MetacaloError, MissingExtraError, ShowerFileError
 from metacalo.showers.conventions import check_angles, check_energies
-from metacalo.showers.hdf5 import Showers
-from metacalo.showers.storage import MOST_VOXELS
+from metacalo.showers.hdf5_limits import MOST_VOXELS
+from metacalo.showers.shower_file import Showers
 from metacalo.typing import PathLike, ShowerArray
 
 __all__ = ["NtupleFile", "NtupleWarning", "is_root", "open_ntuple"]

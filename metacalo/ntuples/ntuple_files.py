@@ -13,8 +13,8 @@ import numpy as np
 from metacalo.detectors.detector import Detector
 from metacalo.errors import ShowerFileError
 from metacalo.ntuples.ntuple import NtupleFile, is_root, open_ntuple
-from metacalo.showers.hdf5 import Showers
 from metacalo.showers.shards import shard_paths
+from metacalo.showers.shower_file import Showers
 from metacalo.typing import PathLike
 
 __all__ = ["NtupleFiles", "holds_ntuples"]

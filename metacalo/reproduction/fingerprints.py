@@ -11,7 +11,7 @@ from typing import Any, Final
 import h5py
 import numpy as np
 
-from metacalo.showers.storage import damage_told
+from metacalo.showers.hdf5_limits import damage_told
 from metacalo.storage.checkpoint import load_json, load_tensors, tensor_hash
 from metacalo.storage.hdf5_access import open_hdf5
 from metacalo.storage.provenance import FILE

@@ -23,9 +23,9 @@ from metacalo.evaluate.outliers import FEWEST, EnergyTrend
 from metacalo.model_folders.adapted import ShowerModel, load_model
 from metacalo.runtime.signals import told_if_interrupted
 from metacalo.scoring.scores import Scores, ScoreSettings, fitted_to, require_mesh, score, scored_generators
-from metacalo.showers.hdf5 import ShowerFile, open_showers
+from metacalo.showers.hdf5_sink import new_hdf5
 from metacalo.showers.sample_checks import warn_of_file
-from metacalo.showers.sink import new_hdf5
+from metacalo.showers.shower_file import ShowerFile, open_showers
 from metacalo.showers.tasks import shower_path
 from metacalo.storage.checkpoint import atomic_file, require_free, save_json
 from metacalo.storage.locking import sole_writer

@@ -22,7 +22,7 @@ from metacalo.model_folders.adapted import ShowerModel
 from metacalo.model_folders.base import GENERATORS
 from metacalo.normaliser.response import convention_scale
 from metacalo.runtime.progress import track
-from metacalo.showers.hdf5 import ShowerFile, Showers
+from metacalo.showers.shower_file import ShowerFile, Showers
 from metacalo.training_data.shower_pool import ShowerPool
 
 __all__ = ["ScoreSettings", "Scores", "fitted_to", "require_mesh", "score", "scored_generators"]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metacalo.detectors.grid import Grid
-from metacalo.showers.hdf5 import shower_hashes
+from metacalo.showers.shower_file import shower_hashes
 from metacalo.typing import ShowerArray
 
 __all__ = ["Census", "Wrong"]

@@ -25,7 +25,14 @@ from metacalo.detectors.detector import Detector
 from metacalo.detectors.grid import Grid
 from metacalo.detectors.stack import number
 from metacalo.errors import DetectorError, MetacaloError, ShowerFileError
-from metacalo.showers.storage import MOST_ROWS, check_chunks, check_storage, damage_told, is_own_group, read_attributes
+from metacalo.showers.hdf5_limits import (
+    MOST_ROWS,
+    check_chunks,
+    check_storage,
+    damage_told,
+    is_own_group,
+    read_attributes,
+)
 
 __all__ = [
     "Convention",

@@ -15,7 +15,7 @@ import numpy as np
 from metacalo.detectors.grid import Grid
 from metacalo.errors import OutputError
 from metacalo.showers.conventions import Convention, flatten_calochallenge, hgcal_angle
-from metacalo.showers.hdf5 import Showers
+from metacalo.showers.shower_file import Showers
 
 __all__ = ["DETECTOR_ATTRIBUTES", "LAYOUTS", "LAYOUT_ATTRIBUTES", "layout_attributes"]
 

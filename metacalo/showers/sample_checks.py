@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from metacalo.detectors.detector import Detector
 from metacalo.detectors.grid import Grid
 from metacalo.showers.census import Census, Wrong
-from metacalo.showers.hdf5 import LARGEST_RESPONSE, ShowerFile, Showers
+from metacalo.showers.shower_file import LARGEST_RESPONSE, ShowerFile, Showers
 
 __all__ = ["sample_warnings", "scale_of", "warn_of_file", "warn_of_showers"]
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from metacalo.errors import ShowerFileError
 from metacalo.showers.conventions import Source
-from metacalo.showers.storage import check_chunks
+from metacalo.showers.hdf5_limits import check_chunks
 
 __all__ = ["MOST_OPEN", "OpenFiles", "ShowerDataset", "join_shards", "shard_paths"]
 

@@ -12,9 +12,9 @@ import h5py
 
 from metacalo.detectors.detector import Detector
 from metacalo.errors import DetectorError, ShowerFileError, UnknownNameError
-from metacalo.showers.hdf5 import ShowerFile, open_showers
+from metacalo.showers.hdf5_limits import is_own_group
 from metacalo.showers.shards import SHOWER_FILE, shard_paths
-from metacalo.showers.storage import is_own_group
+from metacalo.showers.shower_file import ShowerFile, open_showers
 from metacalo.storage.hdf5_access import open_hdf5
 from metacalo.typing import PathLike
 

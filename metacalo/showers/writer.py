@@ -14,9 +14,9 @@ from metacalo.detectors.detector import Detector
 from metacalo.detectors.grid import Grid
 from metacalo.errors import OutputError, ShowerFileError
 from metacalo.showers.conventions import Convention
-from metacalo.showers.hdf5 import Showers
+from metacalo.showers.hdf5_sink import new_hdf5
 from metacalo.showers.layouts import LAYOUTS, layout_attributes
-from metacalo.showers.sink import new_hdf5
+from metacalo.showers.shower_file import Showers
 from metacalo.storage.checkpoint import atomic_file
 from metacalo.typing import PathLike
 

@@ -17,7 +17,7 @@ from metacalo.detectors.simulation_settings import BeamSettings, GeometrySetting
 from metacalo.detectors.stack import GridSettings
 from metacalo.errors import ConfigError, OutputError
 from metacalo.runtime.signals import told_if_interrupted
-from metacalo.showers.hdf5 import open_showers
+from metacalo.showers.shower_file import open_showers
 from metacalo.simulate.prepare import prepared
 from metacalo.simulate.run import SimulateSettings, simulate_prepared
 from metacalo.storage.checkpoint import atomic_file, load_json, save_json

@@ -17,7 +17,7 @@ from metacalo.errors import ConfigError, OutputError, SimulationError
 from metacalo.runtime.progress import track
 from metacalo.runtime.signals import told_if_interrupted
 from metacalo.runtime.wording import counted
-from metacalo.showers.hdf5 import Showers
+from metacalo.showers.shower_file import Showers
 from metacalo.showers.tasks import description_path
 from metacalo.showers.writer import ShowerWriter
 from metacalo.simulate.data_sets import environment, require_elements

@@ -14,7 +14,7 @@ from metacalo.errors import MetacaloError
 from metacalo.evaluate.metrics import fpd, standardise, wasserstein1
 from metacalo.evaluate.observables import observables
 from metacalo.model_folders.adapted import ShowerModel
-from metacalo.showers.hdf5 import Showers
+from metacalo.showers.shower_file import Showers
 from metacalo.sweep.space import Hyperparameters
 from metacalo.training_data.shower_pool import ShowerPool
 

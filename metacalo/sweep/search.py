@@ -23,8 +23,8 @@ from metacalo.model_folders.base import resolve_base
 from metacalo.normaliser.response import convention_scale
 from metacalo.runtime.progress import Track, track
 from metacalo.runtime.signals import told_if_interrupted
-from metacalo.showers.hdf5 import Showers
 from metacalo.showers.sample_checks import warn_of_showers
+from metacalo.showers.shower_file import Showers
 from metacalo.showers.tasks import resolve_task
 from metacalo.sweep.objective import CrossValidation
 from metacalo.sweep.result import require_free_or_same, write_result

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from metacalo.adaptation.methods import MethodSettings
 from metacalo.config import Device, Seed, Settings
 from metacalo.model_folders.adapted import ShowerModel
-from metacalo.showers.hdf5 import Showers
+from metacalo.showers.shower_file import Showers
 from metacalo.sweep.objective import FIDELITIES, Objective, needs_showers
 from metacalo.sweep.space import SearchSpace
 from metacalo.sweep.study import PruneRule

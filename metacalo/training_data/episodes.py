@@ -14,7 +14,7 @@ from torch import Tensor
 
 from metacalo.generators.base import Batch
 from metacalo.normaliser.preprocessing import AnyNormaliser
-from metacalo.showers.hdf5 import ShowerFile, Showers
+from metacalo.showers.shower_file import ShowerFile, Showers
 from metacalo.showers.tasks import Task
 from metacalo.training_data.distribution import Window
 from metacalo.training_data.parts import Parts

@@ -16,7 +16,7 @@ from metacalo.config import Settings
 from metacalo.errors import ShowerFileError
 from metacalo.normaliser.preprocessing import AnyNormaliser, DetectorPrior, Preprocessing
 from metacalo.normaliser.response import convention_scale
-from metacalo.showers.hdf5 import Showers
+from metacalo.showers.shower_file import Showers
 from metacalo.showers.tasks import Task
 from metacalo.training_data.distribution import Window
 from metacalo.training_data.episodes import Episode, TaskStream, cut_episode

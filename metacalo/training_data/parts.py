@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metacalo.showers.chunks import pieces
-from metacalo.showers.hdf5 import ShowerFile
+from metacalo.showers.shower_file import ShowerFile
 
 __all__ = ["Parts"]
 

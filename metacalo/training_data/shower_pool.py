@@ -14,7 +14,7 @@ from metacalo.normaliser.condition_vector import encode_conditions
 from metacalo.normaliser.encoded import without_correlations
 from metacalo.normaliser.latents import Latents
 from metacalo.normaliser.preprocessing import AnyNormaliser, Encoded
-from metacalo.showers.hdf5 import Showers
+from metacalo.showers.shower_file import Showers
 from metacalo.training_data.distribution import Window, split_rows
 from metacalo.training_data.reflection import has_image_in_x, reflected
 

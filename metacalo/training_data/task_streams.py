@@ -11,8 +11,8 @@ import numpy as np
 from metacalo.errors import ConfigError
 from metacalo.normaliser.preprocessing import PREPROCESSING, DetectorPrior, Preprocessing
 from metacalo.runtime.progress import Track, track
-from metacalo.showers.hdf5 import ShowerFile, Showers
 from metacalo.showers.sample_checks import warn_of_showers
+from metacalo.showers.shower_file import ShowerFile, Showers
 from metacalo.showers.tasks import Task, discover_tasks, training_tasks
 from metacalo.training_data.episodes import TaskStream, is_reserved
 from metacalo.training_data.few_shots import FewShotSettings, FewShotStream, draw_few_shots

@@ -20,8 +20,8 @@ from metacalo import generate as generating
 from metacalo import pretrain
 from metacalo.adapt import AdaptResult
 from metacalo.adaptation import methods
-from metacalo.parts import part_file
 from metacalo.showers import data_folder
+from metacalo.showers.part_files import part_file
 from metacalo.showers.writer import ShowerWriter
 from metacalo.storage.locking import sole_writer
 

@@ -10,7 +10,7 @@ import torch
 
 from metacalo.errors import ShowerFileError
 from metacalo.generators.frozen import FrozenLibrary
-from metacalo.showers.hdf5 import Showers
+from metacalo.showers.shower_file import Showers
 from metacalo.storage.checkpoint import load_tensors, save_tensors
 from tests.small import seeded
 

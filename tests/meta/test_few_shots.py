@@ -14,7 +14,7 @@ from metacalo.normaliser.preprocessing import PREPROCESSING
 from metacalo.normaliser.response import convention_scale
 from metacalo.pretraining.settings import MetaSettings
 from metacalo.showers import data_folder
-from metacalo.showers.hdf5 import Showers
+from metacalo.showers.shower_file import Showers
 from metacalo.showers.tasks import Task, resolve_task
 from metacalo.training_data.distribution import Window
 from metacalo.training_data.few_shots import FewShots, FewShotSettings, FewShotStream, draw_few_shots

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from metacalo.showers import Detector, Grid, Showers, Task, open_showers
 from metacalo.showers.conventions import flatten_calochallenge, unflatten_calochallenge
-from metacalo.showers.hdf5 import shower_hashes
+from metacalo.showers.shower_file import shower_hashes
 
 
 def test_par04_without_attributes(par04: Path, siw: Showers) -> None:

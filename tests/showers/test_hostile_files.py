@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from metacalo.errors import MetacaloError, ShowerFileError
 from metacalo.showers import discover_tasks, open_showers
-from metacalo.showers.storage import MOST_ROWS
+from metacalo.showers.hdf5_limits import MOST_ROWS
 from tests.fuzz.hdf5 import deflated_zeros, hostile_file, seed_files
 from tests.fuzz.mutations import HOSTILE_NAMES, mutate_bytes
 

@@ -10,7 +10,7 @@ import pytest
 
 from metacalo.adaptation.methods import MethodSettings
 from metacalo.showers import data_folder, open_showers
-from metacalo.showers.hdf5 import Showers
+from metacalo.showers.shower_file import Showers
 from metacalo.sweep import objective
 from metacalo.sweep.objective import CrossValidation
 from metacalo.sweep.space import Hyperparameters

@@ -13,7 +13,7 @@ from metacalo.detectors.grid import Grid
 from metacalo.evaluate.figures.style import Heading, drawable
 from metacalo.evaluate.fluctuations import energy_edges
 from metacalo.evaluate.observables import Observables, observables
-from metacalo.showers.hdf5 import Showers
+from metacalo.showers.shower_file import Showers
 
 __all__ = ["Compared"]
 

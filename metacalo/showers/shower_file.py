@@ -22,8 +22,8 @@ from metacalo.detectors.grid import Grid
 from metacalo.errors import DetectorError, ShowerFileError
 from metacalo.showers.chunks import LARGEST_BLOCK, runs
 from metacalo.showers.conventions import Convention, Refuse, Source, recognise, refuse_at_once
+from metacalo.showers.hdf5_limits import damage_told
 from metacalo.showers.shards import OpenFiles, ShowerDataset, join_shards, shard_paths
-from metacalo.showers.storage import damage_told
 from metacalo.storage.hdf5_access import open_hdf5, read_failure
 from metacalo.typing import PathLike, ShowerArray
 

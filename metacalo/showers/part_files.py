@@ -14,7 +14,7 @@ import numpy as np
 
 from metacalo.detectors.detector import Detector
 from metacalo.errors import ConfigError, OutputError
-from metacalo.showers.hdf5 import Showers, open_showers
+from metacalo.showers.shower_file import Showers, open_showers
 from metacalo.showers.writer import ShowerWriter
 from metacalo.storage.checkpoint import load_json, save_json
 
