@@ -11,8 +11,8 @@ from metacalo.errors import ModelFolderError
 from metacalo.model_folders.adapted import AdaptedConfig
 from metacalo.model_folders.base import BaseConfig, checked_kind
 from metacalo.runtime.wording import counted
-from metacalo.sharing.figures import Figure, of_card, of_metrics
-from metacalo.sharing.soundness import Tried
+from metacalo.sharing.card_figures import Figure, of_card, of_metrics
+from metacalo.sharing.validation import Tried
 from metacalo.storage.checkpoint import load_json
 
 __all__ = ["CARD", "readme", "without_header"]

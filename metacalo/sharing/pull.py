@@ -13,7 +13,7 @@ from metacalo.runtime.signals import told_if_interrupted
 from metacalo.sharing.card import CARD, without_header
 from metacalo.sharing.manifest import MANIFEST, README, Manifest
 from metacalo.sharing.repository import DEFAULT_REVISION, Repository, Revision
-from metacalo.sharing.soundness import Tried, tried
+from metacalo.sharing.validation import Tried, tried
 from metacalo.storage.atomic import remove
 from metacalo.storage.checkpoint import atomic_folder
 from metacalo.storage.locking import sole_writer

@@ -15,7 +15,7 @@ from metacalo.runtime.signals import told_if_interrupted
 from metacalo.sharing.card import CARD, readme
 from metacalo.sharing.manifest import MANIFEST, README, STAYS, FileRecord, Manifest, belongs
 from metacalo.sharing.repository import DEFAULT_REVISION, Repository
-from metacalo.sharing.soundness import tried
+from metacalo.sharing.validation import tried
 from metacalo.typing import PathLike
 
 __all__ = ["PushSettings", "Pushed", "push"]
