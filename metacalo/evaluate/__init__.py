@@ -7,6 +7,7 @@ from metacalo import pictures  # noqa: F401  before all that imports matplotlib
 # isort: split
 from metacalo.evaluate.comparison import compare
 from metacalo.evaluate.fluctuations import response_by_energy
+from metacalo.evaluate.metric_tables import table
 from metacalo.evaluate.metrics import fpd, kpd, separation_power, wasserstein1
 from metacalo.evaluate.observables import Observables
 from metacalo.evaluate.pages import write_pages
@@ -14,7 +15,6 @@ from metacalo.evaluate.plots import profile_figure
 from metacalo.evaluate.profiles import profile_chi2
 from metacalo.evaluate.reference import EvaluateSettings
 from metacalo.evaluate.report import evaluate_files, labels_of, warnings_told
-from metacalo.evaluate.tables import table
 from metacalo.runtime.callable_module import make_callable
 
 __all__ = [

@@ -14,8 +14,8 @@ from metacalo.evaluate.checks import warnings_of
 from metacalo.evaluate.comparison import compare
 from metacalo.evaluate.figures.compared import Compared
 from metacalo.evaluate.figures.conditions import profile_by_energy, response_means, response_widths
+from metacalo.evaluate.metric_tables import table
 from metacalo.evaluate.reference import EvaluateSettings, Reference
-from metacalo.evaluate.tables import table
 from metacalo.inspection.inspection import inspect
 from metacalo.inspection.inspection_table import inspection_table
 from metacalo.runtime.wording import counted, ranged
