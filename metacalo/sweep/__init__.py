@@ -8,6 +8,6 @@ from metacalo import pictures  # noqa: F401  before all that imports matplotlib
 from metacalo.sweep.search import SweepResult, sweep
 from metacalo.sweep.settings import SweepSettings
 from metacalo.sweep.space import SearchSpace
-from metacalo.sweep.summary import findings_table
+from metacalo.sweep.sweep_summary import findings_table
 
 __all__ = ["SearchSpace", "SweepResult", "SweepSettings", "findings_table", "sweep"]

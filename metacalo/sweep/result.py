@@ -17,9 +17,9 @@ from metacalo.detectors.detector import Detector
 from metacalo.errors import ModelFolderError
 from metacalo.storage.checkpoint import atomic_folder, load_json, require_free, save_json
 from metacalo.storage.locking import sole_writer
-from metacalo.sweep.report import write_report
 from metacalo.sweep.settings import SweepSettings
 from metacalo.sweep.space import Hyperparameters
+from metacalo.sweep.sweep_report import write_report
 from metacalo.typing import PathLike
 
 __all__ = ["SWEEP_FILE", "read_result", "require_free_or_same", "write_result"]

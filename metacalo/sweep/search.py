@@ -29,10 +29,10 @@ from metacalo.showers.tasks import resolve_task
 from metacalo.sweep.objective import CrossValidation
 from metacalo.sweep.result import require_free_or_same, write_result
 from metacalo.sweep.settings import SweepSettings, identity_of, study_name
-from metacalo.sweep.storage import opened_storage, storage_url, without_password
 from metacalo.sweep.study import SeededTPE, join_study, pruner_of
-from metacalo.sweep.summary import findings
-from metacalo.sweep.worker import ENDED, Worker
+from metacalo.sweep.sweep_summary import findings
+from metacalo.sweep.trial_storage import opened_storage, storage_url, without_password
+from metacalo.sweep.trial_worker import ENDED, Worker
 from metacalo.typing import PathLike
 
 __all__ = ["SweepResult", "default_storage", "sweep"]

@@ -72,7 +72,7 @@ def test_evaluate_and_inspect_draw(hostile, tmp_path):
 def test_importing_leaves_the_users_settings(hostile, backend):
     code = """
 import os, sys
-import metacalo.sweep.figures
+import metacalo.sweep.trial_figures
 import matplotlib
 assert os.environ["MPLBACKEND"] == sys.argv[1]
 assert matplotlib.rcParams["text.usetex"] and matplotlib.rcParams["font.family"] == ["NoSuchFont"]
@@ -124,7 +124,7 @@ def test_a_figure_that_fails_is_left_out_of_the_report(monkeypatch, tmp_path):
 
 
 def test_a_figure_of_a_sweep_that_fails_is_left_out(monkeypatch):
-    from metacalo.sweep import figures
+    from metacalo.sweep import trial_figures as figures
 
     monkeypatch.setattr(figures, "_history", broken)
     found = {"trials": [], "objectives": ["w1"], "importances": {"steps": 0.7, "rate": 0.3}, "best": {"params": {}}}

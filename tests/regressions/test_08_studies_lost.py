@@ -14,7 +14,7 @@ import optuna
 import pytest
 
 from metacalo.errors import ConfigError
-from metacalo.sweep.storage import opened_storage, storage_url
+from metacalo.sweep.trial_storage import opened_storage, storage_url
 
 BATCH = Path(__file__).parents[2] / "docs" / "batch"
 

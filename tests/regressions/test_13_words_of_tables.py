@@ -11,8 +11,8 @@ from metacalo.adaptation.before_after import summary_table
 from metacalo.benchmark import BenchmarkSettings, Cost, cost_table
 from metacalo.errors import ShowerFileError
 from metacalo.showers import data_folder, open_showers
-from metacalo.sweep import figures
-from metacalo.sweep.summary import findings_table
+from metacalo.sweep import trial_figures as figures
+from metacalo.sweep.sweep_summary import findings_table
 
 
 def trial(number: int) -> dict[str, object]:

@@ -10,9 +10,9 @@ import pytest
 from optuna.storages import BaseStorage
 
 from metacalo.errors import ConfigError, MissingExtraError, OutputError
-from metacalo.sweep import storage as storages
-from metacalo.sweep.storage import open_storage, opened_storage, storage_url, without_password
+from metacalo.sweep import trial_storage as storages
 from metacalo.sweep.study import pruner_of
+from metacalo.sweep.trial_storage import open_storage, opened_storage, storage_url, without_password
 from tests.sweep.conftest import PASSWORD
 from tests.sweep.toy import OPEN, join
 

@@ -12,8 +12,8 @@ from optuna import TrialPruned
 from optuna.trial import TrialState
 
 from metacalo.errors import MetacaloError
-from metacalo.sweep import worker
-from metacalo.sweep.worker import ENDED, Worker
+from metacalo.sweep import trial_worker as worker
+from metacalo.sweep.trial_worker import ENDED, Worker
 from tests.sweep.toy import HEARTBEAT, join, square, start
 
 TRIALS = 9

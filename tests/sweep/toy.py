@@ -11,9 +11,9 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import Trial
 
-from metacalo.sweep.storage import close_storage, open_storage, storage_url
 from metacalo.sweep.study import SeededTPE, join_study, pruner_of
-from metacalo.sweep.worker import Worker
+from metacalo.sweep.trial_storage import close_storage, open_storage, storage_url
+from metacalo.sweep.trial_worker import Worker
 
 HEARTBEAT = 0.3
 """Seconds between two signs of life."""

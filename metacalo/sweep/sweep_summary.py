@@ -13,7 +13,7 @@ from rich.table import Table
 
 from metacalo.errors import MetacaloError
 from metacalo.sweep.space import Hyperparameters
-from metacalo.sweep.worker import ENDED
+from metacalo.sweep.trial_worker import ENDED
 
 __all__ = ["best_of", "findings", "findings_table", "told"]
 

@@ -10,8 +10,8 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from metacalo.storage.checkpoint import atomic_file
-from metacalo.sweep.figures import draw_findings
-from metacalo.sweep.summary import told
+from metacalo.sweep.sweep_summary import told
+from metacalo.sweep.trial_figures import draw_findings
 
 __all__ = ["write_report"]
 
