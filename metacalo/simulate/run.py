@@ -22,9 +22,9 @@ from metacalo.showers.tasks import description_path
 from metacalo.showers.writer import ShowerWriter
 from metacalo.simulate.data_sets import environment, require_elements
 from metacalo.simulate.energies import shot, spectrum_text
-from metacalo.simulate.pool import Pool, cores
 from metacalo.simulate.prepare import Prepared, prepare
 from metacalo.simulate.records import Deposits, Journal
+from metacalo.simulate.worker_pool import Pool, cores
 from metacalo.storage.checkpoint import load_json, require_free, save_json
 from metacalo.storage.locking import sole_writer
 

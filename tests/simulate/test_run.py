@@ -14,9 +14,9 @@ import pytest
 
 from metacalo.errors import ConfigError, OutputError, SimulationError
 from metacalo.showers import data_folder, open_showers
-from metacalo.simulate.pool import Pool, WorkerReplacedWarning
 from metacalo.simulate.records import Journal
 from metacalo.simulate.run import Simulated, SimulateSettings, simulate
+from metacalo.simulate.worker_pool import Pool, WorkerReplacedWarning
 from tests.geant4 import SMALL, needs_geant4
 
 pytestmark = needs_geant4

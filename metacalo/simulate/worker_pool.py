@@ -151,7 +151,7 @@ class _Worker:
         self.log = log
         errors = log.open("wb") if log else None
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "metacalo.simulate.worker"],
+            [sys.executable, "-m", "metacalo.simulate.geant4_worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
