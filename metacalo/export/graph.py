@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metacalo.export.correlations import TabulatedLongitudinal
+from metacalo.export.dense_spectrum import DenseSpectrum
 from metacalo.export.sequence import SequenceSampler
-from metacalo.export.spectrum import DenseSpectrum
 from metacalo.generators.autoregressive import Autoregressive
 from metacalo.generators.base import ShowerGenerator
 from metacalo.generators.diffusion import Diffusion

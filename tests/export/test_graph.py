@@ -7,8 +7,8 @@ import torch
 
 from metacalo.errors import MetacaloError
 from metacalo.export.correlations import LARGEST_ERROR, TabulatedLongitudinal
+from metacalo.export.dense_spectrum import DenseSpectrum
 from metacalo.export.graph import ShowerGraph, merged
-from metacalo.export.spectrum import DenseSpectrum
 from metacalo.models.adapters import LowRankLinear
 from metacalo.normaliser.latents import Latents
 from metacalo.normaliser.spectrum import LOG_CELL_KNOTS, Spectrum
