@@ -59,7 +59,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         "loss less that of multi-task training + the same method, seed by seed. Distances are means over observables "
         "in standard deviations. `steps`: until the held-back loss is the best one of multi-task training + the same "
         "method (`-`: in no run). Seconds are those of normaliser and network. From scratch: fresh weights behind "
-        "metacalo's normaliser (`scratch`) or the usual preprocessing (`usual`, see `metacalo.normaliser.log_normaliser`), both of "
+        "metacalo's normaliser (`scratch`) or the usual preprocessing (`usual`, `normaliser.log_normaliser`), both of "
         f"the shots alone. `{BOUND}`: multi-task training moved by all showers of the detector that are not compared "
         "with, under the normaliser of the shots, as far as weights can gain.",
     ]

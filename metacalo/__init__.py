@@ -1,7 +1,7 @@
 """Few-shot adaptation of meta-trained transformer generators of calorimeter showers.
 
 `from metacalo import adapt, generate, evaluate, load_model` is all that a notebook needs. The first three are modules
-that can be called (`metacalo.runtime.callable_module`), so that `from metacalo.adapt import AdaptSettings` works beside them.
+that can be called (`runtime.callable_module`), so that `from metacalo.adapt import AdaptSettings` works beside them.
 """
 
 from importlib import import_module

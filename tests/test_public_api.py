@@ -16,23 +16,26 @@ from metacalo.pretrain import PretrainSettings
 from metacalo.showers import Detector, data_folder, open_showers
 
 LAYERS = """
-typing errors documents durable progress interruption parallel verbs | ground: nothing of metacalo but errors
-wording                                                             | ground: words
-config hdf5_access checkpoint ranks                                 | settings, files
-locking provenance tracking pictures                                | one writer, origin of results, logs, pictures
-showers                                                             | detectors, shower files, normaliser
-models                                                              | pure networks
-generators sampling                                                 | loss, sample, adaptable, frozen; options
-meta evaluate                                                       | training on episodes; observables and report
-soundness fingerprints                                              | whether folders fit together; their hashes
-base cards recipe                                                   | model folders, settings of pretraining
-model methods                                                       | adapted models; what adaptation moves
-comparison presets plan stages parts                                | steps of the verbs
-convert inspect_table inspect simulate export generate score_tables score_report score sharing     | verbs
-adapt pretrain                                                      | verbs that use others
-benchmark design sweep                                              | verbs that adapt
-reproduce                                                           | any verb again
-cli __main__                                                        | parses, calls, prints
+errors typing            | the ground
+storage                  | what is on disk is complete or absent
+config                   | settings
+runtime                  | a run: bars, signals, threads, processes, log, words, pictures
+detectors                | a calorimeter, described by its physics
+showers                  | files of showers
+ntuples                  | ROOT ntuples of Par04
+normaliser               | showers to normal latents and back
+models                   | pure networks
+generators               | loss, sample, adaptable, frozen
+training_data            | batches and episodes of many tasks
+evaluate meta            | showers against Geant4's; the outer loop
+model_folders            | a base, and what adaptation made of it
+adaptation pretraining   | what moves; what is trained, and how
+inspection scoring       | verbs with tables of their own
+convert generate simulate export sharing | verbs
+adapt pretrain           | verbs that use others
+benchmark design sweep   | verbs that adapt
+reproduction             | any verb again
+cli __main__             | parses, calls, prints
 """
 """From the ground up: a package or module imports from its own line and from those before it; all are listed."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from metacalo import pictures  # noqa: F401  before all that imports matplotlib
+from metacalo.runtime import pictures  # noqa: F401  before all that imports matplotlib
 
 # isort: split
 from metacalo.evaluate.comparison import compare

@@ -1,4 +1,6 @@
-"""A process that simulates one shower after the other: `python -m metacalo.simulate.geant4_worker`, told by `Job` and `Shot`.
+"""A process that simulates one shower after the other, as `Job` and `Shot` say.
+
+It is started by `python -m metacalo.simulate.geant4_worker`.
 
 It reads lines from its standard input and writes messages to its standard output; Geant4's own words go to standard
 error. Nothing but here is geant4_pybind imported: it wants its environment before, and its end is not safe.

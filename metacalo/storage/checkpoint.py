@@ -1,7 +1,7 @@
 """Results on disk: safetensors for tensors, JSON for the rest, every write atomic, never a pickle.
 
 A file is written beside its target under a temporary name, flushed to the disk, and renamed over the target;
-a folder likewise (`metacalo.storage.atomic`). Whoever reads therefore sees the old or the new result, never half of one.
+a folder likewise (`storage.atomic`). Whoever reads therefore sees the old or the new result, never half of one.
 """
 
 from __future__ import annotations
