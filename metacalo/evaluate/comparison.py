@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from metacalo.evaluate.calochallenge import challenge_features, challenge_metrics
+from metacalo.evaluate.calochallenge import challenge_metrics, challenge_settings
 from metacalo.evaluate.checks import (
     n_shared,
     on_common_energies,
@@ -35,7 +35,7 @@ from metacalo.evaluate.metrics import (
 )
 from metacalo.evaluate.observables import Observables, observables
 from metacalo.evaluate.profiles import Chi2, profile_chi2, profiles
-from metacalo.evaluate.reference import EvaluateSettings, Reference, classified
+from metacalo.evaluate.reference import EvaluateSettings, Reference, classified, features_of_challenge
 from metacalo.evaluate.signatures import Signatures, signatures
 from metacalo.showers.shower_file import Showers
 
@@ -81,10 +81,11 @@ def compare(
         `high_level_auc`, and of the same classifiers `..._jsd` and `..._calibration` (see `ClassifierTest`),
         `diversity` (`nearest`, see `nearest_ratio`, and of both samples the numbers of `Distinct`), `copies` (`share`,
         `control` and `ratio`, see `Copies`; None without shots), `calochallenge` (`fpd` and `kpd` of halves, and
-        `fpd_of_all` and `kpd_of_all`, see `challenge_metrics`; None unless asked for), `groups` (per group `w1`,
+        `fpd_of_all` and `kpd_of_all`, see `challenge_metrics`, with the `version` of the challenge's code and its
+        `threshold_mev`; None unless asked for), `groups` (per group `w1`,
         `separation` and, of the profiles, `profile_difference` and `chi2`, see `profile_chi2`, with `ndf` and `p_value`
         of the first cut), `response` (mean and width of both samples), `response_by_energy` (the same per bin),
-        `showers` (numbers of showers) and `warnings`.
+        `showers` (numbers of showers), `threshold_mev` (0 for none) and `warnings`.
 
     Raises:
         ShowerFileError: the grids differ, one sample has fewer than 20 showers, or their energies do not overlap.
@@ -119,9 +120,11 @@ def compare(
     done()
     marks, expected_marks = signatures(generated), reference.signatures
     metrics["diversity"] = _diversity(marks, expected_marks, halves)
-    metrics["copies"] = _copies(marks, expected_marks, shots, settings) if shots is not None and len(shots) else None
+    metrics["copies"] = (
+        _copies(marks, expected_marks, settings.cut(shots), settings) if shots is not None and len(shots) else None
+    )
     done()
-    metrics["calochallenge"] = _challenge(ours, theirs, halves[0]) if settings.calochallenge else None
+    metrics["calochallenge"] = _challenge(generated, reference, halves[0]) if settings.calochallenge else None
     done()
     return metrics | {
         "response": {
@@ -130,6 +133,7 @@ def compare(
         },
         "response_by_energy": _response_by_energy(ours, theirs, settings),
         "showers": {"generated": len(ours), "reference": len(theirs), "floor": [len(half) for half in halves[0][:2]]},
+        "threshold_mev": settings.threshold,
         "warnings": told,
     }
 
@@ -185,12 +189,15 @@ def _classifiers(generated: Showers, features: Array, reference: Reference, cut:
     }
 
 
-def _challenge(ours: Observables, theirs: Observables, cut: Cut) -> dict[str, Any]:
-    found = challenge_metrics(challenge_features(ours), challenge_features(theirs), cut)
+def _challenge(generated: Showers, reference: Reference, cut: Cut) -> dict[str, Any]:
+    features = features_of_challenge(generated)
+    found = challenge_metrics(features, reference.challenge_features, cut)
     nothing = Estimate(float("nan"), float("nan"))
-    return {name: _entry(value, floor) for name, (_, value, floor) in found.items()} | {
-        f"{name}_of_all": _entry(whole, nothing) for name, (whole, _, _) in found.items()
-    }
+    return (
+        challenge_settings(features)
+        | {name: _entry(value, floor) for name, (_, value, floor) in found.items()}
+        | {f"{name}_of_all": _entry(whole, nothing) for name, (whole, _, _) in found.items()}
+    )
 
 
 def _diversity(ours: Signatures, theirs: Signatures, halves: list[Cut]) -> dict[str, Any]:

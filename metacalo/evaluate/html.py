@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from metacalo.evaluate.published import CALOCHALLENGE_2, CALOCHALLENGE_SOURCE
-from metacalo.evaluate.summary import LEVELS, summary
+from metacalo.evaluate.summary import LEVELS, notes, summary
 from metacalo.runtime.wording import ranged
 from metacalo.showers.shower_file import Showers
 
@@ -101,6 +101,7 @@ def report_html(
         warnings=[(label, told) for label, found in metrics.items() for told in found.get("warnings") or ()],
         levels=LEVELS,
         rows=summary(metrics),
+        notes=notes(metrics),
         sections=[
             {
                 "name": name,

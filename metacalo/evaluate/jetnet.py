@@ -86,14 +86,36 @@ def jetnet_kpd(
     """
     scale = _largest(reference)
     x, y = reference / scale, sample / scale
-    found = []
+    drawn = []
     for batch in range(batches):
         rng = np.random.default_rng(seed + 1000 * batch)
-        first, second = x[rng.choice(len(x), size=batch_size)], y[rng.choice(len(y), size=batch_size)]
-        within = (_kernel_sum(rows, rows) - _kernel_trace(rows) for rows in (first, second))
-        across = _kernel_sum(first, second) / batch_size**2
-        found.append(sum(within) / (batch_size * (batch_size - 1)) - 2 * across)
+        drawn.append(tuple(rng.choice(len(rows), size=batch_size) for rows in (x, y)))
+    if len(x) * len(y) <= batches * batch_size**2:  # each pair of showers once for all batches
+        first, second = (
+            np.stack([np.bincount(both[side], minlength=len(rows)) for both in drawn], axis=1).astype(np.float64)
+            for side, rows in enumerate((x, y))
+        )
+        found = _squared_mmd(x, y, first, second, batch_size)
+    else:
+        once = np.ones((batch_size, 1))
+        found = np.concatenate([_squared_mmd(x[rows], y[others], once, once, batch_size) for rows, others in drawn])
     return Estimate(float(np.median(found)), float(iqr(found, rng=_ONE_SIGMA) / 2))
+
+
+def _squared_mmd(x: Array, y: Array, first: Array, second: Array, n: int) -> Array:
+    """Unbiased squared MMD of each of B batches of n rows, (B,).
+
+    Args:
+        x: (N, F).
+        y: (M, F).
+        first: how often each row of x is in each batch, (N, B).
+        second: the same of y, (M, B).
+        n: rows of a batch.
+    """
+    within = _kernel_sums(x, x, first, first) - _kernel_diagonal(x) @ first
+    within += _kernel_sums(y, y, second, second) - _kernel_diagonal(y) @ second
+    found: Array = within / (n * (n - 1)) - 2 * _kernel_sums(x, y, first, second) / n**2
+    return found
 
 
 def _largest(features: Array) -> Array:
@@ -113,14 +135,17 @@ def _line(x: Array, intercept: float, slope: float) -> Array:
     return intercept + slope * x
 
 
-def _kernel_sum(first: Array, second: Array) -> float:
-    total = 0.0
-    for start in range(0, len(first), _BLOCK):
-        kernel = first[start : start + _BLOCK] @ second.T / first.shape[1] + 1.0
+def _kernel_sums(x: Array, y: Array, first: Array, second: Array) -> Array:
+    """Sum of the kernel over all pairs of a batch, weighted by how often each row is in it, (B,)."""
+    total = np.zeros(first.shape[1])
+    for start in range(0, len(x), _BLOCK):
+        kernel = x[start : start + _BLOCK] @ y.T / x.shape[1] + 1.0
         np.square(kernel, out=kernel)  # twice: a power of 4 takes ten times as long
-        total += float(np.square(kernel, out=kernel).sum())
+        np.square(kernel, out=kernel)
+        total += np.einsum("nb,nb->b", first[start : start + _BLOCK], kernel @ second)
     return total
 
 
-def _kernel_trace(rows: Array) -> float:
-    return float(((np.einsum("nf,nf->n", rows, rows) / rows.shape[1] + 1.0) ** 4).sum())
+def _kernel_diagonal(rows: Array) -> Array:
+    diagonal: Array = (np.einsum("nf,nf->n", rows, rows) / rows.shape[1] + 1.0) ** 4
+    return diagonal

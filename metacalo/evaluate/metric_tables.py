@@ -48,7 +48,7 @@ def table(samples: Mapping[str, Sample]) -> Table:
     numbers = [f"{found['showers']['generated']:,}" for found in samples.values()]
     result = Table(
         title=f"{', '.join(numbers)} generated against {first['showers']['reference']:,} reference showers",
-        caption="Geant4 floor: {:,} reference showers against {:,} others".format(*first["showers"]["floor"]),
+        caption=_caption(first),
     )
     result.add_column("metric")
     for label in samples:
@@ -73,6 +73,18 @@ def table(samples: Mapping[str, Sample]) -> Table:
     result.add_section()
     _add_groups(add, first)
     return result
+
+
+def _caption(first: Sample) -> str:
+    lines = ["Geant4 floor: {:,} reference showers against {:,} others".format(*first["showers"]["floor"])]
+    if first["threshold_mev"]:
+        lines.append(f"deposits below {first['threshold_mev']:.4g} MeV are set to 0 in all samples")
+    if (challenge := first["calochallenge"]) is not None:
+        lines.append(
+            f"CaloChallenge: {challenge['features']} features above {1e3 * challenge['threshold_mev']:.4g} keV, "
+            f"by {challenge['version']}"
+        )
+    return "\n".join(lines)
 
 
 def _add_response(add: Callable[[str, Cells], None], first: Sample) -> None:

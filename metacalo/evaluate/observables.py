@@ -125,12 +125,13 @@ class Observables:
         return _join(*(columns for name, columns in self.groups().items() if name != "layer_energies"))
 
 
-def observables(showers: FloatArray, energy: ArrayLike) -> Observables:
+def observables(showers: FloatArray, energy: ArrayLike, *, threshold: float = 0.0) -> Observables:
     """All observables of a sample, in chunks, so that memory stays bounded.
 
     Args:
         showers: voxel energies (N, R, PHI, Z), MeV.
         energy: incident energies (N,), MeV.
+        threshold: deposits below it count as 0, MeV.
 
     Raises:
         ShowerFileError: the shapes do not fit, or a voxel is negative or not finite.
@@ -149,7 +150,7 @@ def observables(showers: FloatArray, energy: ArrayLike) -> Observables:
         )
     if not np.all(np.isfinite(incident) & (incident > 0)):
         raise ShowerFileError("incident energies must be positive; check the file's energies (MeV)")
-    parts = [_chunk(showers[rows], incident[rows]) for rows in _chunks(showers)]
+    parts = [_chunk(_above(showers[rows], threshold), incident[rows]) for rows in _chunks(showers)]
     return Observables(
         **{field.name: np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Observables)}
     )
@@ -159,6 +160,11 @@ def _chunks(showers: FloatArray) -> Iterator[slice]:
     step = max(1, _CHUNK_VOXELS // max(1, int(np.prod(showers.shape[1:]))))
     for start in range(0, max(len(showers), 1), step):
         yield slice(start, start + step)
+
+
+def _above(showers: FloatArray, threshold: float) -> FloatArray:
+    below = (showers >= 0) & (showers < np.float32(threshold))  # negative ones are an error that _chunk finds
+    return np.where(below, np.float32(0), showers) if threshold > 0 else showers
 
 
 def _chunk(showers: FloatArray, incident: Array) -> Observables:

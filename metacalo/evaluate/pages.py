@@ -16,6 +16,7 @@ from metacalo.evaluate.figures.catalogue import CATALOGUE, Entry
 from metacalo.evaluate.figures.compared import Compared
 from metacalo.evaluate.html import Drawing, embedded_png, inline_svg, report_html
 from metacalo.evaluate.pdf import table_pages
+from metacalo.evaluate.summary import notes
 from metacalo.runtime.pictures import drawing, rendered
 from metacalo.runtime.progress import Track
 from metacalo.showers.shower_file import Showers
@@ -93,7 +94,7 @@ def _now() -> datetime:
 def _told(samples: Mapping[str, Showers], metrics: Mapping[str, Mapping[str, Any]], date: str) -> list[str]:
     numbers = [f"{label}: {len(sample):,} showers" for label, sample in samples.items()]
     warnings = [f"Warning, {label}: {told}" for label, found in metrics.items() for told in found.get("warnings") or ()]
-    return [f"metacalo {__version__}, {date}", *numbers, *warnings]
+    return [f"metacalo {__version__}, {date}", *numbers, *notes(metrics), *warnings]
 
 
 def _write(entry: Entry, figure: Figure, folder: Path, pdf: PdfPages) -> Drawing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from metacalo.config import Settings
+from metacalo.evaluate.calochallenge import CHALLENGE_THRESHOLD, challenge_features
 from metacalo.evaluate.checks import FEWEST
 from metacalo.evaluate.classifier import ClassifierTest, classify_observables, classify_voxels
 from metacalo.evaluate.metrics import Cut
@@ -16,7 +18,7 @@ from metacalo.evaluate.observables import Observables, observables
 from metacalo.evaluate.signatures import Signatures, signatures
 from metacalo.showers.shower_file import Showers
 
-__all__ = ["EvaluateSettings", "Reference", "classified"]
+__all__ = ["EvaluateSettings", "Reference", "classified", "features_of_challenge"]
 
 Array = NDArray[np.float64]
 
@@ -38,6 +40,12 @@ class EvaluateSettings(Settings):
         description="random halvings of the reference, over which figures that depend on the number of showers are "
         "averaged",
     )
+    threshold: float = Field(
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="set deposits below it to 0 in all samples before anything is computed, MeV",
+    )
     calochallenge: bool | None = Field(
         default=None,
         description="add FPD and KPD by the CaloChallenge's definitions; by default where a file keeps its layout",
@@ -52,15 +60,23 @@ class EvaluateSettings(Settings):
         return np.sort(rows[order[: self.max_showers]])
 
     def subset(self, showers: Showers) -> Showers:
-        """`showers`, or `max_showers` of them drawn at random."""
-        return showers if len(showers) <= self.max_showers else showers.select(self.draw(np.arange(len(showers))))
+        """`showers`, or `max_showers` of them drawn at random, without the deposits below the threshold."""
+        chosen = showers if len(showers) <= self.max_showers else showers.select(self.draw(np.arange(len(showers))))
+        return self.cut(chosen)
+
+    def cut(self, showers: Showers) -> Showers:
+        """The showers with 0 in the place of deposits below the threshold."""
+        if self.threshold == 0:
+            return showers
+        low = (showers.showers >= 0) & (showers.showers < np.float32(self.threshold))  # negative ones stay an error
+        return replace(showers, showers=np.where(low, np.float32(0), showers.showers)) if low.any() else showers
 
 
 class Reference:
     """Geant4 showers that samples are compared with; what does not depend on these is worked out once.
 
     Attributes:
-        showers: at most `max_showers` of those given.
+        showers: at most `max_showers` of those given, above the threshold.
         settings: see `EvaluateSettings`.
     """
 
@@ -86,6 +102,11 @@ class Reference:
         """Those of all its showers."""
         return signatures(self.showers)
 
+    @cached_property
+    def challenge_features(self) -> Array:
+        """See `challenge_features`."""
+        return features_of_challenge(self.showers)
+
     def classifier_floors(self, cut: Cut) -> dict[str, ClassifierTest]:
         """Of the first half of a cut against the second."""
         key = len(cut.first), len(cut.second)
@@ -97,6 +118,11 @@ class Reference:
     def alike(self, energies: Showers) -> Reference:
         """Itself, or where a part of its showers was left out, that part."""
         return self if len(energies) == len(self.showers) else Reference(energies, self.settings)
+
+
+def features_of_challenge(showers: Showers) -> Array:
+    """The CaloChallenge's features of showers, cut at its threshold first, (N, 2 + 8 Z)."""
+    return challenge_features(observables(showers.showers, showers.energy, threshold=CHALLENGE_THRESHOLD))
 
 
 def classified(

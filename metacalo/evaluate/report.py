@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from metacalo.detectors.condition_range import ConditionRange, left_range, range_of_attributes
 from metacalo.errors import ConfigError, ShowerFileError
+from metacalo.evaluate.checks import on_shared_energies
 from metacalo.evaluate.comparison import PARTS, compare
 from metacalo.evaluate.pages import write_pages
 from metacalo.evaluate.plots import profile_figure
@@ -96,6 +97,7 @@ def evaluate_files(
                 samples[label] = file.load(settings.draw(np.arange(len(file))))
                 seen = range_of_attributes(file.attributes)
             warn_of_showers(samples[label], path)
+            samples[label] = settings.cut(samples[label])
             try:
                 metrics[label] = compare(samples[label], theirs, shots=shots, done=bar.advance)
             except ShowerFileError as error:
@@ -111,10 +113,11 @@ def evaluate_files(
         save_json(folder / "metrics.json", result)
         save_json(folder / FILE, _provenance(named, reference, settings, seen_by, seen_hashes, command))
         title = f"{', '.join(named)} against {REFERENCE}"
+        shown = on_shared_energies(samples)
         with drawing("profiles.png"):
-            profile_figure(samples, folder / "profiles.png", folder / "profiles.pdf")
+            profile_figure(shown, folder / "profiles.png", folder / "profiles.pdf")
         if settings.pages:
-            write_pages(folder, samples, metrics, title=title, command=command, cards=cards, progress=add)
+            write_pages(folder, shown, metrics, title=title, command=command, cards=cards, progress=add)
     return result
 
 

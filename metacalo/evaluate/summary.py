@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Final
 
-__all__ = ["LEVELS", "METRICS", "Cell", "Metric", "Row", "level", "summary"]
+__all__ = ["LEVELS", "METRICS", "Cell", "Metric", "Row", "level", "notes", "summary"]
 
 LEVELS: Final = ("at the floor", "near", "off", "far")
 """What a cell's level 0 to 3 means; the levels end at 1.5, 3 and 10 times what Geant4 scores against itself."""
@@ -27,6 +27,7 @@ class Metric:
         ideal: value of a perfect generator and endless samples; None where that is Geant4's own.
         tolerance: a distance from the ideal that is of no consequence, however small the errors are.
         style: format of the figures.
+        scale: factor on the figures shown.
     """
 
     path: tuple[str, ...]
@@ -35,6 +36,7 @@ class Metric:
     ideal: float | None = 0.0
     tolerance: float = 0.0
     style: str = ".3f"
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -128,18 +130,32 @@ METRICS: Final[dict[str, tuple[Metric, ...]]] = {
     "CaloChallenge's definitions": (
         Metric(
             ("calochallenge", "fpd"),
-            "FPD, of halves",
-            f"JetNet's FPD of the challenge's features. {_HALVES}",
-            style=".4f",
+            "FPD x 1000, of halves",
+            f"JetNet's FPD of the challenge's features, both samples cut at its threshold first. {_HALVES}",
+            style=".1f",
+            scale=1e3,
         ),
         Metric(
             ("calochallenge", "kpd"),
-            "KPD, of halves",
-            f"JetNet's KPD of the challenge's features. {_HALVES}",
+            "KPD x 1000, of halves",
+            f"JetNet's KPD of the challenge's features, likewise. {_HALVES}",
             style=".2g",
+            scale=1e3,
         ),
-        Metric(("calochallenge", "fpd_of_all"), "FPD, of all showers", f"The same. {_ALL}", style=".4f"),
-        Metric(("calochallenge", "kpd_of_all"), "KPD, of all showers", f"The same. {_ALL}", style=".2g"),
+        Metric(
+            ("calochallenge", "fpd_of_all"),
+            "FPD x 1000, of all showers",
+            f"The same. {_ALL}",
+            style=".1f",
+            scale=1e3,
+        ),
+        Metric(
+            ("calochallenge", "kpd_of_all"),
+            "KPD x 1000, of all showers",
+            f"The same. {_ALL}",
+            style=".2g",
+            scale=1e3,
+        ),
     ),
     "Diversity and copies": (
         Metric(
@@ -282,18 +298,33 @@ def _cell(entry: Mapping[str, Any], metric: Metric) -> Cell:
     elif metric.ideal == 0.0 and value and floor and value > 0 < floor and value / floor < 1000:
         detail = f"{value / floor:.2g} x floor" if value / floor < 100 else f"{value / floor:.0f} x floor"
     return Cell(
-        figure(value, entry.get("error"), metric.style),
+        figure(value, entry.get("error"), metric.style, metric.scale),
         detail,
         level(entry, metric.ideal, metric.tolerance),
-        figure(floor, entry.get("floor_error"), metric.style),
+        figure(floor, entry.get("floor_error"), metric.style, metric.scale),
     )
 
 
-def figure(value: float | None, error: float | None, style: str) -> str:
-    """A number with its error, or a dash."""
+def figure(value: float | None, error: float | None, style: str, scale: float = 1.0) -> str:
+    """A number with its error, both times `scale`, or a dash."""
     if value is None:
         return "-"
-    return f"{value:{style}}" + (f" ± {error:{style}}" if _number(error) else "")
+    spread = _number(error)
+    return f"{value * scale:{style}}" + (f" ± {spread * scale:{style}}" if spread else "")
+
+
+def notes(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What was done to the samples before the figures were computed, a sentence each."""
+    first = next(iter(metrics.values()), {})
+    told = []
+    if threshold := first.get("threshold_mev"):
+        told.append(f"Deposits below {threshold:.4g} MeV were set to 0 in all samples before anything was computed.")
+    if challenge := first.get("calochallenge"):
+        told.append(
+            f"CaloChallenge's definitions: {challenge['features']} features of deposits of at least "
+            f"{1e3 * challenge['threshold_mev']:.4g} keV ({challenge['version']})."
+        )
+    return told
 
 
 def _responses(samples: list[Mapping[str, Any]]) -> list[Row]:

@@ -69,10 +69,10 @@ def test_fpd_is_that_of_jetnet(library, features, other):
 
 @pytest.mark.parametrize("other", [1, 2])
 def test_kpd_is_that_of_jetnet(library, features, other):
-    expected = library.kpd(features[0], features[other], batch_size=700)
-    np.testing.assert_allclose(
-        jetnet_kpd(features[0], features[other], batch_size=700), expected, rtol=1e-9, atol=1e-12
-    )
+    for size in (40, 700):  # smaller than either sample, where pairs are counted for each batch, and larger
+        expected = library.kpd(features[0], features[other], batch_size=size)
+        found = jetnet_kpd(features[0], features[other], batch_size=size)
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_fpd_tells_every_batch_and_knows_constant_features():
