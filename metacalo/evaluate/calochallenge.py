@@ -1,9 +1,10 @@
 """CaloChallenge mode: FPD and KPD of the challenge's own features, by the definitions of the challenge's own code.
 
 Source: evaluate.py and HighLevelFeatures.py of github.com/CaloChallenge/homepage, folder code/. The cut and the 362
-features are those of evaluate.py at commit 2a3dcf2, which takes FPD and KPD from JetNet (arXiv:2211.10295); the sizes
-of their batches, 10,000, are those in use since November 2023. Results are in arXiv:2410.21611. "eta" and "phi" in the
-challenge's code are the transverse coordinates r cos(alpha) and r sin(alpha) of the cell's centre, in mm.
+features are those of evaluate.py at commit 2a3dcf2, which takes FPD and KPD from JetNet (arXiv:2211.10295) with its
+defaults, batches from 20,000 and of 5,000; those here are from 10,000 and of 10,000. Results are in arXiv:2410.21611.
+"eta" and "phi" in the challenge's code are the transverse coordinates r cos(alpha) and r sin(alpha) of the cell's
+centre, in mm.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ Array = NDArray[np.float64]
 CHALLENGE_THRESHOLD: Final = 0.5e-3 / 0.033
 """MeV: deposits below it are set to 0 in both samples of datasets 2 and 3 (0.5 keV over the sampling fraction)."""
 
-CHALLENGE_VERSION: Final = "CaloChallenge/homepage, code/evaluate.py, commit 2a3dcf2, batches as of November 2023"
+CHALLENGE_VERSION: Final = "CaloChallenge/homepage, code/evaluate.py, commit 2a3dcf2, batches of 10,000"
 """Whose definitions these are."""
 
 _SMALLEST: Final = 1e-8  # MeV, so that an empty layer has a logarithm
