@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from metacalo.cli.app import app, warn
-from metacalo.cli.panels import PANELS
+from metacalo.cli.help_panels import PANELS
 from metacalo.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ import numpy as np
 
 from metacalo.simulate.geometry import construction
 from metacalo.simulate.job import Job, Role, Shot
+from metacalo.simulate.mesh_deposits import Points, along, on_mesh, recorder, summed
 from metacalo.simulate.records import Deposits, as_json, write_message
-from metacalo.simulate.scoring import Points, along, on_mesh, recorder, summed
 
 __all__ = ["Simulation", "main"]
 

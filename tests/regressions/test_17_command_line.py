@@ -12,7 +12,7 @@ import typer
 
 from metacalo import __version__
 from metacalo.cli import app
-from metacalo.cli.panels import PANELS
+from metacalo.cli.help_panels import PANELS
 from metacalo.cli.settings_options import Commands, SettingsOptions
 from metacalo.showers import data_folder, open_showers
 

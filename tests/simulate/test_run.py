@@ -181,7 +181,7 @@ def test_reading_the_memory_gives_what_the_bindings_say(detector, tmp_path, monk
     site = tmp_path / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text(
-        "import metacalo.simulate.scoring as scoring\nscoring._memory = lambda step: None\n"
+        "import metacalo.simulate.mesh_deposits as scoring\nscoring._memory = lambda step: None\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(site))
     simulate(detector, tmp_path / "asked.h5", SETTINGS)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from metacalo.showers import Grid
 from metacalo.simulate.job import Job, Shot
-from metacalo.simulate.scoring import along, on_mesh
+from metacalo.simulate.mesh_deposits import along, on_mesh
 
 JOB = Job("barrel", 800.0, 4000.0, (), {}, 9, 16, 45, 10.0, 5.0, "e-", "G4EmStandardPhysics", 0.7)
 GRID = Grid()
