@@ -83,18 +83,18 @@ class EnergyDependence:
         n_knots = len(ENERGY_KNOTS)
         return cls(torch.zeros(n_knots, size), torch.zeros(n_knots, size), torch.zeros(n_knots))
 
+    def row_weight(self) -> Float[Tensor, "d K"]:
+        """Showers behind mean and width of each latent at each knot."""
+        return self.weight.expand(self.mean.shape[1], -1)
+
     def tensors(self) -> dict[str, Tensor]:
         """All parts by name, for a safetensors file."""
-        return {
-            "energy_dependence.mean": self.mean,
-            "energy_dependence.log_width": self.log_width,
-            "energy_dependence.weight": self.weight,
-        }
+        return {"mean": self.mean, "log_width": self.log_width, "weight": self.weight}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> EnergyDependence:
         """Inverse of `tensors`."""
-        return cls(*(tensors[f"energy_dependence.{name}"].float() for name in ("mean", "log_width", "weight")))
+        return cls(*(tensors[name].float() for name in ("mean", "log_width", "weight")))
 
 
 def fit_energy_dependence(

@@ -9,7 +9,6 @@ detectors share one `Copula`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,29 +17,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metacalo.normaliser.copula import Copula
-from metacalo.normaliser.energy_dependence import EnergyDependence
-from metacalo.normaliser.gamma_profile import log_layer_fractions
-from metacalo.normaliser.longitudinal import Longitudinal
-from metacalo.normaliser.marginals import N_ATOMS, ConditionalMarginals
-from metacalo.normaliser.normaliser import STAGES, Normaliser
-from metacalo.normaliser.response import CALIBRATED, Response
-from metacalo.normaliser.spectrum import Spectrum
+from metacalo.normaliser.normaliser import Normaliser
+from metacalo.normaliser.parts import PARTS, Axes
 
 __all__ = ["Hyperprior", "fit_hyperprior"]
 
-_TARGETS = ("total", *STAGES, "spectrum", "energy_dependence", "longitudinal")
 _ENOUGH = 30.0  # showers at which a table row counts half of its most
-_RIDGE = {
-    "total": 0.1,
-    "layers": 10.0,
-    "rings": 2.0,
-    "hits": 1.0,
-    "shares": 10.0,
-    "spectrum": 10.0,
-    "energy_dependence": 50.0,
-    "longitudinal": 50.0,
-}
-"""Strength of the ridge, in detectors: least error on detectors left out (docs/experiments.md)."""
+_RIDGE = {kind.name: kind.ridge for kind in PARTS}
 
 
 @dataclass(frozen=True, repr=False)
@@ -48,16 +31,15 @@ class Hyperprior:
     """Linear maps from descriptors to the tables of each stage.
 
     Attributes:
-        coefficients: stage to (feature, S, K, column); feature 0 is the constant.
-        knots, planes: stage of `STAGES` to the knots of its tables, (K,) and (P,).
+        coefficients: part to (feature, S, K, column); feature 0 is the constant.
+        axes: part to what it has beside its columns, such as the knots of its tables.
         mean, spread: of the descriptors over the detectors of the fit, shape (d,).
         threshold: typical smallest cell energy over scale, in MeV.
         copula: correlations that all detectors share, or None.
     """
 
     coefficients: Mapping[str, Float[Tensor, "feature S K column"]]
-    knots: Mapping[str, Float[Tensor, "K"]]
-    planes: Mapping[str, Float[Tensor, "P"]]
+    axes: Mapping[str, Axes]
     mean: Float[Tensor, "d"]
     spread: Float[Tensor, "d"]
     threshold: float
@@ -74,37 +56,19 @@ class Hyperprior:
             scale: mean E_total / E_inc of the wanted convention; 1 = deposits divided by the sampling fraction.
         """
         features = _features(descriptors[None], self.mean, self.spread)[0]
-        columns = {stage: torch.einsum("f,fskc->skc", features, self.coefficients[stage].float()) for stage in _TARGETS}
-        columns["layers"] = columns["layers"] + _expected_layers(descriptors, self.knots["layers"], columns["layers"])
-        tables = {
-            stage: ConditionalMarginals.from_columns(
-                self.knots[stage],
-                columns[stage],
-                torch.zeros(columns[stage].shape[:2]),
-                extrapolate=stage == "layers",
-                planes=self.planes[stage],
-            )
-            for stage in STAGES
-        }
-        unseen = {stage: torch.zeros(columns[stage].shape[1]) for stage in ("energy_dependence", "longitudinal")}
-        return Normaliser(
-            total=Response.from_vector(columns["total"][0, 0], 0.0),
-            **tables,
-            spectrum=Spectrum.from_columns(columns["spectrum"], torch.zeros(len(columns["spectrum"]))),
-            energy_dependence=EnergyDependence.from_columns(columns["energy_dependence"], unseen["energy_dependence"]),
-            longitudinal=Longitudinal.from_columns(columns["longitudinal"], unseen["longitudinal"]),
-            scale=scale,
-            threshold=self.threshold * scale,
-            copula=self.copula,
-        )
+        parts = {}
+        for kind in PARTS:
+            columns = torch.einsum("f,fskc->skc", features, self.coefficients[kind.name].float())
+            axes = self.axes[kind.name]
+            parts[kind.name] = kind.from_columns(columns + kind.expected(descriptors, axes, columns), axes)
+        return Normaliser(**parts, scale=scale, threshold=self.threshold * scale, copula=self.copula)
 
     def tensors(self) -> dict[str, Tensor]:
         """All parts by name; coefficients and copula in half precision, which is finer than their errors."""
         parts: dict[str, Tensor] = {"mean": self.mean, "spread": self.spread}
         parts["threshold"] = torch.tensor([self.threshold], dtype=torch.float64)
-        parts |= {f"{stage}.coefficients": self.coefficients[stage].half() for stage in _TARGETS}
-        parts |= {f"{stage}.knots": knots for stage, knots in self.knots.items()}
-        parts |= {f"{stage}.planes": planes for stage, planes in self.planes.items()}
+        parts |= {f"{name}.coefficients": values.half() for name, values in self.coefficients.items()}
+        parts |= {f"{name}.{axis}": values for name, axes in self.axes.items() for axis, values in axes.items()}
         if self.copula is not None:
             parts |= {name: tensor.half() for name, tensor in self.copula.tensors().items()}
         return parts
@@ -113,10 +77,10 @@ class Hyperprior:
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Hyperprior:
         """Inverse of `tensors`."""
         has_copula = any(name.startswith("copula.") for name in tensors)
+        own = {kind.name: kind.own(tensors) for kind in PARTS}
         return cls(
-            {stage: tensors[f"{stage}.coefficients"].float() for stage in _TARGETS},
-            {stage: tensors[f"{stage}.knots"] for stage in STAGES},
-            {stage: tensors[f"{stage}.planes"] for stage in STAGES},
+            {name: found.pop("coefficients").float() for name, found in own.items()},
+            own,
             tensors["mean"],
             tensors["spread"],
             float(tensors["threshold"][0]),
@@ -128,33 +92,6 @@ def _features(descriptors: Tensor, mean: Tensor, spread: Tensor) -> Float[Tensor
     # beyond three spreads a linear map is no longer to be trusted: hold it there
     standard = ((descriptors - mean) / spread).clamp(-3, 3)
     return torch.cat([torch.ones(len(standard), 1), standard], dim=1)
-
-
-def _expected_layers(
-    descriptors: Float[Tensor, "d"], knots: Float[Tensor, "K"], columns: Float[Tensor, "z K column"]
-) -> Float[Tensor, "z K column"]:
-    """What the quantiles in the columns of the stage 'layers' are compared with; 0 for its atoms."""
-    expected = torch.zeros_like(columns)
-    expected[..., N_ATOMS:] = log_layer_fractions(descriptors, knots, len(columns))[..., None].to(columns)
-    return expected
-
-
-def _target(normaliser: Normaliser, stage: str) -> tuple[Float[Tensor, "S K column"], Float[Tensor, "S K"]]:
-    """Entries of a stage and the showers behind them."""
-    if stage == "total":
-        vector = normaliser.total.vector()[None, None].clone()
-        if normaliser.scale > CALIBRATED:
-            vector[..., 0] += math.log(normaliser.scale)  # what the sampling fraction left of the response
-        return vector, torch.full(vector.shape[:2], normaliser.total.weight)
-    if stage in ("energy_dependence", "longitudinal"):
-        by_knot: EnergyDependence | Longitudinal = getattr(normaliser, stage)
-        columns = by_knot.columns()
-        return columns, by_knot.weight.expand(columns.shape[:2])
-    if stage == "spectrum":
-        columns = normaliser.spectrum.columns()
-        return columns, normaliser.spectrum.weight[:, None].expand(columns.shape[:2])
-    table: ConditionalMarginals = getattr(normaliser, stage)
-    return table.columns(), table.weight
 
 
 def fit_hyperprior(
@@ -169,22 +106,22 @@ def fit_hyperprior(
     """
     mean, spread = descriptors.mean(0), descriptors.std(0, correction=0).clamp_min(1e-2)
     features = _features(descriptors, mean, spread).double()
-    coefficients = {}
-    for stage in _TARGETS:
-        targets, weights = zip(*(_target(normaliser, stage) for normaliser in normalisers), strict=True)
-        target, shots = torch.stack(targets).double(), torch.stack(weights).double()
-        if stage == "layers":
-            knots = normalisers[0].layers.knots
-            pairs = zip(descriptors, target, strict=True)
-            target = target - torch.stack([_expected_layers(about, knots, columns) for about, columns in pairs])
+    coefficients: dict[str, Tensor] = {}
+    axes = {kind.name: kind.axes(normalisers[0].parts[kind.name]) for kind in PARTS}
+    for kind in PARTS:
+        parts = [normaliser.parts[kind.name] for normaliser in normalisers]
+        targets = [kind.target(part, each.scale) for part, each in zip(parts, normalisers, strict=True)]
+        expected = [
+            kind.expected(about, axes[kind.name], columns) for about, columns in zip(descriptors, targets, strict=True)
+        ]
+        target = torch.stack(targets).double() - torch.stack(expected).double()
+        shots = torch.stack([part.row_weight() for part in parts]).double()
         weight = shots / (shots + _ENOUGH) + 1e-3
         gram = torch.einsum("nskf,ng->skfg", weight[..., None] * features[:, None, None], features)
         right = torch.einsum("nsk,nf,nskc->skfc", weight, features, target)
-        ridge = torch.full((features.shape[1],), _RIDGE[stage], dtype=torch.float64)
+        ridge = torch.full((features.shape[1],), _RIDGE[kind.name], dtype=torch.float64)
         ridge[0] = 1e-6  # the mean is free
         solved = torch.linalg.solve(gram + torch.diag(ridge), right)  # (S, K, feature, column)
-        coefficients[stage] = solved.permute(2, 0, 1, 3).float().contiguous()
-    knots_of = {stage: getattr(normalisers[0], stage).knots for stage in STAGES}
-    planes = {stage: getattr(normalisers[0], stage).planes for stage in STAGES}
+        coefficients[kind.name] = solved.permute(2, 0, 1, 3).float().contiguous()
     relative = torch.tensor([normaliser.threshold / normaliser.scale for normaliser in normalisers])
-    return Hyperprior(coefficients, knots_of, planes, mean, spread, float(relative.median()), copula)
+    return Hyperprior(coefficients, axes, mean, spread, float(relative.median()), copula)

@@ -82,9 +82,14 @@ class Longitudinal:
         matrices[:, column, row] = columns[..., 0].T
         return cls(_as_correlation(matrices), weight)
 
+    def row_weight(self) -> Float[Tensor, "pair K"]:
+        """Showers behind each correlation at each knot."""
+        d = self.correlation.shape[1]
+        return self.weight.expand(d * (d - 1) // 2, -1)
+
     def tensors(self) -> dict[str, Tensor]:
         """All parts by name, for a safetensors file."""
-        return {"longitudinal.correlation": self.correlation, "longitudinal.weight": self.weight}
+        return {"correlation": self.correlation, "weight": self.weight}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Longitudinal:
@@ -93,11 +98,11 @@ class Longitudinal:
         Raises:
             ValueError: a matrix is none of correlations, so that nothing could be drawn with it.
         """
-        correlation = tensors["longitudinal.correlation"].float()
+        correlation = tensors["correlation"].float()
         square = correlation.ndim == 3 and correlation.shape[1] == correlation.shape[2]
         if not square or torch.linalg.cholesky_ex(correlation).info.any():
             raise ValueError("longitudinal.correlation holds no positive definite matrices")
-        return cls(correlation, tensors["longitudinal.weight"].float())
+        return cls(correlation, tensors["weight"].float())
 
 
 def _exchanged(

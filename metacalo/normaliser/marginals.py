@@ -47,6 +47,7 @@ NO_ATOM = 8.0
 N_ATOMS = 2
 """Columns of `ConditionalMarginals.columns` before those of the quantiles."""
 
+_TENSORS = ("knots", "t0", "t1", "quantiles", "weight", "planes")
 _MEDIAN = LEVELS.index(0.5)
 _COMMON_STRENGTH = 30.0  # values that no departure counts for; 3 to 100 serve alike (docs/experiments.md)
 _LATENT_LIMIT = 6.0
@@ -242,16 +243,18 @@ class ConditionalMarginals:
         planes = torch.zeros(1) if planes is None else planes
         return cls(knots, columns[..., 0], columns[..., 1], quantiles, weight, extrapolate, planes)
 
-    def tensors(self, prefix: str) -> dict[str, Tensor]:
+    def row_weight(self) -> Float[Tensor, "S K"]:
+        """Values behind each row."""
+        return self.weight
+
+    def tensors(self) -> dict[str, Tensor]:
         """The tables by name, for a safetensors file."""
-        names = ("knots", "t0", "t1", "quantiles", "weight", "planes")
-        return {f"{prefix}.{name}": getattr(self, name).contiguous() for name in names}
+        return {name: getattr(self, name).contiguous() for name in _TENSORS}
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor], prefix: str, *, extrapolate: bool) -> ConditionalMarginals:
+    def from_tensors(cls, tensors: Mapping[str, Tensor], *, extrapolate: bool) -> ConditionalMarginals:
         """Inverse of `tensors`; they do not say whether to extrapolate."""
-        names = ("knots", "t0", "t1", "quantiles", "weight", "planes")
-        knots, t0, t1, quantiles, weight, planes = (tensors[f"{prefix}.{name}"].float() for name in names)
+        knots, t0, t1, quantiles, weight, planes = (tensors[name].float() for name in _TENSORS)
         return cls(knots, t0, t1, quantiles, weight, extrapolate, planes)
 
 

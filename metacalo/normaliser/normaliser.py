@@ -35,6 +35,7 @@ from metacalo.normaliser.hits import count_hits, draw_hits, encode_hits
 from metacalo.normaliser.latents import Latents
 from metacalo.normaliser.longitudinal import Longitudinal
 from metacalo.normaliser.marginals import ConditionalMarginals, Interval
+from metacalo.normaliser.parts import PARTS, Part
 from metacalo.normaliser.response import Response
 from metacalo.normaliser.spectrum import Spectrum
 from metacalo.normaliser.threshold import excess, least_hit
@@ -45,19 +46,8 @@ __all__ = ["PRIOR_STRENGTH", "STAGES", "Normaliser"]
 STAGES = ("layers", "rings", "hits", "shares")
 """The stages that are `ConditionalMarginals`."""
 
-PRIOR_STRENGTH = {
-    "total": 10.0,
-    "layers": 120.0,
-    "rings": 30.0,
-    "hits": 25.0,
-    "shares": 200.0,
-    "energy_dependence": 10.0,
-    "spectrum": 500.0,
-    "longitudinal": 250.0,
-}
-"""Values that the prior counts for in each row of a usual detector; `credibility` tells how usual it is.
-
-Least error on a held-out detector at 50 and 400 shots."""
+PRIOR_STRENGTH = {kind.name: kind.prior_strength for kind in PARTS}
+"""Values that the prior counts for in each row of a usual detector; `prior_weight` tells how usual it is."""
 
 _TINY = 1e-9  # MeV
 
@@ -180,13 +170,16 @@ class Normaliser:
             prior: what is known without showers.
             strengths: values that it counts for in each row, by the keys of `PRIOR_STRENGTH`.
         """
-        tables = {
-            stage: getattr(self, stage).shrunk_towards(getattr(prior, stage), strengths[stage])
-            for stage in ("total", "layers", "hits", "shares", "spectrum", "energy_dependence", "longitudinal")
+        n_z, known = len(self.layers.t0), prior.parts
+        shrunk = {
+            kind.name: kind.shrink(self.parts[kind.name], known[kind.name], strengths[kind.name], n_z) for kind in PARTS
         }
-        alike = rings.ring_of_rows(len(self.rings.t0), len(self.layers.t0)).to(self.rings.t0.device)
-        tables["rings"] = self.rings.shrunk_towards(prior.rings, strengths["rings"], alike)
-        return replace(self, **tables, copula=prior.copula)
+        return replace(self, **shrunk, copula=prior.copula)
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """All parts by their names, in the order of `PARTS`."""
+        return {kind.name: getattr(self, kind.name) for kind in PARTS}
 
     def to(self, device: torch.device | str) -> Normaliser:
         """The same normaliser on another device."""
@@ -195,34 +188,15 @@ class Normaliser:
 
     def tensors(self) -> dict[str, Tensor]:
         """All tables and scalars by name, for a safetensors file; the copula is the base's."""
-        parts = (
-            self.total.tensors()
-            | self.spectrum.tensors()
-            | self.energy_dependence.tensors()
-            | self.longitudinal.tensors()
-        )
-        for stage in STAGES:
-            parts |= getattr(self, stage).tensors(stage)
-        return {**parts, "scalars": torch.tensor([self.scale, self.threshold], dtype=torch.float64)}
+        kept = {f"{name}.{key}": tensor for name, part in self.parts.items() for key, tensor in part.tensors().items()}
+        return {**kept, "scalars": torch.tensor([self.scale, self.threshold], dtype=torch.float64)}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], copula: Copula | None = None) -> Normaliser:
         """Inverse of `tensors`."""
-        plain = dict(tensors)
-        scale, threshold = plain["scalars"].tolist()
-        tables = {
-            stage: ConditionalMarginals.from_tensors(plain, stage, extrapolate=stage == "layers") for stage in STAGES
-        }
-        return cls(
-            total=Response.from_tensors(plain),
-            **tables,
-            spectrum=Spectrum.from_tensors(plain),
-            energy_dependence=EnergyDependence.from_tensors(plain),
-            longitudinal=Longitudinal.from_tensors(plain),
-            scale=scale,
-            threshold=threshold,
-            copula=copula,
-        )
+        scale, threshold = tensors["scalars"].tolist()
+        parts = {kind.name: kind.from_tensors(kind.own(tensors)) for kind in PARTS}
+        return cls(**parts, scale=scale, threshold=threshold, copula=copula)
 
 
 def _share_total(total: Float[Tensor, "n"], fractions: Float[Tensor, "n z"], threshold: float) -> Float[Tensor, "n z"]:

@@ -9,16 +9,13 @@ drawn to a prediction that is wrong.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 
 from metacalo.normaliser.marginals import LEVELS, ConditionalMarginals, scores_of_levels
+from metacalo.normaliser.normaliser import Normaliser
+from metacalo.normaliser.parts import PARTS
 
 __all__ = ["credibility"]
-
-_WORTH = {"hits": 6.0, "shares": 200.0}
-"""Values that a prediction of each stage is worth on a usual detector; other stages are too noisy to tell it."""
 
 _LEAST, _MOST = 0.02, 3.0
 _FEWEST_ROWS = 20
@@ -28,23 +25,20 @@ _OUTER = (LEVELS.index(0.05), LEVELS.index(0.95))
 _SMALLEST_SPREAD = 1e-6
 
 
-class _HasTables(Protocol):
-    @property
-    def hits(self) -> ConditionalMarginals: ...
-    @property
-    def shares(self) -> ConditionalMarginals: ...
-
-
-def credibility(fitted: _HasTables, predicted: _HasTables) -> float:
+def credibility(fitted: Normaliser, predicted: Normaliser) -> float:
     """Factor on the values that a prediction counts for: 1 for a usual detector, 0.02 to 3.
 
     Args:
         fitted: tables of the shots alone.
         predicted: tables on the same knots.
     """
-    factors = torch.ones(len(_WORTH))
-    for i, (stage, usual) in enumerate(_WORTH.items()):
-        worth = _worth(getattr(fitted, stage), getattr(predicted, stage))
+    telling = [(kind.name, kind.worth) for kind in PARTS if kind.worth is not None]
+    factors = torch.ones(len(telling))
+    for i, (name, usual) in enumerate(telling):
+        own, prior = fitted.parts[name], predicted.parts[name]
+        assert isinstance(own, ConditionalMarginals)
+        assert isinstance(prior, ConditionalMarginals)
+        worth = _worth(own, prior)
         if worth is not None:
             factors[i] = worth / usual
     return float(torch.log(factors.clamp(_LEAST, _MOST)).mean().exp())

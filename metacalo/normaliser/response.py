@@ -9,6 +9,7 @@ a slanted path crosses the same layers with thicker passive parts.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,6 +96,14 @@ class Response:
         table = ConditionalMarginals.from_columns(knots, columns, weights)
         return cls(vector[:4], vector[4:6], table, weight)
 
+    def columns(self) -> Float[Tensor, "1 1 parameter"]:
+        """The vector as the one row of a table."""
+        return self.vector()[None, None]
+
+    def row_weight(self) -> Float[Tensor, "1 1"]:
+        """Showers behind the parameters."""
+        return torch.full((1, 1), self.weight)
+
     def shrunk_towards(self, prior: Response, strength: float) -> Response:
         """Parameters averaged with `prior`'s, which count as `strength` showers for the level of the mean.
 
@@ -107,12 +116,12 @@ class Response:
 
     def tensors(self) -> dict[str, Tensor]:
         """All parameters by name, for a safetensors file."""
-        return {"response": self.vector(), "response.weight": torch.tensor([self.weight])}
+        return {"vector": self.vector(), "weight": torch.tensor([self.weight])}
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor]) -> Response:
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Response:
         """Inverse of `tensors`."""
-        return cls.from_vector(tensors["response"].float(), float(tensors["response.weight"][0]))
+        return cls.from_vector(tensors["vector"].float(), float(tensors["weight"][0]))
 
 
 def fit_response(

@@ -103,6 +103,10 @@ class Spectrum:
         """The corrections, for regression over detectors."""
         return self.offset[..., None]
 
+    def row_weight(self) -> Float[Tensor, "r K"]:
+        """Cells behind each correction."""
+        return self.weight[:, None].expand(self.offset.shape)
+
     @classmethod
     def from_columns(cls, columns: Float[Tensor, "r K 1"], weight: Float[Tensor, "r"]) -> Spectrum:
         """Inverse of `columns`."""
@@ -110,12 +114,12 @@ class Spectrum:
 
     def tensors(self) -> dict[str, Tensor]:
         """All parts by name, for a safetensors file."""
-        return {"spectrum.offset": self.offset, "spectrum.weight": self.weight}
+        return {"offset": self.offset, "weight": self.weight}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Spectrum:
         """Inverse of `tensors`."""
-        return cls(tensors["spectrum.offset"].float(), tensors["spectrum.weight"].float())
+        return cls(tensors["offset"].float(), tensors["weight"].float())
 
 
 def _knots(like: Tensor) -> Float[Tensor, "K"]:

@@ -114,7 +114,9 @@ def test_energies_that_only_one_sample_has_are_left_out(halves):
     high = halves[1].select(np.flatnonzero(halves[1].energy > 10_000))
     metrics = compare(high, halves[0], FAST)
     (told,) = metrics["warnings"]
-    numbers = re.match(r"compared between 9\.9.* and .* GeV only, the .*: (.*) generated and (.*) reference showers;", told)
+    numbers = re.match(
+        r"compared between 9\.9.* and .* GeV only, the .*: (.*) generated and (.*) reference showers;", told
+    )
     assert numbers is not None
     assert numbers[1] == f"{len(high)} of {len(high)}"
     assert numbers[2] == f"{metrics['showers']['reference']} of 400"

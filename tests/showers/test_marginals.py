@@ -283,7 +283,7 @@ def test_planes_are_interpolated_and_held_outside(x: float, y: float, site: int)
 def test_planes_survive_tensors_columns_and_shrinking() -> None:
     table = planar()
     for again in (
-        ConditionalMarginals.from_tensors(table.tensors("t"), "t", extrapolate=False),
+        ConditionalMarginals.from_tensors(table.tensors(), extrapolate=False),
         ConditionalMarginals.from_columns(table.knots, table.columns(), table.weight, planes=table.planes),
         table.shrunk_towards(table, 1.0),
     ):
@@ -347,11 +347,11 @@ def test_columns_and_tensors_round_trip() -> None:
     table = normal(0.2, 1.3, extrapolate=True)
     assert table.columns().shape == (1, 3, 2 + len(LEVELS))
     again = ConditionalMarginals.from_columns(table.knots, table.columns(), table.weight, extrapolate=True)
-    loaded = ConditionalMarginals.from_tensors(table.tensors("stage"), "stage", extrapolate=True)
-    for name, tensor in table.tensors("stage").items():
+    loaded = ConditionalMarginals.from_tensors(table.tensors(), extrapolate=True)
+    for name, tensor in table.tensors().items():
         assert name.startswith("stage.")
-        assert torch.equal(again.tensors("stage")[name], tensor)
-        assert torch.equal(loaded.tensors("stage")[name], tensor)
+        assert torch.equal(again.tensors()[name], tensor)
+        assert torch.equal(loaded.tensors()[name], tensor)
     assert again.extrapolate
     assert loaded.extrapolate
 

@@ -119,8 +119,8 @@ def test_what_does_not_exist_does_not_count() -> None:
     value, x = rng.normal(size=500), rng.uniform(0, 4, 500)
     gaps = np.concatenate([value, np.full(300, np.nan)]), np.concatenate([x, rng.uniform(0, 4, 300)])
     with_gaps, without = fit_marginals([gaps], KNOTS), fit_marginals([(value, x)], KNOTS)
-    for name, tensor in without.tensors("").items():
-        torch.testing.assert_close(with_gaps.tensors("")[name], tensor, atol=1e-6, rtol=1e-6)
+    for name, tensor in without.tensors().items():
+        torch.testing.assert_close(with_gaps.tensors()[name], tensor, atol=1e-6, rtol=1e-6)
 
 
 def test_an_atom_that_was_never_seen_cannot_be_and_one_that_always_was_leaves_some_room() -> None:
