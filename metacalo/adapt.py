@@ -29,7 +29,7 @@ from metacalo.normaliser.response import convention_scale
 from metacalo.runtime.callable_module import make_callable
 from metacalo.runtime.progress import bars
 from metacalo.runtime.run_log import Clock, RunLog, require_tensorboard
-from metacalo.runtime.signals import told_if_interrupted
+from metacalo.runtime.signals import note_on_interrupt
 from metacalo.runtime.threads import side_by_side
 from metacalo.showers.sample_checks import warn_of_showers
 from metacalo.showers.shower_file import ShowerFile, Showers
@@ -108,7 +108,7 @@ def adapt(
     if log_dir is not None:
         require_tensorboard()
     out, settings = Path(out), settings or AdaptSettings()
-    with sole_writer(out, force=force), told_if_interrupted(f"{out} was not written; give the same command again"):
+    with sole_writer(out, force=force), note_on_interrupt(f"{out} was not written; give the same command again"):
         place = atomic_folder(out, force=force)
         model, metrics = adapt_into(
             place, detector, settings, described=described, quiet=quiet, command=command, log_dir=log_dir

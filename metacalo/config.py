@@ -63,7 +63,9 @@ class Settings(BaseModel):
         except ValidationError as error:
             raise ConfigError(f"{source}: {_one_sentence(cls, error)}") from None
         except UnicodeEncodeError as error:  # of a command line that is not UTF-8
-            raise ConfigError(f"{source}: {error.object!r} holds letters that are none; correct them") from None
+            raise ConfigError(
+                f"{source}: {error.object!r} contains characters that are not valid Unicode; correct them"
+            ) from None
 
     @classmethod
     def from_toml(cls, path: str | Path, *, onto: Mapping[str, Any] | None = None, **overrides: Any) -> Self:

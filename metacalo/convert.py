@@ -20,7 +20,7 @@ from metacalo.detectors.json_record import record_of
 from metacalo.errors import ConfigError, OutputError, ShowerFileError
 from metacalo.ntuples.ntuple_files import NtupleFiles, holds_ntuples
 from metacalo.runtime.progress import track
-from metacalo.runtime.signals import told_if_interrupted
+from metacalo.runtime.signals import note_on_interrupt
 from metacalo.showers.conventions import Convention
 from metacalo.showers.layouts import DETECTOR_ATTRIBUTES, LAYOUT_ATTRIBUTES
 from metacalo.showers.rebin import coarser_grid, parse_mesh, rebin
@@ -154,7 +154,7 @@ def convert(
     mesh = parse_mesh(settings.grid) if settings.grid else None
     with (
         sole_writer(out, force=force),
-        told_if_interrupted(f"{out} was not written; give the same command again"),
+        note_on_interrupt(f"{out} was not written; give the same command again"),
         _opened(source, settings, group, described) as file,
     ):
         rows = settings.chosen(len(file), source)

@@ -18,7 +18,7 @@ from metacalo.evaluate import EvaluateSettings, evaluate_files
 from metacalo.generate import GenerateSettings, generate
 from metacalo.model_folders.adapted import seen_hashes
 from metacalo.model_folders.provenance_card import card_of
-from metacalo.runtime.signals import told_if_interrupted
+from metacalo.runtime.signals import note_on_interrupt
 from metacalo.showers.tasks import description_path
 from metacalo.simulate.prepare import prepare
 from metacalo.simulate.run import SimulateSettings, require_geant4, simulate
@@ -100,7 +100,7 @@ def design(
     )
     require_geant4(prepare(detector, beam=made.beam, physics=made.physics))  # told before anything is removed
     kept = f"finished steps and showers are kept in {out}; go on with the same command and --resume"
-    with sole_writer(out, force=force or resume), told_if_interrupted(kept):
+    with sole_writer(out, force=force or resume), note_on_interrupt(kept):
         _open(out, settings, detector, force=force, resume=resume)
         seconds = _run_steps(detector, out, settings, made, quiet=quiet, verbose=verbose, command=command)
     return Design(out, load_json(out / "report" / "metrics.json"), seconds)

@@ -25,7 +25,7 @@ from metacalo.model_folders.adapted import ShowerModel, load_model, seen_hashes
 from metacalo.normaliser.condition_vector import require_conditions
 from metacalo.runtime.callable_module import make_callable
 from metacalo.runtime.progress import Track, track
-from metacalo.runtime.signals import told_if_interrupted
+from metacalo.runtime.signals import note_on_interrupt
 from metacalo.showers.part_files import joined, open_parts, part_file, part_seed, write_part
 from metacalo.showers.shower_file import Showers, open_showers
 from metacalo.showers.tasks import shower_path
@@ -148,7 +148,7 @@ def generate(
             return Path(out)
         require_free(Path(out), force)
         kept = f"{out} was not written; give the same command again"
-        with told_if_interrupted(kept), writer, track(f"generate ({settings.generator})", len(run.energy)) as bar:
+        with note_on_interrupt(kept), writer, track(f"generate ({settings.generator})", len(run.energy)) as bar:
             for batch in run.batches(0, bar):
                 writer.append(batch)
     return Path(out)
@@ -212,7 +212,7 @@ def _write_in_parts(run: _Run, writer: ShowerWriter, *, force: bool, resume: boo
         discard(work)  # it was killed when only this was left to do
         return
     require_free(out, force)
-    with told_if_interrupted(f"complete parts are kept in {work}; go on with the same command and --resume"):
+    with note_on_interrupt(f"complete parts are kept in {work}; go on with the same command and --resume"):
         open_parts(work, made_from, resume=resume)
         with track(f"generate ({run.settings.generator})", len(run.energy)) as bar:
             for part in range(run.parts):

@@ -21,7 +21,7 @@ from metacalo.pretraining.settings import MetaSettings, PretrainSettings, Stage
 from metacalo.pretraining.stages import Run, is_finished, run_stage
 from metacalo.runtime.distributed import Ranks, joined_ranks
 from metacalo.runtime.run_log import require_tensorboard
-from metacalo.runtime.signals import told_if_interrupted
+from metacalo.runtime.signals import note_on_interrupt
 from metacalo.showers.tasks import Task
 from metacalo.storage.atomic import clear_leftovers, discard
 from metacalo.storage.checkpoint import atomic_folder, load_json, save_json
@@ -77,7 +77,7 @@ def pretrain(
     if log_dir is not None:
         require_tensorboard()
     kept = f"what was trained is kept in {work}; go on with the same command and --resume"
-    with joined_ranks() as ranks, told_if_interrupted(kept), ExitStack() as held:
+    with joined_ranks() as ranks, note_on_interrupt(kept), ExitStack() as held:
         if ranks.first:  # the only one that writes
             clear_leftovers(work)
             clear_leftovers(out)

@@ -149,7 +149,7 @@ def test_a_file_is_laid_over_given_values_table_by_table(tmp_path: Path) -> None
 
 
 def test_letters_that_no_text_has_are_told() -> None:
-    with pytest.raises(ConfigError, match="holds letters that are none"):
+    with pytest.raises(ConfigError, match="contains characters that are not valid Unicode"):
         GenerateSettings.build({"energy": "a\udcff"})
 
 

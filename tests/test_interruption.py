@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from metacalo.meta.outer_loop import OuterLoop, StageSettings
 from metacalo.runtime import signals as interruption
-from metacalo.runtime.signals import Interrupted, Signals, signals_held, told_if_interrupted
+from metacalo.runtime.signals import Interrupted, Signals, note_on_interrupt, signals_held
 from metacalo.runtime.threads import side_by_side
 from metacalo.storage.checkpoint import tensor_hash
 from tests.small import seeded
@@ -37,7 +37,7 @@ def test_a_signal_becomes_the_exit_code_of_shells(number: int, code: int, monkey
     before = signal.getsignal(number)
     with Signals() as signals:
         assert signals.received is None
-        with pytest.raises(Interrupted) as caught, told_if_interrupted("all is kept"), told_if_interrupted("a step"):
+        with pytest.raises(Interrupted) as caught, note_on_interrupt("all is kept"), note_on_interrupt("a step"):
             send(number)
         send(number)  # the same wish once more
     assert (caught.value.code, caught.value.__notes__, signals.received) == (code, ["all is kept"], number)

@@ -31,7 +31,7 @@ def is_first_process() -> bool:
 
 _HIDDEN = (*range(32), *range(127, 160), *range(0x200B, 0x2010), *range(0x2028, 0x202F), *range(0x2060, 0x2070), 0xFEFF)
 _ESCAPES = {code: repr(chr(code))[1:-1] for code in _HIDDEN if chr(code) != "\n"}
-"""Letters that a terminal obeys or hides instead of showing them; files of strangers may have them in names."""
+"""Characters that a terminal obeys or hides instead of showing them; names in foreign files may hold them."""
 
 
 def _visible(text: str) -> str:

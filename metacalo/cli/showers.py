@@ -52,7 +52,7 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Compare generated showers with full simulation, every figure beside its Geant4-against-Geant4 floor."""
-    from metacalo.evaluate import EvaluateSettings, evaluate_files, labels_of, table, warnings_told
+    from metacalo.evaluate import EvaluateSettings, all_warnings, evaluate_files, labels_of, table
     from metacalo.model_folders.adapted import seen_hashes
     from metacalo.model_folders.provenance_card import card_of
 
@@ -70,7 +70,7 @@ def evaluate(
         command=command_line(),
         force=force,
     )
-    for warning in warnings_told(metrics):
+    for warning in all_warnings(metrics):
         warn(warning)
     if not quiet:
         show(table(metrics["samples"]))

@@ -14,12 +14,13 @@ from metacalo.evaluate.pages import write_pages
 from metacalo.evaluate.plots import profile_figure
 from metacalo.evaluate.profiles import profile_chi2
 from metacalo.evaluate.reference import EvaluateSettings
-from metacalo.evaluate.report import evaluate_files, labels_of, warnings_told
+from metacalo.evaluate.report import all_warnings, evaluate_files, labels_of
 from metacalo.runtime.callable_module import make_callable
 
 __all__ = [
     "EvaluateSettings",
     "Observables",
+    "all_warnings",
     "compare",
     "evaluate_files",
     "fpd",
@@ -30,7 +31,6 @@ __all__ = [
     "response_by_energy",
     "separation_power",
     "table",
-    "warnings_told",
     "wasserstein1",
     "write_pages",
 ]

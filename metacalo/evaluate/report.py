@@ -19,7 +19,7 @@ from metacalo.evaluate.plots import profile_figure
 from metacalo.evaluate.reference import EvaluateSettings, Reference
 from metacalo.runtime.pictures import drawing
 from metacalo.runtime.progress import bars
-from metacalo.runtime.signals import told_if_interrupted
+from metacalo.runtime.signals import note_on_interrupt
 from metacalo.showers.sample_checks import warn_of_showers
 from metacalo.showers.shower_file import Showers, open_showers
 from metacalo.showers.tasks import shower_path
@@ -28,7 +28,7 @@ from metacalo.storage.locking import sole_writer
 from metacalo.storage.provenance import FILE, file_record, provenance, shown_path
 from metacalo.typing import PathLike
 
-__all__ = ["REFERENCE", "evaluate_files", "labels_of", "warnings_told"]
+__all__ = ["REFERENCE", "all_warnings", "evaluate_files", "labels_of"]
 
 REFERENCE = "Geant4"
 """Label of the reference in tables and pictures."""
@@ -80,7 +80,7 @@ def evaluate_files(
     settings = settings or EvaluateSettings()
     with (
         sole_writer(out, force=force),
-        told_if_interrupted(f"{out} was not written; give the same command again"),
+        note_on_interrupt(f"{out} was not written; give the same command again"),
         atomic_folder(out, force=force) as folder,
         bars() as add,
     ):
@@ -188,7 +188,7 @@ def _reference(
         return Reference(file.load(settings.draw(rows)), settings), shots, int(seen.sum())
 
 
-def warnings_told(metrics: Mapping[str, Any]) -> list[str]:
+def all_warnings(metrics: Mapping[str, Any]) -> list[str]:
     """The warnings of all samples of `metrics.json`, with the label where there are several samples."""
     samples = metrics["samples"]
     return [

@@ -22,7 +22,7 @@ from metacalo.generators.autoregressive import Autoregressive
 from metacalo.generators.diffusion import Diffusion
 from metacalo.generators.sampling_options import SamplingOptions
 from metacalo.model_folders.adapted import ShowerModel, load_model
-from metacalo.runtime.signals import told_if_interrupted
+from metacalo.runtime.signals import note_on_interrupt
 from metacalo.storage.atomic import finish_set
 from metacalo.storage.checkpoint import atomic_set, load_json, require_free, save_json, tensor_hash
 from metacalo.storage.locking import sole_writer
@@ -105,7 +105,7 @@ def export(
     interface = INTERFACES[settings.interface](ShowerGraph(loaded, settings.generator))
     told = {"model": str(model), "command": command, **_told(interface, loaded, settings)}
     kept = f"{out} was not written; give the same command again"
-    with sole_writer(out, force=True), told_if_interrupted(kept):
+    with sole_writer(out, force=True), note_on_interrupt(kept):
         _require_room(out, settings, force)
         old = [macro] if settings.interface != "par04" and _is_own(macro, sidecar) else []
         with atomic_set(out, stale=old) as folder:

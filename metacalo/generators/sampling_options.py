@@ -33,7 +33,7 @@ class SamplingOptions(Settings):
     sampler: SamplerName | None = Field(default=None, description="diffusion: how the path is integrated")
 
     def choose(self, generator: ShowerGenerator | None) -> None:
-        """Makes a generator draw so; a library of showers, which is none, has no options.
+        """Sets these options on a generator; a library of showers has none.
 
         Raises:
             ConfigError: the generator cannot be sampled so.

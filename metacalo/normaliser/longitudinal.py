@@ -96,7 +96,7 @@ class Longitudinal:
         """Inverse of `tensors`.
 
         Raises:
-            ValueError: a matrix is none of correlations, so that nothing could be drawn with it.
+            ValueError: a matrix is not a correlation matrix, so that nothing could be drawn with it.
         """
         correlation = tensors["correlation"].float()
         square = correlation.ndim == 3 and correlation.shape[1] == correlation.shape[2]

@@ -130,7 +130,7 @@ class NtupleFile:
         """Event of each cell, counted from `start`, and the flat values of those branches."""
         import awkward
 
-        with _damage_told(self.path, self._cells.name):
+        with _naming_read_errors(self.path, self._cells.name):
             branches = [self._cells.branch(name).array(entry_start=start, entry_stop=stop) for name in names]
         for name, values in zip(names, branches, strict=True):
             if values.ndim != 2:
@@ -149,7 +149,7 @@ class NtupleFile:
         return events, [values.astype(kind) for values, kind in zip(flat, kinds, strict=True)]
 
     def _column(self, tree: _Tree, name: str) -> np.ndarray:
-        with _damage_told(self.path, tree.name), np.errstate(over="ignore"):
+        with _naming_read_errors(self.path, tree.name), np.errstate(over="ignore"):
             return np.asarray(tree.branch(name).array(library="np")).astype(np.float32)
 
     def _angles(self, tree: _Tree, where: str) -> tuple[np.ndarray, np.ndarray]:
@@ -274,7 +274,7 @@ def _find(trees: list[_Tree], wanted: tuple[str, ...], path: Path) -> _Tree:
 
 
 @contextmanager
-def _damage_told(path: Path, tree: str) -> Iterator[None]:
+def _naming_read_errors(path: Path, tree: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, MetacaloError, Warning):
@@ -306,10 +306,10 @@ def open_ntuple(path: PathLike, *, mesh: tuple[int, int, int] | None = None) -> 
             f"{path}: uproot reads ROOT files and is not installed; pip install 'metacalo[root]'"
         ) from None
     path = Path(path)
-    with _damage_told(path, "/"):
+    with _naming_read_errors(path, "/"):
         file = uproot.open(path)
     try:
-        with _damage_told(path, "/"):
+        with _naming_read_errors(path, "/"):
             return NtupleFile(file, path, mesh)
     except BaseException:
         file.close()

@@ -30,7 +30,9 @@ def holds_ntuples(path: PathLike) -> bool:
     found = [is_root(one) for one in paths]
     if any(found) and not all(found):
         other = paths[found.index(False)]
-        raise ShowerFileError(f"{path}: matches ROOT files and {other.name}, which is none; name files of one kind")
+        raise ShowerFileError(
+            f"{path}: matches ROOT files and {other.name}, which is no ROOT file; name files of one kind"
+        )
     return all(found)
 
 

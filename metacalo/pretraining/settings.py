@@ -165,7 +165,7 @@ class PretrainSettings(Settings):
         """`wanted`, by default all stages.
 
         Raises:
-            UnknownNameError: one of them is none of `stages`.
+            UnknownNameError: one of them is not among `stages`.
         """
         for stage in wanted or ():
             if stage not in self.stages:

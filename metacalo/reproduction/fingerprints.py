@@ -11,7 +11,7 @@ from typing import Any, Final
 import h5py
 import numpy as np
 
-from metacalo.showers.hdf5_limits import damage_told
+from metacalo.showers.hdf5_limits import naming_read_errors
 from metacalo.storage.checkpoint import load_json, load_tensors, tensor_hash
 from metacalo.storage.hdf5_access import open_hdf5
 from metacalo.storage.provenance import FILE
@@ -56,7 +56,7 @@ def _lasting(value: Any) -> Any:
 
 
 def _of_hdf5(file: Path) -> Iterator[tuple[str, str]]:
-    with damage_told(str(file)), open_hdf5(file) as opened:
+    with naming_read_errors(str(file)), open_hdf5(file) as opened:
         names: list[str] = []
         opened.visit(names.append)
         for name in names:

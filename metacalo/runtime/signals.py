@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final
 
-__all__ = ["HeldSignals", "Interrupted", "Signals", "signals_held", "told_if_interrupted"]
+__all__ = ["HeldSignals", "Interrupted", "Signals", "note_on_interrupt", "signals_held"]
 
 _ASKING: Final = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """Signals that ask a process to end: of Ctrl-C, of batch systems, and of terminals that close."""
@@ -111,7 +111,7 @@ def signals_held(grace: float = 1.0) -> Iterator[HeldSignals]:
 
 
 @contextmanager
-def told_if_interrupted(text: str) -> Iterator[None]:
+def note_on_interrupt(text: str) -> Iterator[None]:
     """Notes at an interruption that passes what was kept, and how to go on.
 
     Of several blocks the outermost is believed: it is of the command that was given, and the others of its steps.

@@ -21,7 +21,7 @@ from metacalo.errors import OutputError, ShowerFileError
 from metacalo.evaluate.classifier import auc_error
 from metacalo.evaluate.outliers import FEWEST, EnergyTrend
 from metacalo.model_folders.adapted import ShowerModel, load_model
-from metacalo.runtime.signals import told_if_interrupted
+from metacalo.runtime.signals import note_on_interrupt
 from metacalo.scoring.scores import Scores, ScoreSettings, fitted_to, require_mesh, score, scored_generators
 from metacalo.showers.hdf5_sink import new_hdf5
 from metacalo.showers.sample_checks import warn_of_file
@@ -115,7 +115,7 @@ def score_files(
     beside = Path(out).with_suffix(".json")
     if beside == Path(out):
         raise OutputError(f"{out}: is where the summary goes; give --out the name of an HDF5 file, such as scores.h5")
-    with sole_writer(out, force=force), told_if_interrupted(f"{out} was not written; give the same command again"):
+    with sole_writer(out, force=force), note_on_interrupt(f"{out} was not written; give the same command again"):
         require_free(beside, force)  # asked before long work
         return _scored(
             model,

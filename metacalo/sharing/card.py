@@ -12,7 +12,7 @@ from metacalo.model_folders.adapted import AdaptedConfig
 from metacalo.model_folders.base import BaseConfig, checked_kind
 from metacalo.runtime.wording import counted
 from metacalo.sharing.card_figures import Figure, of_card, of_metrics
-from metacalo.sharing.validation import Tried
+from metacalo.sharing.validation import ValidatedFolder
 from metacalo.storage.checkpoint import load_json
 
 __all__ = ["CARD", "readme", "without_header"]
@@ -24,7 +24,7 @@ _TAGS: Final = ("metacalo", "calorimeter", "geant4", "fast-simulation", "high-en
 _NONE: Final = "No figures were measured."
 
 
-def readme(folder: Path, found: Tried, *, repository: str, source: str, license: str) -> str:  # noqa: A002
+def readme(folder: Path, found: ValidatedFolder, *, repository: str, source: str, license: str) -> str:  # noqa: A002
     """The README of a repository: its header in YAML, with all figures that were measured, and the card.
 
     Args:

@@ -9,11 +9,11 @@ from pydantic import Field
 
 from metacalo.config import Settings
 from metacalo.errors import BaseMismatchError, MetacaloError, ModelFolderError
-from metacalo.runtime.signals import told_if_interrupted
+from metacalo.runtime.signals import note_on_interrupt
 from metacalo.sharing.card import CARD, without_header
 from metacalo.sharing.manifest import MANIFEST, README, Manifest
 from metacalo.sharing.repository import DEFAULT_REVISION, Repository, Revision
-from metacalo.sharing.validation import Tried, tried
+from metacalo.sharing.validation import ValidatedFolder, validate_model_folder
 from metacalo.storage.atomic import remove
 from metacalo.storage.checkpoint import atomic_folder
 from metacalo.storage.locking import sole_writer
@@ -45,7 +45,7 @@ class Pulled:
 
     out: Path
     commit: str
-    model: Tried
+    model: ValidatedFolder
     left: tuple[str, ...]
 
     @property
@@ -90,14 +90,14 @@ def pull(
     """
     settings, out = settings or PullSettings(), Path(out)
     of = Repository(repository)
-    with sole_writer(out, force=force), told_if_interrupted(f"{out} was not written; give the same command again"):
+    with sole_writer(out, force=force), note_on_interrupt(f"{out} was not written; give the same command again"):
         held = of.at(settings.revision)
         with atomic_folder(out, force=force) as folder:
             manifest = _manifest(of, held, folder)
             of.fetch([*manifest.files], held.commit, folder, quiet=quiet)
             manifest.require_same(folder, of.url)
             _unpack_card(folder)
-            model = _tried(folder, manifest, base, of.url)
+            model = _validated(folder, manifest, base, of.url)
     left = tuple(sorted({*held.files} - {*manifest.files, MANIFEST}))
     return Pulled(out, held.commit, model, left)
 
@@ -131,10 +131,10 @@ def _unpack_card(folder: Path) -> None:
         remove(file)
 
 
-def _tried(folder: Path, manifest: Manifest, base: PathLike | None, source: str) -> Tried:
+def _validated(folder: Path, manifest: Manifest, base: PathLike | None, source: str) -> ValidatedFolder:
     """Loads the model once, and compares it with its manifest."""
     try:
-        found = tried(folder, base=base, needs_base=False)
+        found = validate_model_folder(folder, base=base, needs_base=False)
     except MetacaloError as error:
         sentence = str(error).replace(str(folder), source)  # the folder has a name for the moment only
         raise (BaseMismatchError if isinstance(error, BaseMismatchError) else ModelFolderError)(sentence) from None

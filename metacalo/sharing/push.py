@@ -11,11 +11,11 @@ import metacalo
 from metacalo.config import Settings
 from metacalo.errors import HubError
 from metacalo.model_folders.base import resolve_base
-from metacalo.runtime.signals import told_if_interrupted
+from metacalo.runtime.signals import note_on_interrupt
 from metacalo.sharing.card import CARD, readme
 from metacalo.sharing.manifest import MANIFEST, README, STAYS, FileRecord, Manifest, belongs
 from metacalo.sharing.repository import DEFAULT_REVISION, Repository
-from metacalo.sharing.validation import tried
+from metacalo.sharing.validation import validate_model_folder
 from metacalo.typing import PathLike
 
 __all__ = ["PushSettings", "Pushed", "push"]
@@ -77,7 +77,7 @@ def push(
     settings = settings or PushSettings()
     to = Repository(repository)
     folder = Path(model) if Path(model).is_dir() else resolve_base(model).path
-    found = tried(folder, base=base)
+    found = validate_model_folder(folder, base=base)
     kept = {path.name: path for path in sorted(folder.iterdir()) if path.is_file() and belongs(path.name)}
     left = tuple(sorted({path.name for path in folder.iterdir()} - {*kept, *STAYS, CARD}))
     source = f"{to.url}/blob/{settings.revision}"
@@ -93,7 +93,7 @@ def push(
         },
         source=str(folder),
     )
-    with told_if_interrupted(f"{to.url} holds what it held; give the same command again"):
+    with note_on_interrupt(f"{to.url} holds what it held; give the same command again"):
         to.create(private=settings.private)
         if settings.revision != DEFAULT_REVISION:
             to.branch(settings.revision)

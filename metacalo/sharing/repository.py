@@ -124,7 +124,7 @@ class Repository:
         files = {name: size if isinstance(size, int) else None for name, size in sizes.items() if name != _ALONE}
         if not re.fullmatch(_COMMIT, commit):  # the library makes paths of it
             raise HubError(
-                f"{self.url}: the server names a commit {commit[:100]!r}, which is none; correct HF_ENDPOINT"
+                f"{self.url}: the server names a commit {commit[:100]!r}, which is not a commit; correct HF_ENDPOINT"
             )
         if re.fullmatch(_COMMIT, revision) and commit != revision:
             raise HubError(f"{self.url}: the server gives commit {commit} for {revision}; correct HF_ENDPOINT")

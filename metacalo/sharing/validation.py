@@ -13,13 +13,13 @@ from metacalo.sharing.manifest import belongs
 from metacalo.storage.checkpoint import load_json, load_tensors
 from metacalo.typing import PathLike
 
-__all__ = ["Tried", "tried"]
+__all__ = ["ValidatedFolder", "validate_model_folder"]
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
-class Tried:
+class ValidatedFolder:
     """What a folder was found to be.
 
     Attributes:
@@ -35,7 +35,7 @@ class Tried:
     base_here: bool
 
 
-def tried(folder: Path, *, base: PathLike | None = None, needs_base: bool = True) -> Tried:
+def validate_model_folder(folder: Path, *, base: PathLike | None = None, needs_base: bool = True) -> ValidatedFolder:
     """Reads all files of a model folder that may travel, and loads the model.
 
     Args:
@@ -55,12 +55,12 @@ def tried(folder: Path, *, base: PathLike | None = None, needs_base: bool = True
         found = Base.load(folder)
         for name in found.config.generators:
             found.generator(name)
-        return Tried("base", found.config.name, found.hash, True)
+        return ValidatedFolder("base", found.config.name, found.hash, True)
     config = AdaptedConfig.build(checked_kind(folder, "adapted"), source=str(folder / "config.json"))
     here = base is not None or needs_base or _is_here(config)
     if here:
         load_model(folder, base=base)
-    return Tried("adapted", config.base, config.base_hash, here)
+    return ValidatedFolder("adapted", config.base, config.base_hash, here)
 
 
 def _read(file: Path) -> None:

@@ -29,8 +29,8 @@ from metacalo.showers.hdf5_limits import (
     MOST_ROWS,
     check_chunks,
     check_storage,
-    damage_told,
     is_own_group,
+    naming_read_errors,
     read_attributes,
 )
 
@@ -170,7 +170,7 @@ def _column(place: h5py.Group, name: str, count: int, where: str, refuse: Refuse
         dataset = _dataset(place, name, where)
         if dataset.shape not in {(count,), (count, 1)}:
             raise ShowerFileError(f"{where}: '{name}' has shape {dataset.shape}, but 'showers' has {count} rows")
-        with np.errstate(over="ignore"), damage_told(f"{where}: '{name}'"):
+        with np.errstate(over="ignore"), naming_read_errors(f"{where}: '{name}'"):
             check_chunks(dataset, 0, count, f"{where}: '{name}'")
             return np.asarray(dataset[()]).reshape(-1).astype(np.float32)
     except ShowerFileError as error:

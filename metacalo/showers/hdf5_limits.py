@@ -19,7 +19,7 @@ import numpy as np
 from metacalo.errors import MetacaloError, ShowerFileError
 from metacalo.storage.hdf5_access import read_failure
 
-__all__ = ["check_chunks", "check_storage", "damage_told", "is_own_group", "read_attributes"]
+__all__ = ["check_chunks", "check_storage", "is_own_group", "naming_read_errors", "read_attributes"]
 
 MOST_ROWS: Final = 2**25
 """Showers of a file: 870 GB of the usual mesh before compression."""
@@ -123,7 +123,7 @@ def _inflates_beyond(dataset: h5py.Dataset, place: tuple[int, ...], size: int) -
 
 
 @contextmanager
-def damage_told(what: str) -> Iterator[None]:
+def naming_read_errors(what: str) -> Iterator[None]:
     """Turns whatever HDF5 makes of damaged bytes into one sentence about `what`, a file or a dataset.
 
     Raises:
@@ -152,7 +152,7 @@ def read_attributes(place: h5py.Group, where: str) -> dict[str, Any]:
     Raises:
         ShowerFileError: there are too many, one is too large, or one cannot be read.
     """
-    with damage_told(f"{where}: attributes"):
+    with naming_read_errors(f"{where}: attributes"):
         names = list(place.attrs)
         if len(names) > MOST_ATTRIBUTES:
             raise ShowerFileError(f"{where}: {len(names):,} attributes, at most {MOST_ATTRIBUTES:,} are read")

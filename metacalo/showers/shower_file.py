@@ -22,7 +22,7 @@ from metacalo.detectors.grid import Grid
 from metacalo.errors import DetectorError, ShowerFileError
 from metacalo.showers.chunks import LARGEST_BLOCK, runs
 from metacalo.showers.conventions import Convention, Refuse, Source, recognise, refuse_at_once
-from metacalo.showers.hdf5_limits import damage_told
+from metacalo.showers.hdf5_limits import naming_read_errors
 from metacalo.showers.shards import OpenFiles, ShowerDataset, join_shards, shard_paths
 from metacalo.storage.hdf5_access import open_hdf5, read_failure
 from metacalo.typing import PathLike, ShowerArray
@@ -184,7 +184,7 @@ class ShowerFile:
         return showers
 
     def _block(self, dataset: ShowerDataset, rows: np.ndarray) -> np.ndarray:
-        with damage_told(f"{self._where(dataset)} rows {rows[0]} to {rows[-1]}"):
+        with naming_read_errors(f"{self._where(dataset)} rows {rows[0]} to {rows[-1]}"):
             stored = dataset[rows[0] : rows[-1] + 1]
         return self._source.in_order(stored[rows - rows[0]])
 
@@ -299,7 +299,7 @@ def open_showers(
         return recognise(_group(files.file(file), file, group), file, refuse, mesh)
 
     try:
-        with damage_told(str(path)):
+        with naming_read_errors(str(path)):
             paths = shard_paths(path)
             source = join_shards(paths, files, recognised)
             return ShowerFile(files, source, path if len(paths) > 1 else paths[0], group, detector)

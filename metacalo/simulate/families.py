@@ -16,7 +16,7 @@ from metacalo.detectors.materials import find_material
 from metacalo.detectors.simulation_settings import BeamSettings, GeometrySettings, PhysicsSettings
 from metacalo.detectors.stack import GridSettings
 from metacalo.errors import ConfigError, OutputError
-from metacalo.runtime.signals import told_if_interrupted
+from metacalo.runtime.signals import note_on_interrupt
 from metacalo.showers.shower_file import open_showers
 from metacalo.simulate.prepare import prepared
 from metacalo.simulate.run import SimulateSettings, simulate_prepared
@@ -141,7 +141,7 @@ def simulate_family(
     members = [prepared(detector, told.geometry, beam, physics) for detector in detectors_of(told)]
     work = out.with_name(out.name + ".work")
     kept = f"finished detectors and showers are kept in {work}; go on with the same command and --resume"
-    with sole_writer(out, force=force), told_if_interrupted(kept):
+    with sole_writer(out, force=force), note_on_interrupt(kept):
         _open_work(work, told, settings, force=force, resume=resume)
         parts = []
         for number, member in enumerate(members):

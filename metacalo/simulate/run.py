@@ -15,7 +15,7 @@ from pydantic import Field
 from metacalo.config import Seed, Settings
 from metacalo.errors import ConfigError, OutputError, SimulationError
 from metacalo.runtime.progress import track
-from metacalo.runtime.signals import told_if_interrupted
+from metacalo.runtime.signals import note_on_interrupt
 from metacalo.runtime.wording import counted
 from metacalo.showers.shower_file import Showers
 from metacalo.showers.tasks import description_path
@@ -140,7 +140,7 @@ def simulate_prepared(
     variables = require_geant4(prepared)
     work = out.with_name(out.name + ".work")
     kept = f"finished showers are kept in {work}; go on with the same command and --resume"
-    with sole_writer(out, force=force), told_if_interrupted(kept):
+    with sole_writer(out, force=force), note_on_interrupt(kept):
         record = _open_work(work, prepared, settings, force=force, resume=resume)
         result = _simulated(prepared, out, work, record, settings, variables, quiet=quiet, verbose=verbose)
         shutil.rmtree(work, ignore_errors=True)

@@ -22,7 +22,7 @@ from metacalo.model_folders.adapted import ShowerModel, zero_shot
 from metacalo.model_folders.base import resolve_base
 from metacalo.normaliser.response import convention_scale
 from metacalo.runtime.progress import Track, track
-from metacalo.runtime.signals import told_if_interrupted
+from metacalo.runtime.signals import note_on_interrupt
 from metacalo.showers.sample_checks import warn_of_showers
 from metacalo.showers.shower_file import Showers
 from metacalo.showers.tasks import resolve_task
@@ -95,7 +95,7 @@ def sweep(
     require_free_or_same(out, identity, name, force)
     url = storage_url(storage or default_storage(out))
     kept = "the trials that have ended are kept; the same command goes on with them"
-    with told_if_interrupted(kept), _quiet_optuna(), opened_storage(url) as trials:
+    with note_on_interrupt(kept), _quiet_optuna(), opened_storage(url) as trials:
         study = _joined(trials, name, identity, settings, before)
         _run_trials(study, settings, before, shots, quiet=quiet)
         found = findings(study, settings.objectives, settings.seed)

@@ -347,7 +347,7 @@ def test_a_server_that_is_no_hub_is_told(hub, not_pulled, monkeypatch):
     assert "the server answered 404" in not_pulled()
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
     hub.repositories[HERE] = Stored(branches={"main": "../../x"}, commits={"../../x": {}})
-    assert "the server names a commit '../../x', which is none" in not_pulled()
+    assert "the server names a commit '../../x', which is not a commit" in not_pulled()
     hub.repositories[HERE] = Stored(branches={"a" * 40: "b" * 40}, commits={"b" * 40: {}})
     assert f"gives commit {'b' * 40} for {'a' * 40}" in not_pulled("--revision", "a" * 40)
 

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from metacalo.errors import ConfigError, OutputError, ShowerFileError
-from metacalo.evaluate import EvaluateSettings, compare, evaluate_files, table, warnings_told
+from metacalo.evaluate import EvaluateSettings, all_warnings, compare, evaluate_files, table
 from metacalo.evaluate.jetnet import jetnet_fpd, jetnet_kpd
 from metacalo.evaluate.report import labels_of
 from metacalo.showers import write_showers
@@ -217,7 +217,7 @@ def test_several_files_stand_side_by_side_with_the_figures_that_each_has_alone(f
     values = [f"{told['samples'][label]['mean_w1']['value']:.3f}" for label in ("too much", "[b]fine")]
     assert row.index(values[0]) < row.index(values[1])
     assert "[b]fine" in capture.get()
-    assert warnings_told(told) == [
+    assert all_warnings(told) == [
         f"{label}: {warning}" for label, found in told["samples"].items() for warning in found["warnings"]
     ]
 

@@ -45,7 +45,7 @@ def test_the_files_of_a_job_with_threads_are_one_sample(tmp_path, siw):
         np.testing.assert_allclose(file.read(slice(None)), siw.showers[order], rtol=1e-6)
         np.testing.assert_array_equal(file.energy, siw.energy[order])
     (tmp_path / "showers_t9.root").write_text("no ROOT file")
-    with pytest.raises(ShowerFileError, match=r"matches ROOT files and showers_t9.root, which is none"):
+    with pytest.raises(ShowerFileError, match=r"matches ROOT files and showers_t9.root, which is no ROOT file"):
         convert(tmp_path / "showers_t*.root", tmp_path / "again.h5", PAR04)
 
 
