@@ -52,8 +52,8 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     @classmethod
-    def build(cls, values: dict[str, Any], source: str = "settings") -> Self:
-        """Validates `values`; `source` names the file in the error.
+    def build(cls, values: dict[str, Any], source: str = "settings", given: Mapping[str, Any] | None = None) -> Self:
+        """Validates `values`; `source` names the file in the error, whose `key` is set where it is one of `given`.
 
         Raises:
             ConfigError: an unknown key (with the near match), or a value that is out of range.
@@ -61,7 +61,10 @@ class Settings(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise ConfigError(f"{source}: {_one_sentence(cls, error)}") from None
+            where, problem = _one_sentence(cls, error)
+            told = f"'{where}' {problem}" if where else problem
+            key = where if where.split(".")[0] in (given or {}) else ""
+            raise ConfigError(f"{source}: {told}", key=key, problem=problem) from None
         except UnicodeEncodeError as error:  # of a command line that is not UTF-8
             raise ConfigError(
                 f"{source}: {error.object!r} contains characters that are not valid Unicode; correct them"
@@ -83,15 +86,16 @@ class Settings(BaseModel):
             raise ConfigError(f"{path}: there is no such settings file") from None
         except DocumentError as error:
             raise ConfigError(f"{path}: not a readable TOML file ({error})") from None
-        values = _laid_over(_laid_over(onto or {}, values), _given(overrides))
-        return cls.build(values, source=str(path))
+        given = _given(overrides)
+        return cls.build(_laid_over(_laid_over(onto or {}, values), given), source=str(path), given=given)
 
     @classmethod
     def resolve(cls, path: str | Path | None, *, onto: Mapping[str, Any] | None = None, **overrides: Any) -> Self:
         """Settings from an optional TOML file and command-line overrides (None = not given); see `from_toml`."""
         if path is not None:
             return cls.from_toml(path, onto=onto, **overrides)
-        return cls.build(_laid_over(onto or {}, _given(overrides)))
+        given = _given(overrides)
+        return cls.build(_laid_over(onto or {}, given), given=given)
 
 
 def _given(overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,7 +114,8 @@ def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, 
     return {**below, **above, **both}
 
 
-def _one_sentence(cls: type[BaseModel], error: ValidationError) -> str:
+def _one_sentence(cls: type[BaseModel], error: ValidationError) -> tuple[str, str]:
+    """Key of a known setting, or nothing, and what is wrong."""
     # a misspelt key is told before the key that is missing because of it
     first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     where = ".".join(str(part) for part in first["loc"])
@@ -118,13 +123,13 @@ def _one_sentence(cls: type[BaseModel], error: ValidationError) -> str:
         known = _known_keys(cls, first["loc"][:-1])
         near = get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.4)
         hint = f"; did you mean '{near[0]}'?" if near else f" (known: {', '.join(sorted(known))})"
-        return f"unknown key '{where}'{hint}"
+        return "", f"unknown key '{where}'{hint}"
     if first["type"] == "missing":
-        return f"'{where}' is missing; give it"
+        return where, "is missing; give it"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "literal_error":
         message += _near_literal(str(first["input"]), str(first["ctx"]["expected"]))
-    return f"'{where}' = {_short(first['input'])} is not valid: {message}" if where else message
+    return where, f"= {_short(first['input'])} is not valid: {message}" if where else message
 
 
 def _short(value: object) -> str:

@@ -40,7 +40,18 @@ class MetacaloError(Exception):
 
 
 class ConfigError(MetacaloError):
-    """A setting is unknown, out of range or contradicts another one."""
+    """A setting is unknown, out of range or contradicts another one.
+
+    Attributes:
+        key: of the setting whose value is wrong, `table.key` within tables; empty where it is not one of those that
+            the caller gave beside a file.
+        problem: what is wrong, after the key.
+    """
+
+    def __init__(self, message: str = "", *, key: str = "", problem: str = "") -> None:
+        super().__init__(message)
+        self.key = key
+        self.problem = problem
 
 
 class ShowerFileError(MetacaloError):

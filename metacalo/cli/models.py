@@ -109,7 +109,10 @@ def adapt(
         say(f"model {result.out}{drawn}   {result.metrics['seconds']['total']:.1f} s")
 
 
-@command(SettingsOptions("metacalo.generate:GenerateSettings"))
+@command(
+    SettingsOptions("metacalo.generate:GenerateSettings", {"steps": "--sampler-steps"}),
+    formerly={"--steps": "steps"},
+)
 def generate(
     model: ModelPath,
     given: Given,
@@ -140,7 +143,10 @@ def generate(
         say(f"showers written to {written}")
 
 
-@command(SettingsOptions("metacalo.export:ExportSettings"))
+@command(
+    SettingsOptions("metacalo.export:ExportSettings", {"steps": "--sampler-steps"}),
+    formerly={"--steps": "steps"},
+)
 def export(
     model: ModelPath,
     given: Given,

@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from functools import partial, wraps
@@ -57,10 +58,11 @@ class SettingsOptions:
         """The options as parameters of a function, without those whose names are taken."""
         module, name = self.source.split(":")
         settings: type[BaseModel] = getattr(importlib.import_module(module), name)
-        found = {name: _parameter(name, settings.model_fields[name], self.flags) for name in _own_first(settings)}
+        make = partial(_parameter, flags=self.flags, in_file="config" in taken)
+        found = {name: make(name, settings.model_fields[name]) for name in _own_first(settings)}
         for table, names in self.tables.items():
             fields = _kind(settings.model_fields[table].annotation).model_fields
-            found |= {name: _parameter(name, fields[name], self.flags) for name in names}
+            found |= {name: make(name, fields[name]) for name in names}
         return [parameter for name, parameter in found.items() if parameter is not None and name not in taken]
 
     def collected(self, values: Mapping[str, Any]) -> Given:
@@ -71,6 +73,11 @@ class SettingsOptions:
             where = given.setdefault(table_of[name], {}) if name in table_of else given
             where[name] = tuple(value) if isinstance(value, list) else value
         return given
+
+    def keys(self, names: Iterable[str]) -> dict[str, str]:
+        """Key of each option in the settings, `table.key` within tables, to its name."""
+        prefix = {name: f"{table}." for table, names in self.tables.items() for name in names}
+        return {f"{prefix.get(name, '')}{name}": name for name in names}
 
 
 def command(
@@ -158,13 +165,26 @@ def _with_parameters(
         given = {parameter.name: values.pop(parameter.name) for parameter in made}
         if options is not None:
             values["given"] = options.collected({name: value for name, value in given.items() if name in used})
-        with without_bars(values.get("quiet", False)):
+        keys = options.keys(given) if options is not None else {}
+        flags = {key: _flag(known[name]) for key, name in keys.items() if name in used}
+        with without_bars(values.get("quiet", False)), _told_by_flag(flags):
             function(**values)
 
     seen = [context, *parameters.values(), *hidden]
     run.__signature__ = inspect.Signature(seen)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in seen}
     return run
+
+
+@contextmanager
+def _told_by_flag(flags: Mapping[str, str]) -> Iterator[None]:
+    """Names the option in the place of the key, where a value of the command line is wrong."""
+    try:
+        yield
+    except ConfigError as error:
+        if error.key not in flags:
+            raise
+        raise ConfigError(f"{flags[error.key]} {error.problem}", key=error.key, problem=error.problem) from None
 
 
 def _own_first(settings: type[BaseModel]) -> list[str]:
@@ -183,8 +203,8 @@ def _kind(annotation: Any) -> Any:
     return annotation
 
 
-def _parameter(name: str, info: FieldInfo, flags: Mapping[str, str]) -> inspect.Parameter | None:
-    """The option of a field; None where its type is none of the command line."""
+def _parameter(name: str, info: FieldInfo, flags: Mapping[str, str], *, in_file: bool) -> inspect.Parameter | None:
+    """The option of a field, which a --config file may have too; None where its type is none of the command line."""
     kind = _kind(info.annotation)
     several = get_origin(kind) is tuple and get_args(kind)[1:] == (...,)
     kind = _kind(get_args(kind)[0]) if several else kind
@@ -195,13 +215,15 @@ def _parameter(name: str, info: FieldInfo, flags: Mapping[str, str]) -> inspect.
         return None
     default = None if info.is_required() else info.get_default(call_default_factory=True)
     help_text = _sentence(info.description or "", choices, several=several)
+    if in_file and name in flags and "/" not in flags[name]:
+        help_text += f" Key in a --config file: {name}."
     declared = [flags.get(name, f"--{name.replace('_', '-')}")] if name in flags or kind is not bool else []
     option = typer.Option(
         *declared,
         help=help_text,
         metavar="CHOICE" if choices else None,
         autocompletion=_completion(choices) if choices else None,
-        rich_help_panel=_PANEL,
+        rich_help_panel=_PANEL if in_file else "Settings",
     )
     annotation: Any = Annotated[list[kind] if several else kind, option]  # type: ignore[valid-type]
     if several:

@@ -14,7 +14,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 def test_an_adapted_model_is_one_file_with_what_is_told_of_it(adapted, command, tmp_path):
     out = tmp_path / "m.onnx"
-    ran = command("export", "--model", adapted.out, "--out", out, "--sampler", "euler", "--steps", 1)
+    ran = command("export", "--model", adapted.out, "--out", out, "--sampler", "euler", "--sampler-steps", 1)
     assert (ran.code, ran.out, ran.err) == (0, f"generator written to {out}, told in {out}.json\n", "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.onnx", "m.onnx.json", "m.onnx.mac"]
     told = json.loads((tmp_path / "m.onnx.json").read_text(encoding="utf-8"))
@@ -48,7 +48,10 @@ def refused(command, tmp_path):
         (("--generator", "frozen"), "a frozen library is showers, not a network, and is not exported"),
         (("--opset", 11), "too old: the generators' operators are written in opsets 18 to 20"),
         (("--opset", 99), "too new"),
-        (("--sampler", "ddpm", "--steps", 10), "sampler 'ddpm' draws noise at each of many steps and is not exported"),
+        (
+            ("--sampler", "ddpm", "--sampler-steps", 10),
+            "sampler 'ddpm' draws noise at each of many steps and is not exported",
+        ),
         (("--sampler", "shortcut"), "needs a distilled network"),
         (("--interface", "named", "--seed", 3), "leave it out and give the seed as an input"),
         (("--format", "torchscript", "--seed", 3), "leave it out and call torch::manual_seed there"),

@@ -190,5 +190,5 @@ def test_a_prior_without_chance_takes_the_likeliest(generated):
 
 def test_sampler_steps_are_taken(generated):
     options = ("--generator", "diffusion", "--energy", 10, "--showers", 4)
-    few, many = (generated(*options, "--steps", n, out=f"{n}.h5").showers for n in (1, 3))
+    few, many = (generated(*options, "--sampler-steps", n, out=f"{n}.h5").showers for n in (1, 3))
     assert np.abs(few - many).max() > 0

@@ -215,7 +215,7 @@ def test_what_is_not_there(refused, adapted, tmp_path):
 
 
 def test_generators_that_cannot_be(refused, base, sample, tmp_path, adapted):
-    assert "'generator' = 'gan' is not valid" in refused(adapted.out, "--generator", "gan")
+    assert "--generator = 'gan' is not valid" in refused(adapted.out, "--generator", "gan")
     assert "did you mean 'diffusion'?" in refused(adapted.out, "--generator", "difusion")
     assert "a library of frozen showers has no density" in refused(adapted.out, "--generator", "frozen")
     alone = tmp_path / "alone"
@@ -229,7 +229,7 @@ def test_generators_that_cannot_be(refused, base, sample, tmp_path, adapted):
 
 
 def test_numbers_that_cannot_be(refused, adapted):
-    assert "'times' = 3 is not valid" in refused(adapted.out, "--times", 3)
+    assert "--times = 3 is not valid" in refused(adapted.out, "--times", 3)
     assert "19 showers to score are too few" in refused(adapted.out, "--showers", 19)
 
 

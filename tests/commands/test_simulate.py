@@ -147,7 +147,7 @@ def test_wrong_options(refused, detector):
     told = ("simulate", "--detector", detector)
     assert "energies must lie above 0" in refused(*told, "--energy", "-5")
     assert "'particle' = 'muon' is not valid" in refused(*told, "--particle", "muon")
-    assert "'showers' = 0" in refused(*told, "--showers", 0)
+    assert "--showers = 0" in refused(*told, "--showers", 0)
 
 
 @needs_geant4

@@ -210,14 +210,14 @@ def test_no_password_is_kept_or_told(cheap, arguments, command, tmp_path, monkey
 
 
 BAD = {
-    "trials": (("--trials", 0), "'trials' = 0 is not valid"),
+    "trials": (("--trials", 0), "--trials = 0 is not valid"),
     "shots": (("--shots", 121), "holds 120 showers, --shots 121 wants more; ask for at most 120"),
-    "few shots": (("--shots", 10), "'shots' = 10 is not valid"),
+    "few shots": (("--shots", 10), "--shots = 10 is not valid"),
     "objective": (("--objective", "w2"), "did you mean 'w1'?"),
     "no fidelity": (("--objective", "seconds"), "give w1, fpd or loss"),
     "two fidelities": (("--objectives", "w1", "fpd"), "give w1, fpd or loss"),
     "prune": (("--prune", "mediann"), "did you mean 'median'?"),
-    "generator": (("--generator", "frozen"), "'generator' = 'frozen' is not valid"),
+    "generator": (("--generator", "frozen"), "--generator = 'frozen' is not valid"),
     "storage": (("--storage", "trials"), "neither a URL nor a file"),
     "no space file": (("--space", "nowhere.toml"), "nowhere.toml: there is no such settings file"),
     "task": (("--detector", "pblarr"), "did you mean 'pblar'?"),

@@ -38,7 +38,9 @@ def test_inspect_and_convert(tmp_path):
 
 def test_conditions_and_reference(tmp_path):
     model = ("--model", data_folder("pretrained") / "base-no-pblar", "--detector", "pblar")
-    run(tmp_path, "generate", *model, "--conditions", "pblar", "--showers", 25, "--steps", 1, "--out", "like.h5")
+    run(
+        tmp_path, "generate", *model, "--conditions", "pblar", "--showers", 25, "--sampler-steps", 1, "--out", "like.h5"
+    )
     with h5py.File(tmp_path / "like.h5") as made, open_showers(data_folder("tasks") / "pblar" / "showers.h5") as real:
         np.testing.assert_allclose(made["incident_energy"][:].ravel(), real.energy[:25], rtol=1e-6)
     judged = ("--generated", "like.h5", "--no-classifiers", "--no-pages", "--showers", 50)

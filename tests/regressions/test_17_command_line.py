@@ -88,7 +88,7 @@ def test_settings_become_options_by_type():
 
 def test_the_config_wins_over_defaults_and_options_over_the_config(tmp_path):
     (tmp_path / "settings.toml").write_text('showers = 3\nenergy = "7"\n')
-    model = ("generate", "--model", "pretrained/base-no-pblar", "--detector", "pblar", "--steps", 1)
+    model = ("generate", "--model", "pretrained/base-no-pblar", "--detector", "pblar", "--sampler-steps", 1)
     out = tmp_path / "out.h5"
     run(*model, "--config", tmp_path / "settings.toml", "--showers", 2, "--out", out, "--quiet")
     with open_showers(out) as file:
@@ -106,6 +106,8 @@ def test_the_config_wins_over_defaults_and_options_over_the_config(tmp_path):
         (("score", "--model", "none", "--showers", "no.h5"), "metacalo score no.h5"),
         (("score", "no.h5", "--model", "none", "--at-most", 20), "--at-most is now --showers"),
         (("tasks", "--folder", "none"), "--folder is now --tasks"),
+        (("generate", "--model", "none", "--steps", 2), "--steps is now --sampler-steps"),
+        (("export", "--model", "none", "--steps", 2), "--steps is now --sampler-steps"),
         (("design", "none.toml"), "DETECTOR is now --detector"),
         (("design", "--detector", "none.toml", "--reference", 20), "--reference is now --reference-showers"),
     ],
@@ -116,6 +118,27 @@ def test_old_spellings_work_with_a_warning(old, new, tmp_path):
     assert told[0].startswith("warning: ")
     assert new in told[0]
     assert (tmp_path / "out.h5").exists() == (old[0] == "convert")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("convert", "siw", "--out", "x.h5", "--format", "par4"), "metacalo: --format = 'par4' is not valid: "),
+        (("generate", "--model", "none", "--sampler-steps", 0), "metacalo: --sampler-steps = 0 is not valid: "),
+        (
+            ("evaluate", "--generated", "a", "--reference", "b", "--showers", 0),
+            "metacalo: --showers = 0 is not valid: ",
+        ),
+        (("pretrain", "--algorithm", "mamll"), "metacalo: --algorithm = 'mamll' is not valid: "),
+    ],
+)
+def test_what_is_wrong_is_named_as_it_was_typed(arguments, told):
+    assert run(*arguments, check=False).stderr.startswith(told)
+
+
+def test_an_option_of_another_name_than_its_key_tells_the_key():
+    shown = " ".join(run("generate", "--help").stdout.replace("│", " ").split())
+    assert "Key in a --config file: steps." in shown
 
 
 def test_what_is_missing_is_named():
