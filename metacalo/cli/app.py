@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.segment import Segment
+from rich.table import Table
 
 __all__ = ["app", "command_line", "is_first_process", "say", "show", "tell", "warn"]
 
@@ -38,6 +39,9 @@ def _visible(text: str) -> str:
     return text.translate(_ESCAPES).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+_WIDEST = 1000  # columns of a table in a file or a pipe
+
+
 @dataclass(frozen=True)
 class _Visible:
     """What is drawn, with no letter that a terminal would obey."""
@@ -54,8 +58,13 @@ def show(what: RenderableType) -> None:
     if not is_first_process():
         return
     console = Console()
-    # a file or a pipe has no width of its own; tables must not be cut there
-    (console if console.is_terminal else Console(width=140)).print(_Visible(what))
+    if isinstance(what, Table):
+        for column in what.columns:
+            column.overflow = "fold"  # nothing is cut, however narrow the terminal
+    # a file or a pipe has no width of its own; there a table is as wide as it needs
+    wide = Console(width=_WIDEST)
+    needed = wide.measure(what).maximum if isinstance(what, Table) else 140
+    (console if console.is_terminal else Console(width=max(80, needed))).print(_Visible(what))
 
 
 def say(text: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
@@ -226,7 +227,8 @@ def tasks(
         say(f"X0 {detector.X0_mm:.2f} mm   R_M {detector.R_M_mm:.1f} mm   E_c {detector.E_c_MeV:.2f} MeV")
         say(f"{counted(task.n_showers, 'shower')} in {task.path.name}")
         return
-    table = Table("task", "absorber", "active", "X0 mm", "R_M mm", "E_c MeV", "grid", "showers")
+    columns = ("task", "absorber", "active", "X0 mm", "R_M mm", "E_c MeV", "grid", "showers")
+    table = Table(*columns, box=SIMPLE_HEAD, padding=0, show_edge=False)
     for task in discover_tasks(*places).values():
         d = task.detector
         sizes = (f"{d.X0_mm:.2f}", f"{d.R_M_mm:.1f}", f"{d.E_c_MeV:.2f}", str(d.grid), str(task.n_showers))

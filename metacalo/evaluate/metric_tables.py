@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any, Final
 
+from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from metacalo.evaluate.rounding import quoted
 from metacalo.runtime.wording import ranged
 
 __all__ = ["table"]
@@ -47,6 +49,9 @@ def table(samples: Mapping[str, Sample]) -> Table:
     first = next(iter(samples.values()))
     numbers = [f"{found['showers']['generated']:,}" for found in samples.values()]
     result = Table(
+        box=SIMPLE_HEAD,
+        padding=0,
+        show_edge=False,
         title=f"{', '.join(numbers)} generated against {first['showers']['reference']:,} reference showers",
         caption=_caption(first),
     )
@@ -109,7 +114,7 @@ def _binned(sample: Sample, which: str, index: int) -> str:
     if index >= len(bins["mean"]) or bins["mean"][index] is None:
         return "-"
     mean, error, width = (bins[key][index] for key in ("mean", "mean_error", "width"))
-    return f"{_figure(mean, error, digits=4)}, {width:.4f}"
+    return f"{quoted(mean, error)}, {width:.4f}"
 
 
 def _add_diversity(add: Callable[[str, Cells], None], first: Sample) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, Final
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from metacalo.runtime.wording import ranged
@@ -24,9 +25,11 @@ RANKED_BY: Final = ("bound_diffusion", "bound_ar")
 
 def score_table(found: Mapping[str, Any]) -> Table:
     """Mean, spread and quantiles of each score, in energy bins, and the AUC against a second file."""
-    result = Table(title=f"scores in nats, model {found['model']} of {found['detector']}")
+    title = f"scores in nats, model {found['model']} of {found['detector']}"
+    result = Table(title=title, box=SIMPLE_HEAD, padding=0, show_edge=False)
     for column in ("score", "showers", "mean", "spread", "1 %", "50 %", "99 %", "AUC"):
-        result.add_column(column, justify="left" if column == "score" else "right")
+        text = column == "score"
+        result.add_column(column, justify="left" if text else "right", no_wrap=not text)
     for name, entry in found["scores"].items():
         result.add_row(_LABELS[name], *_row(entry), "")
         for (low, high), moments in zip(_bins(found), entry["by_energy"], strict=True):
@@ -56,6 +59,9 @@ def outlier_table(found: Mapping[str, Any]) -> Table:
     ranked = next(name for name in RANKED_BY if name in found["scores"])
     others = [name for name in found["scores"] if name != ranked]
     result = Table(
+        box=SIMPLE_HEAD,
+        padding=0,
+        show_edge=False,
         title=f"least likely of {found['showers']}: {_LABELS[ranked]}",
         caption="deviations: robust standard deviations from the trend in ln E",
     )

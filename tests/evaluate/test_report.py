@@ -12,6 +12,7 @@ from metacalo.errors import ConfigError, OutputError, ShowerFileError
 from metacalo.evaluate import EvaluateSettings, all_warnings, compare, evaluate_files, table
 from metacalo.evaluate.jetnet import jetnet_fpd, jetnet_kpd
 from metacalo.evaluate.report import labels_of
+from metacalo.evaluate.rounding import quoted
 from metacalo.showers import write_showers
 
 FAST = EvaluateSettings(classifiers=False, splits=2, pages=False)
@@ -101,7 +102,7 @@ def test_response_is_told_in_bins_of_energy_and_empty_ones_are_none(halves):
         console.print(table({"generated": metrics}))
     edges = [f"{edge / 1000:.3g}" for edge in binned["edges"]]
     assert f"mean, width at {edges[0]} - {edges[1]} GeV" in capture.get()
-    assert f"{means[-1]:.4f} ± {errors[-1]:.4f}, {binned['generated']['width'][-1]:.4f}" in capture.get()
+    assert f"{quoted(means[-1], errors[-1])}, {binned['generated']['width'][-1]:.4f}" in capture.get()
 
 
 def test_few_showers_are_told_with_the_uncertainty_that_they_imply(halves):
