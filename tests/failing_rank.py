@@ -10,7 +10,6 @@ from metacalo.errors import ConfigError
 from metacalo.runtime.distributed import joined_ranks
 
 
-@app.command()
 def meet() -> None:
     with joined_ranks() as ranks:
         if not ranks.first:
@@ -19,5 +18,6 @@ def meet() -> None:
 
 
 if __name__ == "__main__":
+    app.command()(meet)
     sys.argv[1:] = ["meet"]
     main()

@@ -38,11 +38,12 @@ def test_a_shell_reads_it(name: str) -> None:
 def test_its_options_exist(name: str) -> None:
     found = commands((FOLDER / name).read_text())
     assert found
-    known = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    group = typer.main.get_command(app)
     for command, options in found:
         if command == "sweep" and importlib.util.find_spec("metacalo.sweep") is None:
             pytest.skip("this version has no sweep")
-        assert options <= {option for parameter in known[command].params for option in parameter.opts}
+        completed = group.resolve_command(typer.Context(group), [command])[1]  # with the options of its settings
+        assert options <= {option for parameter in completed.params for option in parameter.opts}
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".slurm")])

@@ -19,7 +19,7 @@ def test_a_generated_file_has_the_card_of_its_base(tmp_path):
     assert resolve_base("base").hash in card
     with h5py.File(out, "a") as file:
         file.attrs["base_hash"] = "another"
-    assert len(card_of(out).splitlines()) == 4
+    assert len(card_of(out).splitlines()) == 5
 
 
 def test_attributes_lead_to_no_other_place(tmp_path, monkeypatch):

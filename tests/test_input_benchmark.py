@@ -31,6 +31,7 @@ def test_the_data_are_as_large_as_wanted_and_each_file_is_sorted(folder: Path) -
         assert file.detector.family == ("W", "Si")
 
 
+@pytest.mark.filterwarnings("ignore:.*equal to an earlier one")
 def test_training_waits_for_its_parts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark, "PARTS", 1)
     found = benchmark.waiting_of(folder, 128)

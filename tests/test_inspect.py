@@ -195,8 +195,8 @@ def test_a_damaged_part_is_told_and_the_rest_is_counted(tmp_path: Path, siw: Sho
     found = inspect(path)
     assert (found.showers, found.inspected) == (COUNT, 256)
     (problem,) = found.problems
-    assert problem.startswith("'showers' rows 256 to 299 cannot be read")
-    assert problem.endswith("the file is damaged, copy it again")
+    assert problem.startswith("'showers' rows 256 to 299: it cannot be read")
+    assert problem.endswith("the file is damaged, or still being written: copy it again")
 
 
 def test_discrete_energies_and_an_assumed_detector(tmp_path: Path, siw: Showers) -> None:

@@ -214,6 +214,7 @@ def _axes(mean: Array) -> list[str]:
         ]
     if len(r) > 2 and r[len(r) // 2 :].sum() > 0.7 * r.sum():
         return ["most energy lies in the outer half of r: the first cell of r must be the one at the shower's axis"]
-    if len(z) > 2 and z[len(z) // 2 :].sum() > 0.7 * z.sum():
+    # a shallow mesh has its maximum in the last half too, but no empty beginning
+    if len(z) > 2 and z[len(z) // 2 :].sum() > 0.7 * z.sum() and z[: len(z) // 3].sum() < 0.05 * z.sum():
         return ["most energy lies in the last half of z: the first layer must be the one at the calorimeter's face"]
     return []

@@ -282,14 +282,14 @@ def test_weights_that_are_not_finite(refused, model, name):
 
 
 def test_a_failure_half_way_leaves_nothing(refused, adapted, monkeypatch):
-    whole = ShowerModel.generate
+    whole = ShowerModel.batches
 
     def spoilt_at_the_end(self, *arguments, **options):
         parts = list(whole(self, *arguments, **options))
         yield from parts[:-1]
         yield replace(parts[-1], showers=parts[-1].showers * np.float32(np.nan))
 
-    monkeypatch.setattr(ShowerModel, "generate", spoilt_at_the_end)
+    monkeypatch.setattr(ShowerModel, "batches", spoilt_at_the_end)
     sentence = refused("generate", "--model", adapted.out, "--showers", 3, "--batch-size", 1)
     assert "non-finite" in sentence
 

@@ -31,7 +31,7 @@ def test_one_task_is_shown_as_the_toml_that_describes_it(command, tmp_path, name
     (tmp_path / "detector.toml").write_text(text, encoding="utf-8")
     assert Detector.from_toml(tmp_path / "detector.toml") == task.detector
     assert sizes.startswith(f"X0 {task.detector.X0_mm:.2f} mm   R_M ")
-    assert showers == f"{task.n_showers} showers in showers.h5"
+    assert showers == f"{task.n_showers:,} showers in showers.h5"
 
 
 def test_a_folder_of_one_s_own(command, tmp_path, pblar):

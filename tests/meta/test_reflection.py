@@ -107,7 +107,7 @@ def test_a_batch_mirrors_theta_with_the_shower(pool: Callable[..., ShowerPool]) 
 
 def test_whitening_does_not_know_the_image(pool: Callable[..., ShowerPool]) -> None:
     """Batches are whitened first and mirrored then: it must not matter, or mirrored showers were another density."""
-    whiten = pool("siw").normaliser.copula.whiten
+    whiten = pool("siw").normaliser.copula.forward
     latents, log_energy = Latents.noise(6, (9, 16, 45), seeded()), torch.linspace(7, 11.5, 6)
     flip_y, flip_x = torch.rand(2, 6, generator=seeded(4)) < 0.5
     one = reflected(whiten(latents, log_energy), flip_y, flip_x)

@@ -37,7 +37,7 @@ class Model:
     def rates(self, _: str) -> dict:
         return {}
 
-    def generate(self, _: str, energy: np.ndarray, *_angles: np.ndarray, **_settings: Any):
+    def batches(self, _: str, energy: np.ndarray, *_angles: np.ndarray, **_settings: Any):
         yield SimpleNamespace(showers=np.concatenate([self.made[np.flatnonzero(self.energy == e)] for e in energy]))
 
 
