@@ -14,10 +14,9 @@ from itertools import product
 from typing import Any, Final
 
 import h5py
-import numpy as np
 
 from metacalo.errors import MetacaloError, ShowerFileError
-from metacalo.storage.hdf5_access import read_failure
+from metacalo.storage.hdf5_access import read_failure, scalar
 
 __all__ = ["check_chunks", "check_storage", "is_own_group", "naming_read_errors", "read_attributes"]
 
@@ -164,11 +163,4 @@ def _attribute(place: h5py.Group, name: str, where: str) -> Any:
     size = math.prod(stored.shape or ()) * stored.dtype.itemsize
     if size > LARGEST_ATTRIBUTE:
         raise ShowerFileError(f"{where}: attribute '{name}' has {size:,} bytes, at most {LARGEST_ATTRIBUTE:,} are read")
-    return _scalar(place.attrs[name])
-
-
-def _scalar(value: Any) -> Any:
-    """The value itself where a writer has put it into an array of shape (1,), as MATLAB does; text as str."""
-    if isinstance(value, np.ndarray) and value.shape in {(), (1,)}:
-        value = value.reshape(-1)[0]
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    return scalar(place.attrs[name])

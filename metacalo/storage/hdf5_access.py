@@ -9,12 +9,14 @@ from __future__ import annotations
 import errno
 import re
 from pathlib import Path
+from typing import Any
 
 import h5py
+import numpy as np
 
 from metacalo.errors import ShowerFileError
 
-__all__ = ["open_hdf5", "read_failure"]
+__all__ = ["open_hdf5", "read_failure", "scalar"]
 
 _OF_THE_DISK = (errno.EIO, errno.ESTALE, errno.ENODEV, errno.ETIMEDOUT, errno.EREMOTEIO, errno.ENOTCONN)
 _WRITTEN = ("already open for write", "already open for swmr", "consistency flags")
@@ -65,3 +67,10 @@ def read_failure(error: Exception) -> str:
     if "truncated" in said:
         return f"the file is truncated ({reason}); copy it again, or wait until it is written to its end"
     return f"it cannot be read ({reason}); the file is damaged, or still being written: copy it again"
+
+
+def scalar(value: Any) -> Any:
+    """The value itself where a writer has put it into an array of shape (1,), as MATLAB does; text as str."""
+    if isinstance(value, np.ndarray) and value.shape in {(), (1,)}:
+        value = value.reshape(-1)[0]
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

@@ -24,7 +24,7 @@ import metacalo
 from metacalo.errors import ModelFolderError, ShowerFileError
 from metacalo.storage.checkpoint import load_json
 from metacalo.storage.documents import DocumentError, parse_json
-from metacalo.storage.hdf5_access import open_hdf5
+from metacalo.storage.hdf5_access import open_hdf5, scalar
 
 __all__ = ["FILE", "file_record", "load_provenance", "provenance", "shown_path"]
 
@@ -110,7 +110,7 @@ def load_provenance(path: str | Path) -> dict[str, Any] | None:
     try:
         with open_hdf5(path) as file:
             told = file.attrs.get(Path(FILE).stem)
-        found = None if told is None else parse_json(str(told))
+        found = None if told is None else parse_json(str(scalar(told)))
     except (ShowerFileError, OSError, RuntimeError, KeyError, TypeError, DocumentError) as error:
         raise ModelFolderError(
             f"{path}: its provenance cannot be read ({error}); is it a result of metacalo?"

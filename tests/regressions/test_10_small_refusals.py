@@ -21,6 +21,7 @@ from metacalo.model_folders.adapted import load_model
 from metacalo.normaliser.preprocessing import PREPROCESSING
 from metacalo.showers import data_folder, open_showers
 from metacalo.showers.tasks import resolve_task
+from metacalo.storage.provenance import load_provenance
 from metacalo.training_data.few_shots import FewShotSettings, draw_few_shots
 
 SIW = data_folder("tasks") / "siw" / "showers.h5"
@@ -38,6 +39,13 @@ def test_attributes_of_shape_1_and_bytes_are_scalars(tmp_path):
     with open_showers(path) as file:
         assert file.detector == expected
         assert all(np.isscalar(value) for value in file.attributes.values())
+
+
+@pytest.mark.parametrize("stored", [np.array([b'{"seed": 1}']), np.bytes_(b'{"seed": 1}'), '{"seed": 1}'])
+def test_provenance_of_shape_1_and_bytes_is_read(tmp_path, stored):
+    with h5py.File(tmp_path / "out.h5", "w") as file:
+        file.attrs["provenance"] = stored
+    assert load_provenance(tmp_path / "out.h5") == {"seed": 1}
 
 
 @pytest.mark.parametrize(("axis", "text"), [("phi", "0:6.2832"), ("theta", "0:3.1416"), ("phi", "-6.2832:6.2832")])
