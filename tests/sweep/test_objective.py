@@ -104,7 +104,7 @@ def test_a_generator_that_is_wrong_has_a_distance(model, shots):
 
 
 def test_no_showers_are_made_for_the_loss_and_pruning_looks_at_the_first_fold(model, shots, monkeypatch):
-    monkeypatch.setattr(model, "generate", None)
+    monkeypatch.setattr(model, "batches", None)
     checks = []
     prepare(model, shots, "loss").judge(Hyperparameters(), MethodSettings(), lambda *check: checks.append(check))
     assert checks == [(5, 1.0)]
