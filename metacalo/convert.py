@@ -24,7 +24,7 @@ from metacalo.runtime.signals import note_on_interrupt
 from metacalo.showers.conventions import Convention
 from metacalo.showers.layouts import DETECTOR_ATTRIBUTES, LAYOUT_ATTRIBUTES
 from metacalo.showers.rebin import coarser_grid, parse_mesh, rebin
-from metacalo.showers.sample_checks import warn_of_showers
+from metacalo.showers.sample_checks import spread_rows, warn_of_showers
 from metacalo.showers.shower_file import ShowerFile, Showers, described_on_mesh, open_showers
 from metacalo.showers.tasks import shower_location
 from metacalo.showers.writer import ShowerWriter
@@ -180,18 +180,32 @@ def convert(
             ) as writer,
             track("convert", len(rows), quiet=quiet) as bar,
         ):
+            runs = spread_rows(rows)
+            sample = [_converted(file, slice(run[0], run[-1] + 1), settings, grid, detector) for run in runs]
+            warn_of_showers(_joined(sample), out, np.concatenate(runs) - rows.start)
             for start in range(rows.start, rows.stop, step):
-                batch = file.load(slice(start, min(start + step, rows.stop)))
-                showers = rebin(batch.showers, grid)
-                if settings.scale != 1:
-                    showers = showers * np.float32(settings.scale)
-                showers = np.where(showers < np.float32(settings.threshold), np.float32(0), showers)
-                made = Showers(showers, batch.energy, batch.theta, batch.phi, detector)
-                if start == rows.start:
-                    warn_of_showers(made, out, np.arange(len(made)))
+                made = _converted(file, slice(start, min(start + step, rows.stop)), settings, grid, detector)
                 writer.append(made)
-                bar.advance(len(batch))
+                bar.advance(len(made))
     return Converted(out, len(rows), grid, settings.to)
+
+
+def _converted(
+    file: ShowerFile | NtupleFiles, rows: slice, settings: ConvertSettings, grid: Grid, detector: Detector | None
+) -> Showers:
+    batch = file.load(rows)
+    showers = rebin(batch.showers, grid)
+    if settings.scale != 1:
+        showers = showers * np.float32(settings.scale)
+    showers = np.where(showers < np.float32(settings.threshold), np.float32(0), showers)
+    return Showers(showers, batch.energy, batch.theta, batch.phi, detector)
+
+
+def _joined(parts: list[Showers]) -> Showers:
+    showers, energy, theta, phi = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("showers", "energy", "theta", "phi")
+    )
+    return Showers(showers, energy, theta, phi, parts[0].detector)
 
 
 def _provenance(

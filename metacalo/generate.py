@@ -27,6 +27,7 @@ from metacalo.runtime.callable_module import make_callable
 from metacalo.runtime.progress import Track, track
 from metacalo.runtime.signals import note_on_interrupt
 from metacalo.showers.part_files import joined, open_parts, part_file, part_seed, write_part
+from metacalo.showers.sample_checks import warn_of_conditions
 from metacalo.showers.shower_file import Showers, open_showers
 from metacalo.showers.tasks import shower_path
 from metacalo.showers.writer import ShowerWriter
@@ -281,6 +282,7 @@ def _copied(
     path: str, settings: GenerateSettings, base: str | Path | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     with open_showers(path) as file:
+        warn_of_conditions(file.energy, path)
         rows = np.arange(len(file)) if settings.unseen_by is None else unseen_rows(path, settings.unseen_by, base=base)
         n = settings.showers or len(rows)
         if n > len(rows):

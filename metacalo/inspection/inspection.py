@@ -21,7 +21,7 @@ from metacalo.showers.chunks import LARGEST_BLOCK
 from metacalo.showers.conventions import Convention
 from metacalo.showers.layouts import DETECTOR_ATTRIBUTES, LAYOUT_ATTRIBUTES
 from metacalo.showers.sample_checks import sample_warnings, scale_of
-from metacalo.showers.shower_file import ShowerFile, open_showers
+from metacalo.showers.shower_file import LARGEST_RESPONSE, ShowerFile, open_showers
 from metacalo.showers.tasks import shower_location
 from metacalo.typing import PathLike
 
@@ -176,7 +176,7 @@ def inspect(path: PathLike, *, group: str | None = None, showers: int | None = N
             inspected=census.showers,
             grid=file.grid,
             detector=file.detector,
-            assumed=file.detector is not None and not {"active_material", "layers"} & set(file.attributes),
+            assumed=file.detector_is_assumed,
             energy_GeV=_range(file.energy[file.energy > 0] / 1000.0),
             energies_GeV=_discrete(file.energy / 1000.0),
             theta=_range(file.theta),
@@ -188,8 +188,15 @@ def inspect(path: PathLike, *, group: str | None = None, showers: int | None = N
             attributes=_attributes(file.attributes),
             mean_shower=census.mean,
             problems=(*told, *sample_warnings(census, energy, file.detector), *_missing(undescribed, len(file))),
-            refused=bool(refused) or undescribed or len(file) < FEWEST_SHOTS,
+            refused=bool(refused) or undescribed or _is_unreadable(census, energy),
         )
+
+
+def _is_unreadable(census: Census, energy: NDArray[np.float64]) -> bool:
+    """Whether a voxel or a total cannot be right, so that reading the row is refused, or showers do not differ."""
+    different = census.showers - census.empty.count - census.duplicates().count
+    beyond = bool((census.totals > LARGEST_RESPONSE * energy).any())
+    return bool(census.negative.count or census.not_finite.count) or beyond or different < FEWEST_SHOTS
 
 
 def _count(file: ShowerFile, census: Census, most: int, refused: list[MetacaloError], *, quiet: bool) -> None:

@@ -278,11 +278,19 @@ def _calochallenge(
         theta, phi = (_angles(place, axis, count, where, refuse) for axis in ("theta", "phi"))
     grid = _grid(shape, attributes, where)
     detector = _described(attributes, grid, place.name.strip("/") or path.stem, where, refuse)
-    if detector is None and voxels in CALOCHALLENGE_CELLS:
+    if detector is None and _has_cells_of_the_challenge(grid):
         # of the challenge's detector: of no other that the caller may describe
         cells = replace(grid, dr_mm=CALOCHALLENGE_CELLS[voxels][0], dz_mm=CALOCHALLENGE_CELLS[voxels][1])
         detector = known_detector("SiW", cells)
     return Source("calochallenge", (showers,), grid, energy, theta, phi, detector, attributes)
+
+
+def _has_cells_of_the_challenge(grid: Grid) -> bool:
+    """Whether the mesh is one of the challenge's, and cell sizes are stated as there or not at all."""
+    if CALOCHALLENGE_GRIDS.get(grid.n_voxels) != grid.shape:
+        return False
+    sizes = zip((grid.dr_mm, grid.dz_mm), CALOCHALLENGE_CELLS[grid.n_voxels], strict=True)
+    return all(math.isnan(stated) or math.isclose(stated, its, rel_tol=0.01) for stated, its in sizes)
 
 
 def hgcal_angle(path: Path) -> float:

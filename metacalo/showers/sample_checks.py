@@ -18,7 +18,7 @@ from metacalo.detectors.grid import Grid
 from metacalo.showers.census import Census, Wrong
 from metacalo.showers.shower_file import LARGEST_RESPONSE, ShowerFile, Showers
 
-__all__ = ["sample_warnings", "scale_of", "warn_of_file", "warn_of_showers"]
+__all__ = ["sample_warnings", "scale_of", "spread_rows", "warn_of_conditions", "warn_of_file", "warn_of_showers"]
 
 GREATEST_RESPONSE: Final = 1.3
 """Above what any scale gives; fluctuations of single showers aside."""
@@ -28,6 +28,9 @@ LEAST_ENERGY: Final = 100.0
 """MeV; a sample whose median incident energy is below has its energies in GeV: electrons of less make no shower."""
 LEAST_DEPOSIT: Final = 2e-4
 """MeV, of deposits divided by the sampling fraction; thresholds of readouts and of public files are 0.5 to 500 keV."""
+TOO_DEEP: Final = 5.0
+"""Radiation lengths by which showers lie deeper than those of their energy: 6.9 = ln(1000) if it is in GeV, 0 to 4 if
+it is right (wide meshes, leakage)."""
 CHECKED: Final = 512
 """Showers of a file that are read to check it."""
 DRIFT: Final = 0.1
@@ -46,10 +49,13 @@ def sample_warnings(census: Census, energy: Array, detector: Detector | None = N
         detector: where the showers are from, if that is known.
     """
     response = census.totals / np.where(energy > 0, energy, np.nan)
-    units = _units(response, energy, detector)
+    units = _units(census, response, energy, detector)
     return [
         *_voxels(census),
-        *(units or [*_response(response, census.rows, energy), *_threshold(census, response)]),
+        *(
+            units
+            or [*_response(response, census.rows, energy, detector), *_threshold(census, response, energy, detector)]
+        ),
         *_axes(census.mean),
     ]
 
@@ -70,15 +76,28 @@ def warn_of_showers(showers: Showers, where: str | Path, rows: NDArray[np.int64]
         warnings.warn(f"{where}: {sentence}", stacklevel=2)
 
 
+def warn_of_conditions(energy: NDArray[np.floating], where: str | Path) -> None:
+    """Warns if incident energies (n,) in MeV, of which showers are to be generated, seem to be in GeV."""
+    if (typical := float(np.median(energy))) < LEAST_ENERGY:
+        sentence = f"the median incident energy is {typical:.3g} MeV: {_in_gev('energies')}"
+        warnings.warn(f"{where}: {sentence}", stacklevel=2)
+
+
+def spread_rows(rows: range) -> list[NDArray[np.int64]]:
+    """Four runs of rows, `CHECKED` at most in all, spread evenly: files are often sorted, or merged of several."""
+    count = min(CHECKED, len(rows))
+    runs = np.array_split(np.arange(count), min(4, count))
+    gaps = np.linspace(0, len(rows) - count, len(runs)).round().astype(np.int64)
+    return [rows.start + run + gap for run, gap in zip(runs, gaps, strict=True)]
+
+
 def warn_of_file(file: ShowerFile) -> None:
-    """`warn_of_showers` of `CHECKED` showers in runs spread over a file.
+    """`warn_of_showers` of `spread_rows` of a file.
 
     Raises:
         ShowerFileError: a voxel cannot be right, or a part of the file is damaged.
     """
-    runs = np.array_split(np.arange(min(CHECKED, len(file))), 4)
-    gaps = np.linspace(0, len(file) - min(CHECKED, len(file)), len(runs)).round().astype(np.int64)
-    rows = np.concatenate([run + gap for run, gap in zip(runs, gaps, strict=True)])
+    rows = np.concatenate(spread_rows(range(len(file))))
     warn_of_showers(file.load(rows), file.path if file.group is None else f"{file.path}, group {file.group}", rows)
 
 
@@ -91,9 +110,7 @@ def scale_of(response: float, detector: Detector | None) -> str:
     raw, divided = "raw deposits in the active material", "deposits divided by the sampling fraction"
     if detector is None:
         return divided if response > 0.5 else raw
-    # showers deposit somewhat less in the active sheets than a minimum ionising particle
-    fraction = detector.sampling_fraction or 0.8 * detector.mip_sampling_fraction
-    return divided if abs(np.log(response)) < abs(np.log(response / fraction)) else raw
+    return divided if abs(np.log(response)) < abs(np.log(response / _fraction(detector))) else raw
 
 
 def _voxels(census: Census) -> list[str]:
@@ -114,46 +131,75 @@ def _counted(wrong: Wrong, what: str, mend: str) -> str:
     return f"{wrong.count:,} {named}{inside} (row{several} {rows}); {mend.format(s=several)}"
 
 
-def _units(response: Array, energy: Array, detector: Detector | None) -> list[str]:
+def _in_gev(what: str) -> str:
+    options = [f"--{key} 1000" for word, key in (("energies", "energy-scale"), ("deposits", "scale")) if word in what]
+    return f"{what} seem to be in GeV and are needed in MeV (metacalo convert FILE {' '.join(options)})"
+
+
+def _fraction(detector: Detector | None) -> float:
+    """Mean response of raw deposits, roughly; 1 where it is not known."""
+    if detector is None or detector.homogeneous:
+        return 1.0
+    # showers deposit somewhat less in the active sheets than a minimum ionising particle
+    return detector.sampling_fraction or 0.8 * detector.mip_sampling_fraction
+
+
+def _is_near(response: float, detector: Detector | None) -> bool:
+    """Whether a response is that of deposits in MeV, raw or divided by the sampling fraction, within a factor of 2."""
+    return any(abs(np.log(response / fraction)) < np.log(2) for fraction in (1.0, _fraction(detector)))
+
+
+def _units(census: Census, response: Array, energy: Array, detector: Detector | None) -> list[str]:
     """GeV in the place of MeV, of energies, deposits or both."""
     usable = np.isfinite(response) & (response > 0)
     if not usable.any():
         return []
     median, typical = float(np.median(response[usable])), float(np.median(energy[usable]))
-    fractions = [1.0]
-    if detector is not None and not detector.homogeneous:
-        fractions.append(detector.sampling_fraction or 0.8 * detector.mip_sampling_fraction)
     if typical < LEAST_ENERGY:
-        both = median < LARGEST_RESPONSE
-        what = "energies and deposits" if both else "energies"
-        mend = "--energy-scale 1000 --scale 1000" if both else "--energy-scale 1000"
-        return [
-            f"the median incident energy is {typical:.3g} MeV: {what} seem to be in GeV and are needed in MeV "
-            f"(metacalo convert FILE {mend})"
-        ]
-    if any(abs(np.log(1000 * median / fraction)) < np.log(2) for fraction in fractions):
-        return [
-            f"showers deposit {median:.2g} of their incident energy: deposits seem to be in GeV and are needed in MeV "
-            "(metacalo convert FILE --scale 1000)"
-        ]
+        what = "energies and deposits" if median < LARGEST_RESPONSE else "energies"
+        return [f"the median incident energy is {typical:.3g} MeV: {_in_gev(what)}"]
+    deposited = f"showers deposit {median:.3g} of their incident energy"
+    if _is_near(median, detector):
+        excess = _depth_excess(census, energy[usable], detector)
+        if excess > TOO_DEEP and _has_tiny_deposits(census, median):
+            deeper = f"showers lie {excess:.1f} X0 deeper than those of {typical:.3g} MeV"
+            return [f"{deeper}: {_in_gev('energies and deposits')}"]
+    elif _is_near(1000 * median, detector):
+        return [f"{deposited}: {_in_gev('deposits')}"]
+    elif median > LARGEST_RESPONSE and _is_near(median / 1000, detector):
+        return [f"{deposited}: {_in_gev('energies')}"]
     return []
 
 
-def _threshold(census: Census, response: Array) -> list[str]:
-    usable = response[np.isfinite(response) & (response > 0)]
-    if not len(usable) or not np.isfinite(census.smallest):
-        return []
+def _depth_excess(census: Census, energy: Array, detector: Detector | None) -> float:
+    """By how many X0 showers lie deeper than ln(E / E_c) + 1.3, about which showers of e- and photons do."""
+    profile = census.mean.sum(axis=(0, 1))
+    if detector is None or profile.sum() <= 0:
+        return 0.0
+    depth = (np.arange(len(profile)) + 0.5) * detector.grid.dz_mm / detector.X0_mm
+    expected = np.average(np.log(energy / detector.E_c_MeV), weights=energy) + 1.3
+    return float(np.average(depth, weights=profile) - expected)
+
+
+def _has_tiny_deposits(census: Census, response: float) -> bool:
     # on the scale of the incident energy, whatever that of the file is
-    smallest = census.smallest / min(float(np.median(usable)), 1.0)
-    if smallest >= LEAST_DEPOSIT:
+    return bool(np.isfinite(census.smallest)) and census.smallest / min(response, 1.0) < LEAST_DEPOSIT
+
+
+def _threshold(census: Census, response: Array, energy: Array, detector: Detector | None) -> list[str]:
+    usable = np.isfinite(response) & (response > 0)
+    if not usable.any() or not _has_tiny_deposits(census, float(np.median(response[usable]))):
         return []
+    # without a detector, showers of 100 GeV and more in GeV and noisy ones of 100 MeV cannot be told apart
+    unsure = detector is None and float(np.median(energy[usable])) < 10 * LEAST_ENERGY
     return [
         f"the smallest deposit is {1e6 * census.smallest:.2g} eV, far below the threshold of any readout (public files "
         "cut at 15.15 keV): cut at yours (metacalo convert FILE --threshold 0.01515, in MeV)"
+        + (f"; or {_in_gev('energies and deposits')}" if unsure else "")
     ]
 
 
-def _response(response: Array, rows: NDArray[np.int64], energy: Array) -> list[str]:
+def _response(response: Array, rows: NDArray[np.int64], energy: Array, detector: Detector | None) -> list[str]:
     usable = np.isfinite(response) & (response > 0)
     response, rows, energy = response[usable], rows[usable], energy[usable]
     if not len(response):
@@ -170,7 +216,7 @@ def _response(response: Array, rows: NDArray[np.int64], energy: Array) -> list[s
             f"{int(beyond.sum()):,} showers deposit more than {LARGEST_RESPONSE:g} times their incident energy "
             f"(row {rows[beyond][0]}); mend or drop them"
         )
-    elif median < LEAST_RESPONSE:
+    elif median < LEAST_RESPONSE and not _is_near(median, detector):
         found.append(
             f"showers deposit {median:.3g} of their incident energy: are deposits in GeV? Both are needed in MeV"
         )

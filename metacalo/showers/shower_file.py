@@ -117,6 +117,7 @@ class ShowerFile:
     def __init__(self, files: OpenFiles, source: Source, path: Path, group: str | None, detector: Detector | None):
         self._files, self._source = files, source
         self.path, self.group = path, group
+        self._described = detector is not None
         self.convention: Convention = source.convention
         self.energy, self.theta, self.phi = source.energy, source.theta, source.phi
         self.attributes: Mapping[str, Any] = source.attributes
@@ -142,6 +143,12 @@ class ShowerFile:
     def close(self) -> None:
         """Closes what is open; what was read stays."""
         self._files.close()
+
+    @property
+    def detector_is_assumed(self) -> bool:
+        """Whether the detector is one of the convention, or of the file's name, and none that anybody described."""
+        told = self._described or {"active_material", "layers"} & set(self.attributes)
+        return self.detector is not None and not told
 
     @property
     def particle(self) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -121,6 +122,13 @@ def _described_task(path: Path, group: str | None, name: str, detector: Detector
             raise DetectorError(
                 f"{path}: nothing tells the detector; describe it by --absorber and --active, put a {DETECTOR_FILE} "
                 "beside it, or give it the attributes absorber_material, absorber_thickness_mm, ..."
+            )
+        if file.detector_is_assumed and file.convention == "calochallenge":
+            cells = f"dr {file.grid.dr_mm:g} mm, dz {file.grid.dz_mm:g} mm"
+            warnings.warn(
+                f"{path}: does not describe its detector; that of CaloChallenge ({file.detector.name}, {cells}) is "
+                "assumed; state another by --description",
+                stacklevel=2,
             )
         return Task(name, file.detector, path, group, len(file))
 

@@ -89,6 +89,29 @@ def test_a_description_of_another_mesh_is_refused(tmp_path):
         open_showers(PBLAR / "showers.h5", detector=detector)
 
 
+def test_a_flat_file_keeps_the_cell_sizes_that_it_states(flat, tmp_path):
+    stated = tmp_path / "stated.hdf5"
+    stated.write_bytes(flat.read_bytes())
+    with h5py.File(stated, "a") as file:
+        file.attrs.update(dr_mm=17.7, dz_mm=12.0)
+    with open_showers(stated) as file:
+        assert (file.grid.dr_mm, file.grid.dz_mm, file.detector) == (17.7, 12.0, None)  # not the challenge's detector
+    with pytest.raises(DetectorError, match="nothing tells the detector"):
+        resolve_task(stated)
+    stack = resolve_task(stated, detector=Detector.from_layers("Pb:2.0", "lAr:4.0"))  # a warning would be an error
+    assert (stack.detector.grid.dr_mm, stack.detector.grid.dz_mm) == (17.7, 12.0)
+    with h5py.File(stated, "a") as file:
+        file.attrs.update(dr_mm=4.65, dz_mm=3.4)
+    with open_showers(stated) as file:
+        assert file.detector_is_assumed
+        assert (file.detector.name, file.grid.dr_mm) == ("SiW", 4.65)
+
+
+def test_a_detector_that_is_assumed_is_named(flat):
+    with pytest.warns(UserWarning, match=r"CaloChallenge \(SiW, dr 4\.65 mm, dz 3\.4 mm\) is assumed; state another"):
+        resolve_task(flat)
+
+
 def test_a_record_does_not_turn_derived_sizes_into_stated_ones(tmp_path):
     kept = detector_of(record_of(described(tmp_path, "dr_mm = 17.7")))
     assert (kept.stated.dr_mm, np.isnan(kept.stated.dz_mm)) == (17.7, True)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
 
 from metacalo.convert import ConvertSettings, convert
+from metacalo.detectors.detector import Detector
 from metacalo.errors import ShowerFileError
 from metacalo.showers import data_folder, open_showers
-from metacalo.showers.sample_checks import warn_of_file
+from metacalo.showers.sample_checks import warn_of_conditions, warn_of_file, warn_of_showers
 
 SIW = data_folder("tasks") / "siw" / "showers.h5"
 
@@ -56,6 +59,46 @@ def test_energies_alone_in_gev_are_refused_with_the_mend(in_gev, tmp_path):
     convert(path, tmp_path / "mended.h5", ConvertSettings(to="par04", energy_scale=1000))
     with open_showers(tmp_path / "mended.h5") as file:
         warn_of_file(file)
+
+
+def test_high_energies_in_gev_are_told_from_a_low_threshold(in_gev):
+    with open_showers(in_gev(1000, 1000)) as file:
+        high = file.load(np.argsort(file.energy)[-30:])
+    beam = replace(high, energy=high.energy * 4, showers=high.showers * 4)  # 300 GeV and more; nearly as deep
+    with pytest.warns(UserWarning, match=r"X0 deeper than those of \d+ MeV: energies and deposits seem to be in GeV"):
+        warn_of_showers(beam, "beam")
+    with pytest.warns(UserWarning, match=r"--threshold 0\.01515, in MeV\); or energies and deposits seem to be in GeV"):
+        warn_of_showers(replace(beam, detector=None), "beam")
+
+
+def test_energies_alone_in_gev_are_told_at_any_energy(in_gev):
+    with open_showers(in_gev(1, 1)) as file:
+        shots = file.load(np.argsort(file.energy)[-30:])
+    with pytest.warns(UserWarning, match=r"median incident energy .*energies seem to be in GeV .* FILE --energy-scale 1000\)"):
+        warn_of_showers(replace(shots, energy=shots.energy / 1000, showers=shots.showers), "beam")
+    beam = replace(shots, energy=shots.energy * np.float32(4e-3), showers=shots.showers * 4)
+    with pytest.warns(
+        UserWarning, match=r"of their incident energy: energies seem to be in GeV .* --energy-scale 1000"
+    ):
+        warn_of_showers(beam, "beam")
+
+
+def test_few_raw_deposits_are_not_taken_for_gev(in_gev):
+    with open_showers(in_gev(1, 1)) as file:
+        shots = file.load(slice(0, 100))
+    thin = Detector.from_layers("W:1.4", "Si:0.02", name="thin")
+    fraction = 0.8 * thin.mip_sampling_fraction
+    assert 0.001 < fraction < 0.002
+    thin = thin.on_mesh(shots.detector.grid)
+    raw = replace(shots, showers=shots.showers * np.float32(fraction), detector=thin)
+    warn_of_showers(raw, "thin")  # a warning would be an error
+
+
+def test_conditions_in_gev_are_told_where_they_are_copied(in_gev):
+    with open_showers(in_gev(1000, 1000)) as file:
+        with pytest.warns(UserWarning, match=r"new\.h5: .*energies seem to be in GeV .*--energy-scale 1000\)"):
+            warn_of_conditions(file.energy, "new.h5")
+        warn_of_conditions(file.energy * 1000, "new.h5")  # a warning would be an error
 
 
 def test_convert_cuts_at_a_threshold(in_gev, tmp_path):

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from metacalo.adapt import AdaptSettings, adapt
+from metacalo.convert import ConvertSettings, convert
 from metacalo.evaluate import EvaluateSettings, evaluate_files
+from metacalo.generate import GenerateSettings, generate
 from metacalo.inspection.inspection import inspect
 from metacalo.scoring.score_report import score_files
 from metacalo.scoring.scores import ScoreSettings
@@ -41,6 +43,10 @@ def empty(showers, energy):
     showers[::10] = 0
 
 
+def empty_at_the_end(showers, energy):
+    showers[-60:] = 0
+
+
 def all_in_gev(showers, energy):
     showers /= 1000
     energy /= 1000
@@ -56,6 +62,22 @@ def raw_deposits_in_gev(showers, energy):
 
 def noise(showers, energy):
     showers += np.random.default_rng(0).exponential(1e-6, showers.shape).astype(np.float32)
+
+
+def nothing(showers, energy):
+    showers[:] = 0
+
+
+def one_shower(showers, energy):
+    showers[:], energy[:] = showers[:1], energy[:1]
+
+
+def below_zero(showers, energy):
+    showers[150, 0, 0, 0] = -1
+
+
+def energies_in_gev(showers, energy):
+    energy /= 1000
 
 
 FAULTS = {
@@ -128,6 +150,16 @@ def test_good_files_give_no_warning(name):
         warn_of_file(file)  # a warning would be an error
 
 
+def test_generate_and_convert_ask(tmp_path, monkeypatch):
+    good, path = written(tmp_path / "good.h5"), written(tmp_path / "gev.h5", all_in_gev)
+    adapt(good, tmp_path / "m", AdaptSettings(shots=50, generator="diffusion", steps=0, compared_showers=0), quiet=True)
+    conditions = GenerateSettings(conditions=str(path), showers=2)
+    assert "gev.h5: the median incident energy" in said(generate, tmp_path / "m", tmp_path / "g.h5", conditions)
+    monkeypatch.setattr("metacalo.showers.sample_checks.CHECKED", 40)  # of 300 showers: what is wrong comes late
+    late = written(tmp_path / "late.h5", empty_at_the_end)
+    assert "10 showers without a deposit" in said(convert, late, tmp_path / "c.h5", ConvertSettings(to="par04"))
+
+
 def test_inspect_fails_where_adapt_would(command, tmp_path):  # noqa: F811
     assert command("inspect", SIW).code == 0
     strange = written(tmp_path / "strange.h5", empty)
@@ -136,6 +168,8 @@ def test_inspect_fails_where_adapt_would(command, tmp_path):  # noqa: F811
         del file.attrs["active_material"]
         del file.attrs["absorber_material"]
     assert command("inspect", strange).code == 1  # nothing tells the detector
+    for name, fault in {"nothing": nothing, "one": one_shower, "below": below_zero, "gev": energies_in_gev}.items():
+        assert command("inspect", written(tmp_path / f"{name}.h5", fault)).code == 1, name
     negative = written(tmp_path / "negative.h5")
     with h5py.File(negative, "a") as file:
         file["incident_energy"][5] = -1
