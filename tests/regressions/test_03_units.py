@@ -74,7 +74,9 @@ def test_high_energies_in_gev_are_told_from_a_low_threshold(in_gev):
 def test_energies_alone_in_gev_are_told_at_any_energy(in_gev):
     with open_showers(in_gev(1, 1)) as file:
         shots = file.load(np.argsort(file.energy)[-30:])
-    with pytest.warns(UserWarning, match=r"median incident energy .*energies seem to be in GeV .* FILE --energy-scale 1000\)"):
+    with pytest.warns(
+        UserWarning, match=r"median incident energy .*energies seem to be in GeV .* --energy-scale 1000\)"
+    ):
         warn_of_showers(replace(shots, energy=shots.energy / 1000, showers=shots.showers), "beam")
     beam = replace(shots, energy=shots.energy * np.float32(4e-3), showers=shots.showers * 4)
     with pytest.warns(
