@@ -67,12 +67,12 @@ def test_a_root_ntuple(command, tmp_path, pblar):
 
 
 MISTAKES = {
-    "convention": (("--format", "par4"), "'to' = 'par4' is not valid", "did you mean 'par04'?"),
+    "convention": (("--format", "par4"), "--format = 'par4' is not valid", "did you mean 'par04'?"),
     "axis": (("--grid", "9x10x45"), "--grid 9x10x45: 16 cells in phi cannot be added up to 10"),
     "mesh": (("--grid", "9-16-45"), "'9-16-45' is no mesh"),
-    "scale": (("--scale", 0), "'scale' = 0.0 is not valid"),
+    "scale": (("--scale", 0), "--scale = 0.0 is not valid"),
     "rows": (("--rows", "100:200"), "--rows 100:200: ", "has rows 0:120"),
-    "showers": (("--showers", 0), "'showers' = 0 is not valid"),
+    "showers": (("--showers", 0), "--showers = 0 is not valid"),
     "hgcal": (("--format", "hgcal"), "hgcal keeps one angle per file, in its name (90 here); convert to par04"),
     "absorber alone": (("--absorber", "Pb:2"), "give --active too"),
     "task": (("--detector", "pblr"), "did you mean 'pblar'?"),

@@ -32,8 +32,9 @@ def table(centre: float, weight: float) -> ConditionalMarginals:
 
 def believed(hits_off: float, shares_off: float, weight: float) -> float:
     """Credibility of predictions that are off by so many spreads, by rows of `weight` values."""
-    fitted = SimpleNamespace(hits=table(0.0, weight), shares=table(0.0, weight))
-    predicted = SimpleNamespace(hits=table(hits_off * SPREAD, 0.0), shares=table(shares_off * SPREAD, 0.0))
+    fitted = SimpleNamespace(parts={name: table(0.0, weight) for name in ("hits", "shares")})
+    off = {"hits": hits_off, "shares": shares_off}
+    predicted = SimpleNamespace(parts={name: table(spreads * SPREAD, 0.0) for name, spreads in off.items()})
     return credibility(fitted, predicted)
 
 

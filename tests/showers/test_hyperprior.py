@@ -203,7 +203,7 @@ def test_tensors_round_trip(copula: Copula | None) -> None:
         # half precision: 11 bits
         torch.testing.assert_close(again.coefficients[stage], table, rtol=5e-4, atol=1e-6)
     for stage in STAGES:
-        assert torch.equal(again.knots[stage], prior.knots[stage])
+        assert torch.equal(again.axes[stage]["knots"], prior.axes[stage]["knots"])
     assert again.threshold == prior.threshold
     assert largest_error(again, normalisers, descriptors) < largest_error(prior, normalisers, descriptors) + 0.02
     assert prior.predict(descriptors[0]).copula is copula

@@ -160,7 +160,7 @@ def test_what_is_nearly_a_correlation_matrix_hardly_changes() -> None:
 @pytest.mark.parametrize("value", [2.0, float("nan")])
 def test_matrices_that_are_no_correlations_are_not_read(value: float) -> None:
     tensors = Longitudinal.none(3).tensors()
-    tensors["longitudinal.correlation"][1, 0, 1] = tensors["longitudinal.correlation"][1, 1, 0] = value
-    for wrong in (tensors["longitudinal.correlation"], torch.ones(5, 3, 2), torch.ones(3)):
+    tensors["correlation"][1, 0, 1] = tensors["correlation"][1, 1, 0] = value
+    for wrong in (tensors["correlation"], torch.ones(5, 3, 2), torch.ones(3)):
         with pytest.raises(ValueError, match=r"^longitudinal\.correlation holds no positive definite matrices$"):
-            Longitudinal.from_tensors(tensors | {"longitudinal.correlation": wrong})
+            Longitudinal.from_tensors(tensors | {"correlation": wrong})
