@@ -44,7 +44,7 @@ from metacalo.typing import ShowerTensor
 __all__ = ["PRIOR_STRENGTH", "STAGES", "Normaliser"]
 
 STAGES = ("layers", "rings", "hits", "shares")
-"""The stages that are `ConditionalMarginals`."""
+"""The parts that are `ConditionalMarginals`."""
 
 PRIOR_STRENGTH = {kind.name: kind.prior_strength for kind in PARTS}
 """Values that the prior counts for in each row of a usual detector; `prior_weight` tells how usual it is."""
