@@ -122,7 +122,7 @@ def training(
     noise = torch.Generator().manual_seed(seed)
     clock = seconds_of_work()
     normaliser = PREPROCESSING[rival.preprocessing].fit(showers)
-    pool = ShowerPool(showers, normaliser, detector, cells="cells" in rival.settings.weights.parts)
+    pool = ShowerPool(showers, normaliser, detector, cells="cells" in rival.settings.weights.components)
     network = Diffusion(rival.settings, base.config.grid, base.config.condition_size)
     optimizer = torch.optim.AdamW(network.parameters(), lr=rival.learning_rate, betas=(0.9, 0.99), fused=True)
     average = deepcopy(network).eval()

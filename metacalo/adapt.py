@@ -99,7 +99,7 @@ def adapt(
 
     Raises:
         ShowerFileError: the file cannot be read, or has fewer showers than shots.
-        DetectorError: nothing tells the detector, or its mesh is not the base's.
+        DetectorError: the detector is unknown, or its mesh is not the base's.
         UnknownNameError: no such base, task or generator.
         ConfigError: a generator has no parameters that the method moves.
         OutputError: `out` exists and not `force`, or cannot be written.

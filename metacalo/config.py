@@ -62,9 +62,9 @@ class Settings(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             where, problem = _one_sentence(cls, error)
-            told = f"'{where}' {problem}" if where else problem
+            message = f"'{where}' {problem}" if where else problem
             key = where if where.split(".")[0] in (given or {}) else ""
-            raise ConfigError(f"{source}: {told}", key=key, problem=problem) from None
+            raise ConfigError(f"{source}: {message}", key=key, problem=problem) from None
         except UnicodeEncodeError as error:  # of a command line that is not UTF-8
             raise ConfigError(
                 f"{source}: {error.object!r} contains characters that are not valid Unicode; correct them"
@@ -116,7 +116,7 @@ def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, 
 
 def _one_sentence(cls: type[BaseModel], error: ValidationError) -> tuple[str, str]:
     """Key of a known setting, or nothing, and what is wrong."""
-    # a misspelt key is told before the key that is missing because of it
+    # a misspelt key is reported before the key that is missing because of it
     first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":

@@ -39,7 +39,7 @@ LARGEST_ATTRIBUTE: Final = 60_000  # bytes; HDF5 refuses 64 KiB
 
 
 class ConversionWarning(UserWarning):
-    """Who reads the converted file must know something that the file cannot tell."""
+    """Who reads the converted file must know something that the file cannot say."""
 
 
 class ConvertSettings(Settings):
@@ -134,7 +134,7 @@ def convert(
         quiet: no progress bar.
         command: the command line, kept in the file.
 
-    Attributes of `source` are kept. `converted_from`, `converted_by` and, with a scale, `converted_scale` tell what was
+    Attributes of `source` are kept. `converted_from`, `converted_by` and, with a scale, `converted_scale` say what was
     done.
 
     Raises:
@@ -225,7 +225,7 @@ def _opened(
 ) -> AbstractContextManager[ShowerFile | NtupleFiles]:
     if not holds_ntuples(source):
         if settings.mesh is not None:
-            raise ConfigError(f"--mesh {settings.mesh}: {source} tells its mesh; for a coarser one give --grid")
+            raise ConfigError(f"--mesh {settings.mesh}: {source} has its mesh; for a coarser one give --grid")
         return open_showers(source, group=group, detector=described)
     if group is not None:
         raise ConfigError(f"--group {group}: {source} is a ROOT file, which has trees and no groups; leave it out")

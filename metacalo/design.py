@@ -29,7 +29,7 @@ __all__ = ["Design", "DesignSettings", "design"]
 
 
 class DesignSettings(Settings):
-    """What the steps are told; numbers of showers and the seed are told once, for all of them."""
+    """Settings of all steps; numbers of showers and the seed are given once, for all of them."""
 
     showers: int = Field(default=400, ge=2, description="shots to simulate and adapt to")
     reference: int = Field(
@@ -98,7 +98,7 @@ def design(
     made = settings.simulate.model_copy(
         update={"showers": settings.showers + settings.reference, "seed": settings.seed}
     )
-    require_geant4(prepare(detector, beam=made.beam, physics=made.physics))  # told before anything is removed
+    require_geant4(prepare(detector, beam=made.beam, physics=made.physics))  # fails before anything is removed
     kept = f"finished steps and showers are kept in {out}; go on with the same command and --resume"
     with sole_writer(out, force=force or resume), note_on_interrupt(kept):
         _open(out, settings, detector, force=force, resume=resume)

@@ -1,4 +1,4 @@
-"""Every error that a user can cause, each told in one sentence.
+"""Every error that a user can cause, each with a message of one sentence.
 
 The command line prints the sentence and exits with code 2; a library user catches `MetacaloError`.
 A message says what is wrong, the value received, what is allowed and how to mend it.
@@ -85,7 +85,7 @@ class OutputError(MetacaloError):
     def refused(cls, path: Path, error: OSError) -> Self:
         """The sentence for a result that the system did not let be written."""
         found = next((number for number in _FULL if number == error.errno or f"errno = {number}," in str(error)), None)
-        if found is not None:  # HDF5 tells the number in its text alone
+        if found is not None:  # HDF5 gives the number only within its message
             return cls(f"{path}: {_FULL[found]} and run again (nothing was changed)")
         reason = error.strerror or error
         return cls(f"{path}: cannot be written ({reason}); choose a place with --out that you may write to")
@@ -95,12 +95,12 @@ class RankError(MetacaloError):
     """One of several processes that train together has failed, or has lost the others.
 
     Attributes:
-        told: whether another process tells of it.
+        reported: whether another process reports it.
     """
 
-    def __init__(self, message: str, *, told: bool = False) -> None:
+    def __init__(self, message: str, *, reported: bool = False) -> None:
         super().__init__(message)
-        self.told = told
+        self.reported = reported
 
 
 class DataSetError(MetacaloError):

@@ -236,14 +236,14 @@ def _provenance(
     settings: GenerateSettings,
     command: str,
 ) -> dict[str, Any]:
-    told = settings.model_dump(mode="json")
+    record = settings.model_dump(mode="json")
     inputs: dict[str, dict[str, Any]] = {"base": {"name": model.base.config.name, "hash": model.base.hash}}
     config = Path(path, "config.json")
     if config.is_file():
         inputs["model"] = file_record(config)
     for key in ("conditions", "unseen_by"):
-        if told[key] is not None:
-            told[key] = shown_path(told[key])
+        if record[key] is not None:
+            record[key] = shown_path(record[key])
     if settings.conditions is not None:
         inputs["conditions"] = file_record(settings.conditions)
     given = {
@@ -251,7 +251,7 @@ def _provenance(
         "base": None if base is None else shown_path(base),
         "detector": record_of(detector),
     }
-    return provenance("generate", command, settings=told, arguments=given, inputs=inputs, device=settings.device)
+    return provenance("generate", command, settings=record, arguments=given, inputs=inputs, device=settings.device)
 
 
 def _conditions(settings: GenerateSettings, base: str | Path | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

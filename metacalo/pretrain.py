@@ -177,9 +177,9 @@ def _provenance(
     inputs: dict[str, dict[str, Any]] = {f"tasks {path.parent.name}": file_record(path) for path in files}
     if initial is not None:
         inputs["initial"] = {"name": initial.config.name, "hash": initial.hash}
-    told = settings.model_dump(mode="json")
-    told["tasks"] = [shown_path(folder) for folder in settings.tasks]
-    return provenance("pretrain", command, settings=told, arguments={}, inputs=inputs, device=settings.device)
+    record = settings.model_dump(mode="json")
+    record["tasks"] = [shown_path(folder) for folder in settings.tasks]
+    return provenance("pretrain", command, settings=record, arguments={}, inputs=inputs, device=settings.device)
 
 
 def _open_work(work: Path, settings: PretrainSettings, *, resume: bool, stages: Sequence[Stage]) -> None:
@@ -202,8 +202,8 @@ def _with_shortcuts(config: BaseConfig, settings: PretrainSettings) -> BaseConfi
         made = distilled(config.diffusion, settings.distil.sampler_steps)
         return config.model_copy(update={"diffusion": made})
     if config.diffusion.dit.shortcuts and settings.train_diffusion.steps:
-        told = (
+        message = (
             "diffusion.dit.shortcuts" if settings.initial is None else f"base '{settings.initial}' has shortcuts, which"
         )
-        raise ConfigError(f"{told} would lead where old weights led; set distil.steps to train them again")
+        raise ConfigError(f"{message} would lead where old weights led; set distil.steps to train them again")
     return config

@@ -76,8 +76,8 @@ class Hub:
 
 
 class _Refusal(Exception):  # noqa: N818 no defect of the server
-    def __init__(self, status: int, message: str, code: str = "", told: dict[str, str] | None = None) -> None:
-        self.status, self.message, self.code, self.told = status, message, code, told or {}
+    def __init__(self, status: int, message: str, code: str = "", printed: dict[str, str] | None = None) -> None:
+        self.status, self.message, self.code, self.printed = status, message, code, printed or {}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -95,7 +95,7 @@ class _Handler(BaseHTTPRequestHandler):
             headers, content = self._route([unquote(part) for part in path.strip("/").split("/")], body)
             status = 200
         except _Refusal as refused:
-            status, content = refused.status, json.dumps({"error": refused.message, **refused.told}).encode()
+            status, content = refused.status, json.dumps({"error": refused.message, **refused.printed}).encode()
             headers = {"X-Error-Code": refused.code, "X-Error-Message": refused.message}
         self.send_response(status)
         for name, value in headers.items():
@@ -116,12 +116,12 @@ class _Handler(BaseHTTPRequestHandler):
             case ("GET", "api", "models", user, name, "revision", revision):
                 return _json(self._info(f"{user}/{name}", revision))
             case ("GET", "api", "models", user, name, "tree", revision):
-                return _json([{"type": "file", **told} for told in self._listed(f"{user}/{name}", revision)])
+                return _json([{"type": "file", **printed} for printed in self._listed(f"{user}/{name}", revision)])
             case ("POST", "api", "models", user, name, "branch", branch):
                 return _json(self._branch(f"{user}/{name}", branch))
             case ("POST", "api", "models", _, _, "preupload", *_):
                 self._writer()
-                return _json({"files": [_mode(told) for told in json.loads(body)["files"]]})
+                return _json({"files": [_mode(printed) for printed in json.loads(body)["files"]]})
             case ("POST", _, _, "info", "lfs", "objects", "batch"):
                 self._writer()
                 return _json({"transfer": "basic", "objects": [self._place(o) for o in json.loads(body)["objects"]]})
@@ -156,7 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._writer()
         name = f"{wanted['organization']}/{wanted['name']}"
         if name in self.hub.repositories:
-            raise _Refusal(409, "You already created this model repo", told={"url": f"{self.hub.url}/{name}"})
+            raise _Refusal(409, "You already created this model repo", printed={"url": f"{self.hub.url}/{name}"})
         made = Stored(private=wanted.get("visibility") == "private" or bool(wanted.get("private")))
         made.add("main", {".gitattributes": b"*.safetensors filter=lfs"}, "initial commit")
         self.hub.repositories[name] = made
@@ -171,7 +171,7 @@ class _Handler(BaseHTTPRequestHandler):
         commit = found.branches.get(revision, revision)
         if commit not in found.commits:
             raise _Refusal(404, f"Invalid rev id: {revision}", "RevisionNotFound")
-        listed = [{"rfilename": told["path"], "size": told["size"]} for told in self._listed(name, revision)]
+        listed = [{"rfilename": printed["path"], "size": printed["size"]} for printed in self._listed(name, revision)]
         return {"id": name, "sha": commit, "private": found.private, "siblings": listed}
 
     def _branch(self, name: str, branch: str) -> dict[str, Any]:
@@ -213,6 +213,6 @@ def _json(value: object) -> tuple[dict[str, str], bytes]:
     return {"Content-Type": "application/json"}, json.dumps(value).encode()
 
 
-def _mode(told: dict[str, Any]) -> dict[str, Any]:
-    mode = "lfs" if told["path"].endswith((".safetensors", ".png")) else "regular"
-    return {"path": told["path"], "uploadMode": mode, "shouldIgnore": False}
+def _mode(printed: dict[str, Any]) -> dict[str, Any]:
+    mode = "lfs" if printed["path"].endswith((".safetensors", ".png")) else "regular"
+    return {"path": printed["path"], "uploadMode": mode, "shouldIgnore": False}

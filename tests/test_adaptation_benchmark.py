@@ -39,7 +39,7 @@ def test_it_knows_neither_place_nor_energy(plain: Normaliser) -> None:
 def test_its_latents_are_standard_normal_over_all(plain: Normaliser, shots: Showers) -> None:
     energy, theta = torch.from_numpy(shots.energy), torch.from_numpy(shots.theta)
     latents = plain.forward(torch.from_numpy(shots.showers), energy, theta, seeded())
-    for part in latents.parts():
+    for part in latents.components():
         assert float(part.mean()) == pytest.approx(0, abs=0.1)
         assert float(part.std()) == pytest.approx(1, abs=0.1)
     # but not at each place: the fringe has less than the core

@@ -19,8 +19,8 @@ COMMAND = re.compile(r"\bmetacalo (pretrain|sweep|adapt|generate) ((?:[^\n]|(?<=
 
 def commands(text: str) -> list[tuple[str, set[str]]]:
     """Commands of metacalo in a file, and the options that they are given."""
-    told = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
-    return [(name, set(re.findall(r"(--[a-z][a-z-]*)", rest))) for name, rest in COMMAND.findall(told)]
+    message = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    return [(name, set(re.findall(r"(--[a-z][a-z-]*)", rest))) for name, rest in COMMAND.findall(message)]
 
 
 def test_both_systems_have_both_jobs() -> None:

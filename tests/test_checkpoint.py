@@ -59,7 +59,7 @@ def test_a_file_keeps_its_old_content_when_the_body_raises(tmp_path: Path, error
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_is_told(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="no space left on the device"), atomic_file(tmp_path / "x"):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -104,7 +104,7 @@ def test_an_existing_output_is_not_touched_without_force(tmp_path: Path, atomic:
     assert path.read_text() == "old"
 
 
-def test_an_output_below_a_file_is_told(tmp_path: Path) -> None:
+def test_an_output_below_a_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="cannot be written"):
         save_json(tmp_path / "file" / "x.json", {})
@@ -167,13 +167,13 @@ def test_a_truncated_file_gives_one_sentence(tmp_path: Path, share: float) -> No
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_values_that_are_not_finite_are_told(tmp_path: Path, value: float) -> None:
+def test_values_that_are_not_finite_are_reported(tmp_path: Path, value: float) -> None:
     save_tensors(tmp_path / "x.safetensors", {"good": torch.zeros(3), "bad": torch.tensor([1.0, value])})
     with pytest.raises(ModelFolderError, match="tensor 'bad' holds values that are not finite"):
         load_tensors(tmp_path / "x.safetensors")
 
 
-def test_missing_tensors_are_told(tmp_path: Path) -> None:
+def test_missing_tensors_are_reported(tmp_path: Path) -> None:
     with pytest.raises(ModelFolderError, match=r"missing; is .* a metacalo model folder"):
         load_tensors(tmp_path / "x.safetensors")
 

@@ -66,12 +66,12 @@ def test_a_misspelt_choice_has_a_near_match() -> None:
         Outer.build({"inner": {"flavour": "spiced"}})
 
 
-def test_a_misspelt_key_is_told_before_the_key_that_is_missing_because_of_it() -> None:
+def test_a_misspelt_key_is_reported_before_the_key_that_is_missing_because_of_it() -> None:
     with pytest.raises(ConfigError, match=r"^settings: unknown key 'lwo'; did you mean 'low'\?$"):
         Pair.build({"lwo": 1, "high": 2})
 
 
-def test_a_contradiction_is_told_as_the_validator_says_it() -> None:
+def test_a_contradiction_is_reported_as_the_validator_says_it() -> None:
     with pytest.raises(ConfigError, match=r"^mine\.toml: low = 3 is above high = 2$"):
         Pair.build({"low": 3, "high": 2}, source="mine.toml")
 
@@ -121,7 +121,7 @@ def test_a_wrong_file_is_named(tmp_path: Path, text: bytes, sentence: str) -> No
         Outer.from_toml(path)
 
 
-def test_a_missing_file_and_a_folder_are_told(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_folder_are_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.toml: there is no such settings file$"):
         Outer.from_toml(tmp_path / "none.toml")
     with pytest.raises(ConfigError, match="not a readable TOML file"):
@@ -148,7 +148,7 @@ def test_a_file_is_laid_over_given_values_table_by_table(tmp_path: Path) -> None
         Outer.from_toml(path, onto={"inner": {"dept": 4}})
 
 
-def test_letters_that_no_text_has_are_told() -> None:
+def test_letters_that_no_text_has_are_reported() -> None:
     with pytest.raises(ConfigError, match="contains characters that are not valid Unicode"):
         GenerateSettings.build({"energy": "a\udcff"})
 

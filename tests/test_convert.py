@@ -176,7 +176,7 @@ def test_root_ntuples(tmp_path: Path, scipb: Showers) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "kind", "told"),
+    ("wanted", "kind", "message"),
     [
         ({"rows": "3"}, ConfigError, "--rows 3: give the first row and the one after the last, such as 100:200"),
         ({"rows": "a:b"}, ConfigError, "--rows a:b: give the first row"),
@@ -185,14 +185,14 @@ def test_root_ntuples(tmp_path: Path, scipb: Showers) -> None:
         ({"rows": "5:41"}, ConfigError, "--rows 5:41: .* has rows 0:40"),
         ({"showers": 41}, ConfigError, "has 40 showers, --showers 41 wants more"),
         ({"showers": 4, "rows": "0:4"}, ConfigError, "give one of them"),
-        ({"mesh": "9x16x45"}, ConfigError, "--mesh 9x16x45: .* tells its mesh; for a coarser one give --grid"),
+        ({"mesh": "9x16x45"}, ConfigError, "--mesh 9x16x45: .* has its mesh; for a coarser one give --grid"),
         ({"grid": "9x16"}, ConfigError, "'9x16' is no mesh"),
         ({"grid": "9x10x45"}, ShowerFileError, r"plain\.h5: --grid 9x10x45: 16 cells in phi cannot be added up to 10"),
         ({"to": "hgcal"}, OutputError, "hgcal keeps one angle per file"),
     ],
 )
-def test_wishes_that_cannot_be_met_leave_nothing(tmp_path: Path, undescribed: Path, wanted, kind, told) -> None:
-    with pytest.raises(kind, match=told):
+def test_wishes_that_cannot_be_met_leave_nothing(tmp_path: Path, undescribed: Path, wanted, kind, message) -> None:
+    with pytest.raises(kind, match=message):
         convert(undescribed, tmp_path / "out.h5", ConvertSettings(**({"to": "par04"} | wanted)))
     assert list(tmp_path.iterdir()) == [undescribed]
 

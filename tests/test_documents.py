@@ -1,4 +1,4 @@
-"""JSON and TOML of strangers: what is no document is told at once, and never waited for."""
+"""Untrusted JSON and TOML: what is no document is refused at once."""
 
 from __future__ import annotations
 
@@ -89,9 +89,9 @@ def test_json_that_is_right_is_what_json_makes_of_it(value):
 def test_any_bytes_are_read_or_refused(tmp_path, content):
     for read in (read_json, read_toml):
         (tmp_path / "x").write_bytes(content)
-        told = "read"
+        message = "read"
         try:
             read(tmp_path / "x")
         except DocumentError as error:
-            told = str(error)
-        assert told
+            message = str(error)
+        assert message

@@ -90,7 +90,7 @@ def test_sizes_are_compared_before_a_network_takes_memory(tmp_path, part, sizes,
         Base.load(folder).generator("ar")
 
 
-def test_a_hyperprior_that_does_not_fit_is_told(tmp_path):
+def test_a_hyperprior_that_does_not_fit_is_reported(tmp_path):
     folder = copy_of(resolve_base(BASE).path, tmp_path / "base")
     replace(folder / "hyperprior.safetensors", **{"rings.knots": torch.zeros(0)})
     with open_showers(data_folder("tasks") / "pblar" / "showers.h5") as file:
@@ -99,7 +99,7 @@ def test_a_hyperprior_that_does_not_fit_is_told(tmp_path):
         load_model(folder, detector=detector)
 
 
-def test_a_normaliser_of_other_shapes_is_told(adapted, tmp_path):
+def test_a_normaliser_of_other_shapes_is_reported(adapted, tmp_path):
     folder = copy_of(adapted, tmp_path / "model")
     replace(folder / "normaliser.safetensors", **{"energy_dependence.mean": torch.zeros(3)})
     with pytest.raises(ModelFolderError, match=r"tensor 'energy_dependence.mean' is \(3,\)"):
@@ -148,8 +148,8 @@ def test_nothing_that_can_run_code_is_ever_read():
                 called = ast.unparse(node.func)
                 assert called not in {"torch.load", "eval", "exec", "yaml.load", "os.system"}, f"{path}: {called}"
                 if called.endswith(("np.load", "numpy.load")):
-                    told = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-                    assert told.get("allow_pickle") == "False", path
+                    message = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                    assert message.get("allow_pickle") == "False", path
 
 
 def test_a_model_with_a_thousand_generators_is_refused(adapted: Path, tmp_path: Path) -> None:
@@ -157,6 +157,6 @@ def test_a_model_with_a_thousand_generators_is_refused(adapted: Path, tmp_path: 
     change(folder / "config.json", generators=1000 * ["ar", "diffusion"])
     with pytest.raises(
         MetacaloError, match=r"'generators' = .* is not valid: Tuple should have at most 2 items"
-    ) as told:
+    ) as message:
         load_model(folder)
-    assert len(str(told.value)) < 500
+    assert len(str(message.value)) < 500

@@ -118,7 +118,7 @@ def test_voxels_that_cannot_be_right_are_counted(spoil, siw: Showers) -> None:
     np.testing.assert_allclose(found.mean_shower, showers[right].mean(axis=0, dtype=np.float64), rtol=1e-5)
 
 
-def test_what_reading_refuses_is_told_with_row_and_mend(spoil, siw: Showers) -> None:
+def test_what_reading_refuses_is_reported_with_row_and_mend(spoil, siw: Showers) -> None:
     found = spoil(incident_energy=put(siw.energy, 5, 0), incident_theta=np.degrees(siw.theta), incident_phi=None)
     energy, theta, phi = found.problems
     assert energy == "'incident_energy' row 5 is 0; an energy above 0 MeV is needed, mend or drop that row"
@@ -143,7 +143,10 @@ def test_what_reading_refuses_is_told_with_row_and_mend(spoil, siw: Showers) -> 
         (lambda siw: {"showers": siw.showers.transpose(0, 2, 1, 3)}, "axes must be (r, phi, z)"),
         (lambda siw: {"showers": siw.showers.transpose(0, 1, 3, 2)}, "axes must be (r, phi, z)"),
         (lambda siw: {"showers": siw.showers[:, ::-1]}, "the first cell of r must be the one at the shower's axis"),
-        (lambda siw: {"attributes": {}}, "nothing tells the detector: adapt needs --absorber and --active"),
+        (
+            lambda siw: {"attributes": {}},
+            "its detector is unknown: adapt needs --absorber and --active",
+        ),
         (
             lambda siw: {"attributes": {"active_material": "Si"}},
             "attribute 'absorber_material' is missing beside 'active_material'",
@@ -170,7 +173,7 @@ def test_files_sorted_by_energy_do_not_drift(spoil, siw: Showers) -> None:
     assert spoil(showers=siw.showers[order] * falling, **columns).problems == ()
 
 
-def test_raw_deposits_are_told(spoil, siw: Showers) -> None:
+def test_raw_deposits_are_reported(spoil, siw: Showers) -> None:
     found = spoil(showers=siw.showers * np.float32(siw.detector.sampling_fraction))
     assert found.response.scale == "raw deposits in the active material"
     assert found.problems == ()
@@ -184,7 +187,7 @@ def test_the_scale_follows_the_sampling_fraction(name: str) -> None:
         assert scale_of(factor * detector.sampling_fraction, detector).startswith("raw deposits")
 
 
-def test_a_damaged_part_is_told_and_the_rest_is_counted(tmp_path: Path, siw: Showers) -> None:
+def test_a_damaged_part_is_reported_and_the_rest_is_counted(tmp_path: Path, siw: Showers) -> None:
     path = tmp_path / "damaged.h5"
     write_showers(path, siw)
     with h5py.File(path) as file:

@@ -1,4 +1,4 @@
-"""Signals that end a process: when they are taken, and what is told."""
+"""Signals that end a process: when they are taken, and the message printed."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def walk(folder: Path, before_step: Callable[[int], object] = lambda _: None, re
 
 @pytest.mark.parametrize("at", [0, 49, 73, 119])
 def test_training_keeps_its_state_between_two_steps(tmp_path: Path, at: int) -> None:
-    """At a step that is no multiple of those after which losses are told, and at the last one too."""
+    """At a step that is no multiple of those after which losses are logged, and at the last one too."""
     expected = walk(tmp_path / "whole")
     with pytest.raises(Interrupted), Signals():
         walk(tmp_path, lambda step: step == at and send(signal.SIGTERM))

@@ -49,7 +49,7 @@ def holder() -> Iterator[Callable[[Path], subprocess.Popen]]:
             process.wait()
 
 
-def test_the_second_process_is_told_who_the_first_one_is(
+def test_the_second_process_learns_who_the_first_one_is(
     holder: Callable[[Path], subprocess.Popen], tmp_path: Path
 ) -> None:
     path = tmp_path / "out" / "model"
@@ -101,7 +101,7 @@ def test_who_waits_is_next(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_place_that_cannot_be_written_is_told_before_the_work(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_reported_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="cannot be written"), sole_writer(tmp_path / "file" / "model"):
         pass

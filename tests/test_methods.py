@@ -45,7 +45,7 @@ class Shots:
         return len(self.all)
 
     def batch(self, rows: torch.Tensor, _: torch.Generator, *, reflect: bool = True) -> Batch:
-        return Batch(Latents(*(part[rows] for part in self.all.latents.parts())), self.all.conditions[rows])
+        return Batch(Latents(*(part[rows] for part in self.all.latents.components())), self.all.conditions[rows])
 
 
 @pytest.fixture(params=GENERATORS)
@@ -88,10 +88,10 @@ def test_each_method_moves_its_own_parameters_and_no_other(generator: ShowerGene
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved == set(generator.subspace(method))
     assert {name for name, parameter in generator.named_parameters() if parameter.grad is not None} == moved
-    told = {name.split(".", 1)[1] for name in moved}
+    message = {name.split(".", 1)[1] for name in moved}
     wanted, unwanted = MOVES[method]
-    assert wanted <= told
-    assert not unwanted & told
+    assert wanted <= message
+    assert not unwanted & message
     assert tensor_hash(generator.frozen()) == tokenizer == record["frozen_hash"]
     if method == "full":
         assert moved == set(before) - set(generator.frozen())
@@ -99,7 +99,7 @@ def test_each_method_moves_its_own_parameters_and_no_other(generator: ShowerGene
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("part", ["encoder", "decoder", "quantizer"])
-def test_a_tokenizer_that_changed_is_told(method: Method, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tokenizer_that_changed_is_reported(method: Method, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = SMALL["ar"]()
     whole = generator.loss
     spoilt = next(t for name, t in generator.frozen().items() if f".{part}." in name and t.is_floating_point())
@@ -130,8 +130,8 @@ def test_shares_of_the_parameters(generator: ShowerGenerator) -> None:
         "full": total - tokenizer,
     }
     for method, number in numbers.items():
-        told = adapt(generator, method=method, steps=0)["parameters"]
-        assert told == {"trainable": number, "total": total, "share": number / total}
+        message = adapt(generator, method=method, steps=0)["parameters"]
+        assert message == {"trainable": number, "total": total, "share": number / total}
 
 
 @contextmanager
@@ -221,15 +221,17 @@ def test_parts_of_the_adapters_have_their_shares_of_the_rate() -> None:
     assert {name.rsplit(".", 1)[1] for name in by_share[1.0]} == {"embedding", "offsets"}
     assert {name.rsplit(".", 1)[1] for name in by_share[0.6]} == {"bias"}
     assert {name.rsplit(".", 1)[1] for name in by_share[0.3]} == {"up", "down"}
-    with watched(lambda optimizer: [group["lr"] for group in optimizer.param_groups]) as told:
+    with watched(lambda optimizer: [group["lr"] for group in optimizer.param_groups]) as message:
         adapt(small_diffusion(), method="adapters", steps=3)
-    np.testing.assert_allclose([np.divide(rates, rates[0]) for rates in told], [[1, 0.6, 0.3]] * 3)
+    np.testing.assert_allclose([np.divide(rates, rates[0]) for rates in message], [[1, 0.6, 0.3]] * 3)
 
 
-def test_a_base_without_adapters_is_told() -> None:
+def test_a_base_without_adapters_is_reported() -> None:
     bare = small_diffusion(dit={"rank": 0, "embedding": 0})
-    told = "generator 'diffusion' of this base has no parameters that method 'low-rank' moves; choose another --method"
-    with pytest.raises(ConfigError, match=f"^{re.escape(told)}$"):
+    message = (
+        "generator 'diffusion' of this base has no parameters that method 'low-rank' moves; choose another --method"
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         adapt(bare, method="low-rank")
     assert adapt(bare, method="bias")["parameters"]["trainable"] > 0
 
@@ -267,12 +269,12 @@ def test_rates_of_parameters_that_do_not_move_are_left_aside(generator):
     assert tensor_hash(plain.state_dict()) == tensor_hash(scaled.state_dict())
 
 
-def test_checks_are_told_and_what_is_raised_there_ends_the_run(generator: ShowerGenerator) -> None:
-    told: list[tuple[int, float]] = []
+def test_checks_are_reported_and_what_is_raised_there_ends_the_run(generator: ShowerGenerator) -> None:
+    message: list[tuple[int, float]] = []
     record = adapt_generator(
-        deepcopy(generator), Shots(), MethodSettings(**QUICK), on_check=lambda *check: told.append(check)
+        deepcopy(generator), Shots(), MethodSettings(**QUICK), on_check=lambda *check: message.append(check)
     )
-    assert [list(check) for check in told] == record["checks"][1:]
+    assert [list(check) for check in message] == record["checks"][1:]
 
     def stop(step: int, _loss: float) -> None:
         if step == 3:

@@ -243,9 +243,9 @@ def test_tensors_that_the_method_does_not_move(folder: Path, base: Base, tmp_pat
     tensors = {name: tensor.clone() for name, tensor in load_tensors(path)[0].items()}
     spoil(tensors)
     save_tensors(path, tensors)
-    with pytest.raises(ModelFolderError) as told:
+    with pytest.raises(ModelFolderError) as message:
         load_model(spoilt, base=base.path)
-    assert str(told.value) == f"{path}: {sentence}"
+    assert str(message.value) == f"{path}: {sentence}"
 
 
 def test_correlations_and_theta_shape_the_showers(adapted: ShowerModel, shots: Showers) -> None:

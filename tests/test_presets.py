@@ -70,7 +70,7 @@ def test_a_file_is_laid_over_a_preset_table_by_table(tmp_path: Path) -> None:
     assert PRESETS["calodit"]["diffusion"]["dit"]["width"] == 144  # as it was
 
 
-def test_mistakes_are_told(tmp_path: Path) -> None:
+def test_mistakes_are_reported(tmp_path: Path) -> None:
     with pytest.raises(
         UnknownNameError, match=r"unknown preset 'calodt' \(known: calodit, tiny\); did you mean 'calodit'\?"
     ):
@@ -86,7 +86,7 @@ def test_parts_without_weight_do_not_exist_for_the_network() -> None:
     model = Diffusion(CALODIT, (3, 2, 3), CONDITIONS)
     torch.nn.init.normal_(model.dit.write.weight, std=0.1)
     latents, other = (Latents.noise(2, (3, 2, 3), seeded(seed)) for seed in (1, 2))
-    mixed = Latents(*other.parts()[:4], latents.cells)
+    mixed = Latents(*other.components()[:4], latents.cells)
     time, conditions = torch.full((2,), 0.4), torch.zeros(2, CONDITIONS)
     ours, theirs = (model.denoise(given, time, conditions) for given in (latents, mixed))
     assert torch.equal(ours.cells, theirs.cells)
@@ -123,9 +123,19 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def base(sample: Path) -> Base:
     """What `metacalo pretrain --preset calodit` writes, of a tiny network."""
     out = sample / "calodit"
-    told = ["pretrain", "--preset", "calodit", "--config", sample / "tiny.toml", "--tasks", sample, "--name", "calodit"]
+    message = [
+        "pretrain",
+        "--preset",
+        "calodit",
+        "--config",
+        sample / "tiny.toml",
+        "--tasks",
+        sample,
+        "--name",
+        "calodit",
+    ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["metacalo", *map(str, told), "--out", str(out)])
+        patch.setattr(sys, "argv", ["metacalo", *map(str, message), "--out", str(out)])
         with pytest.raises(SystemExit) as stop:
             main()
     assert not stop.value.code
@@ -169,7 +179,7 @@ def test_every_command_works_with_it(base: Base, sample: Path, tmp_path: Path) -
     assert np.isfinite(found["mean_w1"]["value"])
 
 
-def test_what_it_lacks_is_told(base: Base, sample: Path, tmp_path: Path) -> None:
+def test_what_it_lacks_is_reported(base: Base, sample: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match=r"unknown generator 'ar' \(known: diffusion\)"):
         adapt(sample / "siw", tmp_path / "model", AdaptSettings(base=str(base.path), shots=30, generator="ar"))
     detector = discover_tasks(sample)["siw"].detector

@@ -205,9 +205,9 @@ def test_a_resumed_run_gives_the_same_base(
         pretrain(settings(seed=2), out, resume=True)
     assert pretrain(settings(), out, resume=True) == out
     assert Base.load(out).hash == base.hash
-    told, expected = (load_json(folder / "training.json")["diffusion"] for folder in (out, base.path))
-    assert told["losses"] == expected["losses"]
-    assert told["cost"].keys() == expected["cost"].keys()
+    message, expected = (load_json(folder / "training.json")["diffusion"] for folder in (out, base.path))
+    assert message["losses"] == expected["losses"]
+    assert message["cost"].keys() == expected["cost"].keys()
     assert list(tmp_path.iterdir()) == [out]
 
 

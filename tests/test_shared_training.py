@@ -78,7 +78,7 @@ def test_two_processes_end_like_one(case: str, runs: Runs) -> None:
 
 
 def test_training_has_moved_the_weights_further_than_the_tolerance(runs: Runs) -> None:
-    """Or the comparison above would say nothing: algorithms that differ must be told apart by it."""
+    """Or the comparison above would say nothing: algorithms that differ must differ in it."""
     with pytest.raises(AssertionError):
         assert_same(runs.one["maml"], runs.one["multitask"])
     with pytest.raises(AssertionError):
@@ -123,13 +123,13 @@ def test_what_processes_draw_together_is_what_one_draws(world: int) -> None:
             assert torch.equal(episode.query.latents.flat(), expected.query.latents.flat())
 
 
-def test_more_processes_than_slices_are_told() -> None:
+def test_more_processes_than_slices_are_reported() -> None:
     sampler = EpisodeSampler(data().streams, seeded(), slices=2, ranks=Ranks(0, 3))
     with pytest.raises(ConfigError, match=r"8 showers in 2 slices are not enough for 3 processes; .*set slices to"):
         sampler.mixed_batch(8)
 
 
-def test_an_error_of_all_processes_is_told_once(tmp_path: Path) -> None:
+def test_an_error_of_all_processes_is_reported_once(tmp_path: Path) -> None:
     done = torchrun("-m", "metacalo", "pretrain", "--preset", "tiny", "--holdout", "pblr", "--out", tmp_path / "x")
     assert done.returncode == 1  # torchrun's own; that of the processes is 2
     assert done.stderr.count("unknown task 'pblr'") == 1

@@ -92,7 +92,7 @@ def test_it_is_sampled_in_as_many_evaluations_as_steps(base: Base, monkeypatch: 
         seen.clear()
         model.choose(steps=steps)
         latents = model.sample(conditions, seeded())
-        assert all(part.isfinite().all() for part in latents.parts())
+        assert all(part.isfinite().all() for part in latents.components())
         assert [given.tolist() for given in seen] == [[1 / steps] * 3] * steps
 
 
@@ -172,7 +172,7 @@ def test_the_context_of_a_cavia_base_is_zero(make: Make, tmp_path: Path) -> None
     assert context.tolist() == [0, 0]
 
 
-def test_an_engine_that_is_not_installed_is_told_before_long_work(
+def test_an_engine_that_is_not_installed_is_reported_before_long_work(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("metacalo.meta.engines.learn2learn_engine.find_spec", lambda _: None)
@@ -197,16 +197,16 @@ def test_distilling_a_finished_base_gives_the_same(make: Make, base: Base, plain
 def test_training_that_would_leave_shortcuts_behind_is_refused(make: Make, base: Base, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"has shortcuts, which would lead where old weights led; set distil\.steps"):
         pretrain(make(initial=str(base.path), distil={}), tmp_path / "x")
-    told = {"dit": {**SMALL["diffusion"]["dit"], "shortcuts": True}}
+    message = {"dit": {**SMALL["diffusion"]["dit"], "shortcuts": True}}
     with pytest.raises(ConfigError, match=r"diffusion\.dit\.shortcuts would lead where old weights led"):
-        pretrain(make(diffusion=told, distil={}), tmp_path / "x")
+        pretrain(make(diffusion=message, distil={}), tmp_path / "x")
     out = pretrain(make(initial=str(base.path), train_diffusion={"steps": 0}, distil={}), tmp_path / "same")
     assert out is not None
     assert Base.load(out).config.diffusion == base.config.diffusion
     assert Base.load(out).hash == base.hash
 
 
-def test_what_an_initial_base_lacks_is_told(make: Make, base: Base, tmp_path: Path) -> None:
+def test_what_an_initial_base_lacks_is_reported(make: Make, base: Base, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match=r"unknown generator of base 'small' 'ar' \(known: diffusion\)"):
         pretrain(make(initial=str(base.path), generators=("ar", "diffusion")), tmp_path / "x")
 

@@ -96,9 +96,9 @@ def test_a_full_disk_ends_the_log_with_one_warning_and_not_the_run(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(RunLog, "_write", full)
-    with pytest.warns(UserWarning, match="the log ends here, the run goes on .*No space left") as told:
+    with pytest.warns(UserWarning, match="the log ends here, the run goes on .*No space left") as message:
         loop = run(tmp_path, RunLog(tmp_path / "log"))
-    assert len(told) == 1
+    assert len(message) == 1
     assert loop.step == 64
 
 
@@ -130,7 +130,7 @@ def test_power_of_a_gpu_is_added_up_over_time(monkeypatch: pytest.MonkeyPatch) -
     assert read["energy_Wh"] == pytest.approx(360 * 25 / 3600)
 
 
-def test_a_missing_tensorboard_is_told_with_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_tensorboard_is_reported_with_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("metacalo.runtime.run_log.find_spec", lambda _: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'metacalo\[tracking\]'"):
         require_tensorboard()

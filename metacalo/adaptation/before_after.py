@@ -261,15 +261,15 @@ def summary_table(metrics: Mapping[str, Any]) -> Table:
         table.caption = "\n".join([*caption, f"not compared: that takes {2 * FEWEST} showers"])
         return table
     for label, response in fidelity["response"].items():
-        told = [quoted(response[key], response[f"{key}_error"]) for key in ("mean", "width")]
+        cells = [quoted(response[key], response[f"{key}_error"]) for key in ("mean", "width")]
         if label == "Geant4":
             one = next(found for found in fidelity.values() if isinstance(found, Mapping) and "mean_w1" in found)
             w1 = quoted(one["mean_w1"]["floor"], one["mean_w1"]["floor_error"])
-            table.add_row(label, *told, *("" for _ in _SHIFTS), w1)
+            table.add_row(label, *cells, *("" for _ in _SHIFTS), w1)
             continue
         found = fidelity[label]
         shifts = (quoted(found["shift"][name]["value"], found["shift"][name]["error"]) for name in _SHIFTS)
-        table.add_row(label, *told, *shifts, quoted(found["mean_w1"]["value"], found["mean_w1"]["error"]))
+        table.add_row(label, *cells, *shifts, quoted(found["mean_w1"]["value"], found["mean_w1"]["error"]))
     against = "Geant4, unseen" if fidelity["unseen"] else "the shots, as there are no others"
     n = fidelity["showers"]
     table.caption = "\n".join(

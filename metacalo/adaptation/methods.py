@@ -109,7 +109,7 @@ def adapt_generator(
         rates: step sizes that the base learned (`Base.rates`); each element then moves in their ratios.
         log: of losses and cost.
         stop: ends the run where it is, once set (`parallel.side_by_side`).
-        on_check: told the step and the held-back loss at every check; what it raises ends the run. The shots held back
+        on_check: called with step and held-back loss at every check; what it raises ends the run. The shots held back
             and their noise depend on the seed alone, so that losses of different settings can be compared.
 
     Raises:
@@ -162,8 +162,8 @@ def adapt_generator(
         if bar is not None:
             bar.advance(1, loss=float(loss.detach()), held_back=best_loss)
         if log.folder is not None:
-            told = {"loss": float(loss.detach()), "held_back_loss": checks[-1][1], "learning_rate": _rate(optimizer)}
-            log.write(step, generator=generator.name, **told, **clock.read())
+            record = {"loss": float(loss.detach()), "held_back_loss": checks[-1][1], "learning_rate": _rate(optimizer)}
+            log.write(step, generator=generator.name, **record, **clock.read())
     log.close()
     with torch.no_grad():
         for name, parameter in moved.items():

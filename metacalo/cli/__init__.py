@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from metacalo.cli import models, results, sharing, showers, simulations, sweeps
-from metacalo.cli.app import app, is_first_process, say, tell, warn
+from metacalo.cli.app import app, is_first_process, say, to_stderr, warn
 from metacalo.cli.settings_options import Commands
 from metacalo.errors import MetacaloError, RankError
 from metacalo.runtime.signals import Signals
@@ -50,21 +50,21 @@ def main() -> None:
             app()
         except BaseException as error:
             if signals.received is not None:  # whatever it was turned into on its way
-                _tell_interruption(error, signals.received)
+                _report_interruption(error, signals.received)
                 sys.stdout.flush()
                 sys.stderr.flush()
                 os._exit(128 + signals.received)  # all is in order, and Python would take a second to put itself away
             sentence = _sentence(error)
             if sentence is None:
                 raise
-            told_by_another = error.told if isinstance(error, RankError) else not is_first_process()
-            if not told_by_another:
-                tell(f"metacalo: {sentence}")
+            reported_by_another = error.reported if isinstance(error, RankError) else not is_first_process()
+            if not reported_by_another:
+                to_stderr(f"metacalo: {sentence}")
             sys.exit(2)
 
 
 def _sentence(error: BaseException) -> str | None:
-    """What is told of an error; None of one that is a defect."""
+    """The message of a user's error; None for a defect."""
     if isinstance(error, MetacaloError):
         return str(error)
     if isinstance(error, MemoryError):
@@ -75,11 +75,11 @@ def _sentence(error: BaseException) -> str | None:
     return None
 
 
-def _tell_interruption(error: BaseException, number: int) -> None:
+def _report_interruption(error: BaseException, number: int) -> None:
     if is_first_process():
         kept = getattr(error, "__notes__", ["nothing was written"])
-        how = "interrupted" if number == SIGINT else "told to end"
-        tell(f"metacalo: {how}; {'; '.join(kept)}")
+        how = "interrupted" if number == SIGINT else "terminated"
+        to_stderr(f"metacalo: {how}; {'; '.join(kept)}")
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.segment import Segment
 from rich.table import Table
 
-__all__ = ["app", "command_line", "is_first_process", "say", "show", "tell", "warn"]
+__all__ = ["app", "command_line", "is_first_process", "say", "show", "to_stderr", "warn"]
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -73,7 +73,7 @@ def say(text: str) -> None:
         Console(highlight=False, soft_wrap=True).print(_visible(text), markup=False, emoji=False)
 
 
-def tell(text: str) -> None:
+def to_stderr(text: str) -> None:
     """Prints one line to standard error."""
     line = _visible(text).replace("\n", "\\n")
     Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False, emoji=False)
@@ -82,4 +82,4 @@ def tell(text: str) -> None:
 def warn(text: object) -> None:
     """Prints a warning to standard error, in the first process."""
     if is_first_process():
-        tell(f"warning: {text}")
+        to_stderr(f"warning: {text}")

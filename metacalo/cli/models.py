@@ -166,7 +166,7 @@ def export(
         model, out, settings, base=base, detector=named_detector(detector), command=command_line(), force=force
     )
     if not quiet:
-        say(f"generator written to {written}, told in {written}.json")
+        say(f"generator written to {written}, described in {written}.json")
 
 
 @command(SettingsOptions("metacalo.benchmark:BenchmarkSettings"))

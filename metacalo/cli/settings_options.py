@@ -167,7 +167,7 @@ def _with_parameters(
             values["given"] = options.collected({name: value for name, value in given.items() if name in used})
         keys = options.keys(given) if options is not None else {}
         flags = {key: _flag(known[name]) for key, name in keys.items() if name in used}
-        with without_bars(values.get("quiet", False)), _told_by_flag(flags):
+        with without_bars(values.get("quiet", False)), _errors_name_flags(flags):
             function(**values)
 
     seen = [context, *parameters.values(), *hidden]
@@ -177,7 +177,7 @@ def _with_parameters(
 
 
 @contextmanager
-def _told_by_flag(flags: Mapping[str, str]) -> Iterator[None]:
+def _errors_name_flags(flags: Mapping[str, str]) -> Iterator[None]:
     """Names the option in the place of the key, where a value of the command line is wrong."""
     try:
         yield

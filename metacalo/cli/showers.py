@@ -152,7 +152,10 @@ def score(
     file: Annotated[str | None, typer.Argument(help="Shower file to score, or the name of a task.")] = None,
     out: Out = Path("out/scores.h5"),
     against: Annotated[
-        str | None, typer.Option("--against", help="Second file or task, to be told from the first.")
+        str | None,
+        typer.Option(
+            "--against", help="Second file or task; its showers are separated from those of the first by their scores."
+        ),
     ] = None,
     at_most: Annotated[
         str | None,

@@ -143,7 +143,7 @@ def left_range(
         mend: what can be done.
     """
     sentences = []
-    for rows, values, unit, name, told in zip(
+    for rows, values, unit, name, bounds in zip(
         seen.outside(energy, theta),
         (energy / 1e3, theta),
         ("GeV", "rad"),
@@ -155,7 +155,7 @@ def left_range(
             low, high = (f"{end:.3g}" for end in (values[rows].min(), values[rows].max()))
             found = low if low == high else f"{low} to {high}"
             sentences.append(
-                f"{np.count_nonzero(rows)} of {len(rows)} {showers} have {name} outside {told}, the range of {whose} "
+                f"{np.count_nonzero(rows)} of {len(rows)} {showers} have {name} outside {bounds}, the range of {whose} "
                 f"({found} {unit}); {mend}"
             )
     return sentences

@@ -54,7 +54,7 @@ class Detector:
         n_layers: number of periods.
         grid: the mesh; cell sizes that are NaN are filled in: dr so that the mesh is 4.5 R_M wide (0.5 R_M for
             9 cells), dz as the multiple of the period nearest to 0.8 X0.
-        sampling_fraction: measured part of the energy that is deposited in the active sheets; None where not known.
+        sampling_fraction: measured fraction of the energy that is deposited in the active sheets; None where not known.
         stated: the mesh as it was given, with NaN for the cell sizes that `grid` has from R_M, X0 and the period.
 
     Mixtures follow the PDG: 1/X0 = sum of t_i / X0_i over thickness fractions t_i, and
@@ -165,7 +165,7 @@ class Detector:
         return max(depths, key=lambda key: depths[key], default="")
 
     def descriptors(self) -> np.ndarray:
-        """What a generator is told about the detector: float32 (len(DESCRIPTORS),), always finite.
+        """What a generator knows of the detector: float32 (len(DESCRIPTORS),), always finite.
 
         All follow from composition, thicknesses and mesh, so that they do not depend on who described the detector.
         The period of a homogeneous detector is a choice of its readout: one X0 stands for it.
@@ -227,7 +227,7 @@ class Detector:
     def from_toml(cls, path: str | Path) -> Detector:
         """A detector from its `detector.toml`: name, n_layers, sampling_fraction, `[grid]` and `[[layers]]`.
 
-        A `[[layers]]` entry has material, thickness_mm and active. A material that metacalo does not know is told
+        A `[[layers]]` entry has material, thickness_mm and active. A material that metacalo does not know is described
         under `[materials.NAME]` by density_g_cm3 and composition (element mass fractions).
 
         Raises:
@@ -260,8 +260,8 @@ class Detector:
             grid = replace(grid, dz_mm=number(attributes, "dz_mm"))
         periods = _periods(number(attributes, "n_layers")) if "n_layers" in attributes else None
         fraction = number(attributes, "sampling_fraction") if "sampling_fraction" in attributes else None
-        told = attributes.get("detector", name)
-        name = told.decode("utf-8", "replace") if isinstance(told, bytes) else str(told)
+        stated = attributes.get("detector", name)
+        name = stated.decode("utf-8", "replace") if isinstance(stated, bytes) else str(stated)
         detector = cls._complete(name, layers, periods, grid, fraction)
         for key, value, tolerance in (("X0_mm", detector.X0_mm, 0.2), ("R_M_mm", detector.R_M_mm, 0.5)):
             if key in attributes and not abs(number(attributes, key) / value - 1) < tolerance:
@@ -313,7 +313,7 @@ class Detector:
         return tomli_w.dumps(document)
 
 
-def _periods(told: float) -> int:
-    if not abs(told) <= MOST_PERIODS:
-        raise DetectorError(f"attribute n_layers = {told:g} is no number of periods up to {MOST_PERIODS:,}")
-    return round(told)
+def _periods(periods: float) -> int:
+    if not abs(periods) <= MOST_PERIODS:
+        raise DetectorError(f"attribute n_layers = {periods:g} is no number of periods up to {MOST_PERIODS:,}")
+    return round(periods)

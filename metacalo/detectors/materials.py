@@ -24,7 +24,7 @@ SCATTERING_ENERGY_MEV = 21.2052  # E_s = m_e c2 sqrt(4 pi / alpha)
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """A material, told by what it is made of.
+    """A material, described by its composition.
 
     Attributes:
         name: the name that files and reports use.

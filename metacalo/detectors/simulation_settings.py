@@ -1,4 +1,4 @@
-"""What a detector.toml tells a simulation: where the stack stands, what is shot at it, and by which physics."""
+"""What a detector.toml holds for a simulation: where the stack stands, what is shot at it, and by which physics."""
 
 from __future__ import annotations
 
@@ -70,32 +70,32 @@ class BeamSettings(Settings):
 
     @field_validator("energy_GeV")
     @classmethod
-    def _energies(cls, told: float | str | tuple[float, ...]) -> float | str | tuple[float, ...]:
-        values = told if isinstance(told, tuple) else parse_range(str(told))
+    def _energies(cls, value: float | str | tuple[float, ...]) -> float | str | tuple[float, ...]:
+        values = value if isinstance(value, tuple) else parse_range(str(value))
         if not values or not 0 < min(values) <= max(values) <= HIGHEST_GEV:
             message = f"energies must lie above 0 and up to {HIGHEST_GEV:g} GeV"
             raise ValueError(message)
-        return told
+        return value
 
     @field_validator("theta")
     @classmethod
-    def _theta(cls, told: float | str) -> float | str:
-        low, high = parse_range(str(told))
+    def _theta(cls, value: float | str) -> float | str:
+        low, high = parse_range(str(value))
         if not 0 < low <= high < math.pi:
             message = "theta must lie between 0 and pi rad, neither included (degrees?)"
             raise ValueError(message)
-        return told
+        return value
 
     @field_validator("phi")
     @classmethod
-    def _phi(cls, told: float | str | None) -> float | str | None:
-        if told is not None:
-            parse_angles("phi", str(told))
-        return told
+    def _phi(cls, value: float | str | None) -> float | str | None:
+        if value is not None:
+            parse_angles("phi", str(value))
+        return value
 
     @property
     def energies_GeV(self) -> tuple[float, ...]:  # noqa: N802
-        """The values to draw from; empty where a range was told."""
+        """The values to draw from; empty where a range was given."""
         if isinstance(self.energy_GeV, tuple):
             return self.energy_GeV
         low, high = parse_range(str(self.energy_GeV))

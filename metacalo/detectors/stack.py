@@ -155,7 +155,7 @@ class DetectorSettings(Settings):
 def _tables(
     top: type[Settings], values: dict[str, Any], source: str
 ) -> Iterator[tuple[type[Settings], dict[str, Any], str]]:
-    """Each table of a detector.toml with the settings it fills, so that each wrong key is told with its near match."""
+    """Each table of a detector.toml with the settings it fills, for messages on wrong keys."""
     yield top, values, source
     layers, materials = values.get("layers"), values.get("materials")
     nested: list[tuple[type[Settings], Any, str]] = [(GridSettings, values.get("grid"), f"{source} [grid]")]

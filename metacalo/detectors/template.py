@@ -1,4 +1,4 @@
-"""A detector.toml to begin with, which tells every key."""
+"""A detector.toml to begin with, which has every key."""
 
 from __future__ import annotations
 

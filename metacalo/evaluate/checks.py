@@ -84,13 +84,13 @@ def on_common_energies(generated: Showers, reference: Showers) -> tuple[Showers,
             f"{numbers[1]} reference showers, and at least {FEWEST} of either are needed to compare; {_MEND}"
         )
     both = "the energies that both samples have"
-    told = (
+    message = (
         f"compared between {low / 1e3:.3g} and {high / 1e3:.3g} GeV only, "
         f"{both if tolerance == _TOLERANCE else f'within {tolerance:.0%} of {both}'}: "
         f"{numbers[0]:,} of {len(generated):,} generated and {numbers[1]:,} of {len(reference):,} reference showers; "
         f"to compare all energies, {_MEND}"
     )
-    return generated.select(np.flatnonzero(inside[0])), reference.select(np.flatnonzero(inside[1])), [told]
+    return generated.select(np.flatnonzero(inside[0])), reference.select(np.flatnonzero(inside[1])), [message]
 
 
 def on_shared_energies(samples: Mapping[str, Showers]) -> dict[str, Showers]:
@@ -105,8 +105,8 @@ def on_shared_energies(samples: Mapping[str, Showers]) -> dict[str, Showers]:
 
 
 def _ranges(generated: Showers, reference: Showers) -> str:
-    told = [ranged(s.energy.min() / 1e3, s.energy.max() / 1e3, "GeV") for s in (generated, reference)]
-    return f"generated showers are of {told[0]}, the reference is of {told[1]}"
+    ranges = [ranged(s.energy.min() / 1e3, s.energy.max() / 1e3, "GeV") for s in (generated, reference)]
+    return f"generated showers are of {ranges[0]}, the reference is of {ranges[1]}"
 
 
 def n_shared(generated: Showers, reference: Showers) -> int:

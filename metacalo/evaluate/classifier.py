@@ -1,12 +1,12 @@
-"""Classifier tests: can a machine tell generated showers from Geant4's? An AUC of 0.5 says no, 1 says always.
+"""Classifier tests: can a machine distinguish generated showers from Geant4's? An AUC of 0.5 says no, 1 says always.
 
-The protocol is fixed, so that figures can be compared: as many showers of either kind, cut into five parts; three
-train, one stops the training, one is tested, and the parts change places until every shower has been tested
-once. Two showers with the same energy and angles always share a part: a classifier that remembers "this energy was
+The protocol is fixed, so that figures can be compared: as many showers of either kind, cut into five folds; three
+train, one stops the training, one is tested, and the folds change places until every shower has been tested
+once. Two showers with the same energy and angles always share a fold: a classifier that remembers "this energy was
 Geant4" would otherwise score below 0.5 against a sample generated at Geant4's own energies.
 
-Scores become probabilities by a logistic curve through those of the part that stopped the training (Platt 1999), which
-leaves the AUC as it is. Then the logarithmic loss tells how much the classifier knows: the Jensen-Shannon divergence
+Scores become probabilities by a logistic curve through those of the fold that stopped the training (Platt 1999), which
+leaves the AUC as it is. Then the logarithmic loss measures how much the classifier knows: the Jensen-Shannon divergence
 of the two samples is no less than (ln 2 - loss) / ln 2 bits (CaloChallenge, arXiv:2410.21611, section 4).
 """
 
@@ -38,8 +38,8 @@ Rows = NDArray[np.intp]
 Inputs = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 Scorer = Callable[[Rows, Rows, Rows], tuple[Array, Array]]
 
-_PARTS: Final = 5
-_FEWEST = 2 * _PARTS  # showers of either kind
+_FOLDS: Final = 5
+_FEWEST = 2 * _FOLDS  # showers of either kind
 _WIDTH, _BATCH, _RATE, _DECAY = 128, 64, 1e-3, 1e-2
 _EPOCHS, _PATIENCE = 40, 8
 _TREES, _LEAVES, _TREE_RATE = 150, 15, 0.1
@@ -55,7 +55,7 @@ class ClassifierTest(NamedTuple):
     """What a classifier makes of two samples.
 
     Attributes:
-        auc: mean over the parts of the area under the ROC curve, and its standard error.
+        auc: mean over the folds of the area under the ROC curve, and its standard error.
         jsd: Jensen-Shannon divergence that the calibrated probabilities prove, in bits: 0 for equal samples (or below
             by as much as the classifier is wrong), 1 for disjoint ones.
         calibration: mean difference of the calibrated probabilities from what came true, in ten bins of equal numbers
@@ -89,7 +89,7 @@ def classify_observables(
     generated_features: FloatArray,
     *,
     seed: int = 0,
-    rotations: int = _PARTS,
+    rotations: int = _FOLDS,
 ) -> ClassifierTest:
     """Boosted trees on the observables, ln E and cos theta.
 
@@ -98,8 +98,8 @@ def classify_observables(
         reference_features: their observables (N, F), from `Observables.features`.
         generated: generated showers.
         generated_features: their observables (M, F).
-        seed: of the cut into parts and of the trees.
-        rotations: how many of the five parts are tested; 5 tests every shower.
+        seed: of the cut into folds and of the trees.
+        rotations: how many of the five folds are tested; 5 tests every shower.
 
     Returns:
         NaN with fewer than 10 showers of either kind.
@@ -129,7 +129,7 @@ def classify_observables(
 
 
 def classify_voxels(
-    reference: Showers, generated: Showers, *, seed: int = 0, rotations: int = _PARTS
+    reference: Showers, generated: Showers, *, seed: int = 0, rotations: int = _FOLDS
 ) -> ClassifierTest:
     """A small neural network on all voxels, ln E and cos theta.
 
@@ -233,12 +233,12 @@ def _tested(both: list[Showers], score: Scorer, seed: int, rotations: int) -> Cl
     label = _labels(both)
     if min(len(sample) for sample in both) < _FEWEST:
         return _UNKNOWN
-    part = _parts(_conditions(both), np.random.default_rng(seed))
+    fold = _folds(_conditions(both), np.random.default_rng(seed))
     areas: list[float] = []
     truth: list[Rows] = []
     probability: list[Array] = []
     for turn in range(rotations):
-        test, validation = part == turn, part == (turn + 1) % _PARTS
+        test, validation = fold == turn, fold == (turn + 1) % _FOLDS
         train = ~(test | validation)
         if min(len(np.unique(label[chosen])) for chosen in (train, validation, test)) < 2:
             continue
@@ -249,10 +249,10 @@ def _tested(both: list[Showers], score: Scorer, seed: int, rotations: int) -> Cl
         probability.append(_calibrated(stopping, label[validation], scores))
     if not areas:
         return _UNKNOWN
-    told, auc = np.concatenate(truth), float(np.mean(areas))
-    error = auc_error(auc, len(told) // 2, len(told) - len(told) // 2)
+    labels, auc = np.concatenate(truth), float(np.mean(areas))
+    error = auc_error(auc, len(labels) // 2, len(labels) - len(labels) // 2)
     predicted = np.concatenate(probability)
-    return ClassifierTest(Estimate(auc, error), _divergence(predicted, told), _calibration(predicted, told))
+    return ClassifierTest(Estimate(auc, error), _divergence(predicted, labels), _calibration(predicted, labels))
 
 
 def _calibrated(stopping: Array, label: Rows, scores: Array) -> Array:
@@ -275,14 +275,14 @@ def _calibration(probability: Array, truth: Rows) -> Estimate:
     return Estimate(float(np.mean(off)), float(np.mean(chance)))
 
 
-def _parts(conditions: NDArray[np.float64], rng: np.random.Generator) -> Rows:
+def _folds(conditions: NDArray[np.float64], rng: np.random.Generator) -> Rows:
     """Part 0 to 4 of every shower; equal conditions share one, unless there are too few different ones."""
     _, group = np.unique(np.round(conditions, 5), axis=0, return_inverse=True)
     group = group.reshape(-1)
     if group.max() + 1 < len(group) / 4:
         group = np.arange(len(group))
     order = rng.permutation(group.max() + 1)
-    return np.asarray(order[group] % _PARTS, dtype=np.intp)
+    return np.asarray(order[group] % _FOLDS, dtype=np.intp)
 
 
 def _balanced(n_reference: int, n_generated: int, seed: int) -> tuple[Rows, Rows]:

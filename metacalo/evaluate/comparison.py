@@ -39,13 +39,13 @@ from metacalo.evaluate.reference import EvaluateSettings, Reference, classified,
 from metacalo.evaluate.signatures import Signatures, signatures
 from metacalo.showers.shower_file import Showers
 
-__all__ = ["PARTS", "compare"]
+__all__ = ["STEPS", "compare"]
 
 Array = NDArray[np.float64]
 Distance = Callable[[Any, Any], float]  # of two samples that rows can be taken of
 
-PARTS: Final = 7
-"""Parts that a comparison's progress is told in."""
+STEPS: Final = 7
+"""Steps of a comparison, for its progress bar."""
 
 _PROFILES = ("longitudinal_profile", "lateral_profile")
 _CLASSIFIED = [f"{level}_{name}" for level in ("low_level", "high_level") for name in ClassifierTest._fields]
@@ -66,7 +66,7 @@ def compare(
         reference: Geant4 showers that the generator has not seen; a `Reference` where several samples are judged.
         settings: seed, sizes and whether to train classifiers; those of a `Reference` win.
         shots: Geant4 showers that it has seen; with them, it is tested for copies.
-        done: called after each of `PARTS` parts of the work.
+        done: called after each of `STEPS` steps of the work.
 
     Each metric is `{"value", "error", "floor", "floor_error"}`, None where there is none. The floor is the metric of
     one random half of the reference against the other, `showers.floor` showers on either side. W1, separation, profile
@@ -94,10 +94,10 @@ def compare(
         reference = Reference(reference, settings or EvaluateSettings())
     settings = reference.settings
     require_comparable(generated, reference.showers)
-    generated, common, told = on_common_energies(settings.subset(generated), reference.showers)
+    generated, common, messages = on_common_energies(settings.subset(generated), reference.showers)
     reference = reference.alike(common)
     shared = n_shared(generated, common)
-    told += warnings_of(generated, common, shared)
+    messages += warnings_of(generated, common, shared)
     ours, theirs = observables(generated.showers, generated.energy), reference.observables
     features, expected = ours.features()[0], reference.features
     halves = cuts(len(theirs), len(ours), splits=settings.splits, seed=settings.seed)
@@ -134,7 +134,7 @@ def compare(
         "response_by_energy": _response_by_energy(ours, theirs, settings),
         "showers": {"generated": len(ours), "reference": len(theirs), "floor": [len(half) for half in halves[0][:2]]},
         "threshold_mev": settings.threshold,
-        "warnings": told,
+        "warnings": messages,
     }
 
 

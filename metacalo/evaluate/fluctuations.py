@@ -83,9 +83,9 @@ def response_by_energy(seen: Observables, edges: ArrayLike, *, resamples: int = 
 
 
 def layer_residuals(seen: Observables) -> Array:
-    """Fluctuations of the layers' parts of the energy around what is usual at the shower's energy, (N, Z).
+    """Fluctuations of the layers' fractions of the energy around what is usual at the shower's energy, (N, Z).
 
-    From the part of the shower's energy in each layer, a cubic in ln E_inc is taken off; the rest is taken over its
+    From the fraction of the shower's energy in each layer, a cubic in ln E_inc is taken off; the rest is taken over its
     spread, a parabola in ln E_inc fitted to the modulus, and clipped to 3 standard deviations. What remains has about
     the mean 0 and the width 1 at every energy.
     """

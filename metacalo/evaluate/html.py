@@ -96,9 +96,9 @@ def report_html(
         command=command,
         version=version,
         date=date,
-        samples=[_told(label, sample) for label, sample in samples.items()],
+        samples=[_described(label, sample) for label, sample in samples.items()],
         generated=list(metrics),
-        warnings=[(label, told) for label, found in metrics.items() for told in found.get("warnings") or ()],
+        warnings=[(label, message) for label, found in metrics.items() for message in found.get("warnings") or ()],
         levels=LEVELS,
         rows=summary(metrics),
         notes=notes(metrics),
@@ -116,7 +116,7 @@ def report_html(
     )
 
 
-def _told(label: str, sample: Showers) -> dict[str, Any]:
+def _described(label: str, sample: Showers) -> dict[str, Any]:
     angles = np.abs(90 - np.degrees(np.asarray(sample.theta, np.float64)))
     return {
         "label": label,

@@ -21,7 +21,7 @@ def mean_shower_picture(mean: Array, grid: Grid, title: str = "", suffix: str = 
 
     Args:
         mean: the mean shower, (R, PHI, Z), MeV.
-        grid: its mesh; axes are in mm where it tells the cell sizes, else in cells.
+        grid: its mesh; axes are in mm where it has cell sizes, else in cells.
         title: written above.
         suffix: format of the file, `png`, `pdf` or `svg`.
     """

@@ -44,7 +44,7 @@ Cells = Callable[[Sample], tuple[str, str]]  # of one sample: its value and the 
 def table(samples: Mapping[str, Sample]) -> Table:
     """The metrics of `compare` as a table: a column for each label, and Geant4 against Geant4.
 
-    Samples of other numbers of showers than the first one have floors of their own, which `metrics.json` tells.
+    Samples of other numbers of showers than the first one have floors of their own, which are in `metrics.json`.
     """
     first = next(iter(samples.values()))
     numbers = [f"{found['showers']['generated']:,}" for found in samples.values()]
@@ -118,9 +118,9 @@ def _binned(sample: Sample, which: str, index: int) -> str:
 
 
 def _add_diversity(add: Callable[[str, Cells], None], first: Sample) -> None:
-    def both(sample: Sample, told: Callable[[Mapping[str, Any]], str]) -> tuple[str, str]:
+    def both(sample: Sample, formatted: Callable[[Mapping[str, Any]], str]) -> tuple[str, str]:
         found = sample["diversity"]
-        return told(found["generated"]), told(found["reference"])
+        return formatted(found["generated"]), formatted(found["reference"])
 
     add("nearest other shower, over Geant4's", lambda sample: _figures(sample["diversity"]["nearest"]))
     add("distinct showers", lambda sample: both(sample, lambda f: f"{f['distinct']:,} of {f['showers']:,}"))

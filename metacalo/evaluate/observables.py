@@ -63,7 +63,7 @@ class Observables:
         spectrum: voxels with energy per bin of `SPECTRUM_EDGES`, (N, 60); the outer bins take what lies beyond.
         relative_spectrum: the same per bin of `RELATIVE_EDGES`, (N, 15).
         max_fraction: most energetic voxel over incident energy, (N,).
-        leading_fraction: part of the energy in the most energetic tenth of the voxels with energy, (N,).
+        leading_fraction: fraction of the energy in the most energetic tenth of the voxels with energy, (N,).
     """
 
     energy: Array

@@ -57,7 +57,7 @@ class EnergyTrend:
         """
         if len(energy) < FEWEST:
             raise ShowerFileError(
-                f"{len(energy)} showers are too few to tell an unlikely one from the trend in energy; score at least "
+                f"{len(energy)} showers are too few to find unlikely ones beside the trend in energy; score at least "
                 f"{FEWEST}"
             )
         x, y = np.log(np.asarray(energy, np.float64)), np.asarray(score, np.float64)

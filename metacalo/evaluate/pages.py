@@ -43,7 +43,7 @@ def write_pages(
         samples: label -> showers on one mesh; the first is the reference, the others are generated.
         metrics: label of each generated sample -> what `compare` returned; the table shows what is there.
         title: of the report.
-        command: the command line, told in the report.
+        command: the command line, printed in the report.
         cards: label -> Markdown of the sample's model card.
         progress: makes a bar of a description and a number of steps, as from `progress.bars`.
 
@@ -63,7 +63,7 @@ def write_pages(
     about = {"Title": title, "Creator": f"metacalo {__version__}"}
     with drawing("report.pdf"), PdfPages(folder / "report.pdf", metadata=about) as pdf:
         with drawing("table of report.pdf"):
-            for page in table_pages(title, metrics, _told(samples, metrics, date)):
+            for page in table_pages(title, metrics, _sentences(samples, metrics, date)):
                 pdf.savefig(page)
         for entry in CATALOGUE:
             with drawing(f"figures/{entry.name}.png"):
@@ -87,13 +87,15 @@ def write_pages(
 
 def _now() -> datetime:
     """The time, or that of SOURCE_DATE_EPOCH (reproducible-builds.org), which gives equal reports equal bytes."""
-    told = os.environ.get("SOURCE_DATE_EPOCH", "")
-    return datetime.fromtimestamp(int(told), UTC) if told.isdecimal() else datetime.now(UTC)
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    return datetime.fromtimestamp(int(epoch), UTC) if epoch.isdecimal() else datetime.now(UTC)
 
 
-def _told(samples: Mapping[str, Showers], metrics: Mapping[str, Mapping[str, Any]], date: str) -> list[str]:
+def _sentences(samples: Mapping[str, Showers], metrics: Mapping[str, Mapping[str, Any]], date: str) -> list[str]:
     numbers = [f"{label}: {len(sample):,} showers" for label, sample in samples.items()]
-    warnings = [f"Warning, {label}: {told}" for label, found in metrics.items() for told in found.get("warnings") or ()]
+    warnings = [
+        f"Warning, {label}: {message}" for label, found in metrics.items() for message in found.get("warnings") or ()
+    ]
     return [f"metacalo {__version__}, {date}", *numbers, *notes(metrics), *warnings]
 
 

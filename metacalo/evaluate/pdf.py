@@ -25,18 +25,18 @@ def table_pages(title: str, metrics: Mapping[str, Mapping[str, Any]], lines: Seq
     Args:
         title: of the report.
         metrics: label of each generated sample -> what `compare` returned.
-        lines: told above the table on the first page: samples, warnings.
+        lines: printed above the table on the first page: samples, warnings.
     """
     rows = summary(metrics)
     labels = [drawable(label, 22) for label in metrics]
-    told = [drawable(line, 150) for line in lines]
+    sentences = [drawable(line, 150) for line in lines]
     start, first = 0, True
     while first or start < len(rows):
         page = new_figure(_WIDTH, _HEIGHT)
         top = _HEIGHT - 0.55
         if first:
             page.text(_LEFT / _WIDTH, top / _HEIGHT, drawable(title, 80), fontsize=17, fontweight="bold", va="center")
-            for line in told:
+            for line in sentences:
                 top -= _LINE
                 page.text(_LEFT / _WIDTH, top / _HEIGHT, line, fontsize=8.5, va="center", color="0.3")
             top -= 0.45

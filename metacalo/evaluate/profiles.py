@@ -35,7 +35,7 @@ class Chi2(NamedTuple):
 def profiles(seen: Observables) -> dict[str, Array]:
     """The three profiles of each shower, by the name of their group of observables.
 
-    `longitudinal_profile` (N, Z) and `lateral_profile` (N, R) are parts of the shower's energy, `voxel_spectrum`
+    `longitudinal_profile` (N, Z) and `lateral_profile` (N, R) are fractions of the shower's energy, `voxel_spectrum`
     (N, 30) numbers of cells in bins of log10(cell / MeV), five a decade.
     """
     return {
@@ -57,7 +57,7 @@ def profile_chi2(reference: Array, sample: Array) -> Chi2:
     The first takes the noise of C out of the expectation (Hartlap et al. 2007, eq. 17, arXiv:astro-ph/0608064), without
     which 200 showers on either side and 44 layers would bring 1.13. Bins in which fewer than 10 showers of both samples
     have an entry are left out. So are eigenvectors of the correlations with less than 1e-9 of the largest eigenvalue:
-    parts of the energy sum to 1, which leaves one bin less free. Where C is not well conditioned, nu <= 2 p + 1, the
+    fractions of the energy sum to 1, one bin less is free. Where C is not well conditioned, nu <= 2 p + 1, the
     variances alone are used: value is the mean of d_k^2 / C_kk (nu_k - 2) / nu_k, with Welch's nu_k, and there is no
     p-value.
 
@@ -72,23 +72,23 @@ def profile_chi2(reference: Array, sample: Array) -> Chi2:
     if few or not kept.any():
         return Chi2(float("nan"), 0, float("nan"))
     both = reference[:, kept], sample[:, kept]
-    parts = [np.atleast_2d(np.cov(rows, rowvar=False)) / len(rows) for rows in both]
-    spread = np.sqrt(np.diag(parts[0] + parts[1]))
+    covariances = [np.atleast_2d(np.cov(rows, rowvar=False)) / len(rows) for rows in both]
+    spread = np.sqrt(np.diag(covariances[0] + covariances[1]))
     free = spread > 0
     spread = spread[free]
     pull = (both[1].mean(axis=0) - both[0].mean(axis=0))[free] / spread
-    parts = [part[np.ix_(free, free)] / np.outer(spread, spread) for part in parts]
+    covariances = [covariance[np.ix_(free, free)] / np.outer(spread, spread) for covariance in covariances]
     fewer = [len(rows) - 1 for rows in both]
-    values, vectors = np.linalg.eigh(parts[0] + parts[1])
+    values, vectors = np.linalg.eigh(covariances[0] + covariances[1])
     regular = values > _SINGULAR * values.max(initial=0.0)
     p = int(regular.sum())
     if p == 0:
         return Chi2(float("nan"), 0, float("nan"))
     whitening = vectors[:, regular] / np.sqrt(values[regular])
-    white = [whitening.T @ part @ whitening for part in parts]
+    white = [whitening.T @ covariance @ whitening for covariance in covariances]
     nu = (p + p**2) / sum((np.sum(w**2) + np.trace(w) ** 2) / n for w, n in zip(white, fewer, strict=True))
     if nu <= 2 * p + 1:
-        welch = 1.0 / sum(np.diag(part) ** 2 / n for part, n in zip(parts, fewer, strict=True))
+        welch = 1.0 / sum(np.diag(covariance) ** 2 / n for covariance, n in zip(covariances, fewer, strict=True))
         return Chi2(float(np.mean(pull**2 * np.maximum(welch - 2, 0.0) / welch)), len(pull), float("nan"))
     squared = float(np.sum((whitening.T @ pull) ** 2))
     p_value = f_distribution.sf(squared * (nu - p + 1) / (nu * p), p, nu - p + 1)

@@ -129,8 +129,8 @@ def classified(
     first: Showers, first_features: Array, second: Showers, second_features: Array, settings: EvaluateSettings
 ) -> dict[str, ClassifierTest]:
     """Both classifiers on two samples and their observables (N, F) and (M, F): `low_level` and `high_level`."""
-    told = {"seed": settings.seed, "rotations": settings.rotations}
+    options = {"seed": settings.seed, "rotations": settings.rotations}
     return {
-        "low_level": classify_voxels(first, second, **told),
-        "high_level": classify_observables(first, first_features, second, second_features, **told),
+        "low_level": classify_voxels(first, second, **options),
+        "high_level": classify_observables(first, first_features, second, second_features, **options),
     }

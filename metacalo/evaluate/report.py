@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from metacalo.detectors.condition_range import ConditionRange, left_range, range_of_attributes
 from metacalo.errors import ConfigError, ShowerFileError
 from metacalo.evaluate.checks import on_shared_energies
-from metacalo.evaluate.comparison import PARTS, compare
+from metacalo.evaluate.comparison import STEPS, compare
 from metacalo.evaluate.pages import write_pages
 from metacalo.evaluate.plots import profile_figure
 from metacalo.evaluate.reference import EvaluateSettings, Reference
@@ -91,7 +91,7 @@ def evaluate_files(
         samples: dict[str, Showers] = {REFERENCE: theirs.showers}
         warn_of_showers(theirs.showers, reference)
         metrics: dict[str, Any] = {}
-        bar = add("compare", PARTS * len(named))
+        bar = add("compare", STEPS * len(named))
         for label, path in named.items():
             with open_showers(path) as file:
                 samples[label] = file.load(settings.draw(np.arange(len(file))))

@@ -26,7 +26,7 @@ _SEED: Final = 1984  # of the projection, which is always the same one
 _CHUNK_VOXELS: Final = 1 << 21  # about 8 MB of float32 at a time
 _BLOCK: Final = 1024  # rows of a matrix of distances
 _NO_DISTANCE: Final = 1e-6
-_NARROW, _FEWEST = 0.1, 10  # range of ln energy and number of showers that tell no trend
+_NARROW, _FEWEST = 0.1, 10  # range of ln energy and number of showers from which no trend can be seen
 
 
 @dataclass(frozen=True, eq=False)

@@ -57,7 +57,7 @@ class Row:
         section: heading that it stands under.
         label, meaning: what it is.
         cells: one for each generated sample.
-        floor: what Geant4 scores against itself, of the first sample that tells.
+        floor: what Geant4 scores against itself, of the first sample that has it.
     """
 
     section: str
@@ -67,7 +67,7 @@ class Row:
     floor: str
 
 
-_AUC: Final = "0.5: no difference is found; 1: every shower is told apart."
+_AUC: Final = "0.5: the classifier finds no difference; 1: it recognises every shower."
 _JSD: Final = "Bits that it knows of which sample a shower is from: 0 for equal samples, 1 for disjoint ones."
 _CALIBRATION: Final = (
     "Mean difference between calibrated probabilities and what came true, in ten bins; the error is chance's."
@@ -316,15 +316,17 @@ def figure(value: float | None, error: float | None, style: str, scale: float = 
 def notes(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What was done to the samples before the figures were computed, a sentence each."""
     first = next(iter(metrics.values()), {})
-    told = []
+    sentences = []
     if threshold := first.get("threshold_mev"):
-        told.append(f"Deposits below {threshold:.4g} MeV were set to 0 in all samples before anything was computed.")
+        sentences.append(
+            f"Deposits below {threshold:.4g} MeV were set to 0 in all samples before anything was computed."
+        )
     if challenge := first.get("calochallenge"):
-        told.append(
+        sentences.append(
             f"CaloChallenge's definitions: {challenge['features']} features of deposits of at least "
             f"{1e3 * challenge['threshold_mev']:.4g} keV ({challenge['version']})."
         )
-    return told
+    return sentences
 
 
 def _responses(samples: list[Mapping[str, Any]]) -> list[Row]:

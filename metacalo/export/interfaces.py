@@ -27,12 +27,12 @@ class Interface(nn.Module):
     Attributes:
         inputs: names of the inputs, in their order.
         output: name of the output.
-        told: what inputs and output are, for the sidecar.
+        meanings: what each input and output is, for the sidecar.
     """
 
     inputs: tuple[str, ...]
     output: str
-    told: dict[str, str]
+    meanings: dict[str, str]
 
     def __init__(self, graph: ShowerGraph) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Par04(Interface):
 
     inputs = ("conditions",)
     output = "energies"
-    told = {  # noqa: RUF012
+    meanings = {  # noqa: RUF012
         "conditions": "float32 (N, 8): energy in GeV, phi and theta in rad, and five numbers that are not read",
         "energies": "float32 (N, 6480): cell energies in GeV, r slowest, then phi, then z",
     }
@@ -83,7 +83,7 @@ class Named(Interface):
 
     inputs = ("energy", "theta", "phi", "seed")
     output = "showers"
-    told = {  # noqa: RUF012
+    meanings = {  # noqa: RUF012
         "energy": "float32 (N,): incident energy in GeV",
         "theta": "float32 (N,): polar angle in rad",
         "phi": "float32 (N,): azimuth in rad",

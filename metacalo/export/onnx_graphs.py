@@ -48,7 +48,7 @@ def onnx_graph(
     own = {DOMAIN: 1} if any(getattr(part, "own_operator", False) for part in module.modules()) else None
     buffer = BytesIO()
     with torch.no_grad(), warnings.catch_warnings():
-        # sizes become constants, which all but the number of showers are; and it is told that there is a newer exporter
+        # sizes become constants, as they are but for the number of showers; torch announces a newer exporter
         warnings.simplefilter("ignore", category=TracerWarning)
         warnings.simplefilter("ignore", category=DeprecationWarning)
         warnings.filterwarnings("ignore", message=r".*operator 'dropout' is set to train=True")  # which draws noise

@@ -13,7 +13,7 @@ __all__ = ["HashedNoise", "OwnNoise"]
 _MASK = 2**32 - 1
 _GOLDEN = 0x9E3779B1  # 2^32 over the golden ratio, made odd
 _MIX = (0x21F0AAAD, 0x735A2D97)  # C. Wellons, hash-prospector: a bijection of 32 bits with a bias of 0.11 %
-_FLOATS = 2**24  # numbers that single precision tells apart in [0, 1)
+_FLOATS = 2**24  # distinct single-precision numbers used in [0, 1)
 
 
 class OwnNoise(nn.Module):

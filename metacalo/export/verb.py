@@ -103,7 +103,7 @@ def export(
     settings.choose(loaded.generators.get(settings.generator))
     _require_no_noise_between(loaded, settings)
     interface = INTERFACES[settings.interface](ShowerGraph(loaded, settings.generator))
-    told = {"model": str(model), "command": command, **_told(interface, loaded, settings)}
+    record = {"model": str(model), "command": command, **_record(interface, loaded, settings)}
     kept = f"{out} was not written; give the same command again"
     with sole_writer(out, force=True), note_on_interrupt(kept):
         _require_room(out, settings, force)
@@ -113,8 +113,8 @@ def export(
             if settings.interface == "par04":
                 text = par04_macro(loaded.detector, out.name, settings.format, loaded.known_range).encode()
                 (folder / macro.name).write_bytes(text)
-                told["macro"] = {"file": macro.name, "sha256": hashlib.sha256(text).hexdigest()}
-            save_json(folder / sidecar.name, told)
+                record["macro"] = {"file": macro.name, "sha256": hashlib.sha256(text).hexdigest()}
+            save_json(folder / sidecar.name, record)
     return out
 
 
@@ -175,7 +175,7 @@ def _writer(settings: ExportSettings) -> Callable[[Interface, Path], None]:
     return lambda interface, path: write_onnx(interface, path, opset=settings.opset, seed=settings.seed)
 
 
-def _told(interface: Interface, model: ShowerModel, settings: ExportSettings) -> dict[str, Any]:
+def _record(interface: Interface, model: ShowerModel, settings: ExportSettings) -> dict[str, Any]:
     """The sidecar."""
     generator, grid, detector = model.generator(settings.generator), model.detector.grid, model.detector
     known, drawn = model.known_range, dict[str, Any]()
@@ -187,8 +187,8 @@ def _told(interface: Interface, model: ShowerModel, settings: ExportSettings) ->
         "format": settings.format,
         "interface": {
             "name": settings.interface,
-            "inputs": {name: interface.told[name] for name in interface.inputs},
-            "output": {interface.output: interface.told[interface.output]},
+            "inputs": {name: interface.meanings[name] for name in interface.inputs},
+            "output": {interface.output: interface.meanings[interface.output]},
         },
         "mesh": {
             "n_r": grid.n_r,

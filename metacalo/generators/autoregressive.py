@@ -59,7 +59,7 @@ class Autoregressive(ShowerGenerator):
         Args:
             codes: from the prior.
             within: where in their bins the energies lie, in [0, 1).
-            noise: standard normal, of the decoder's distribution and of the parts that are not coded.
+            noise: standard normal, of the decoder's distribution and of the components that are not coded.
         """
         n_energies = self.prior.n_energies
         energies = (codes[:, :n_energies] + within) / self.prior.bins * 2 * _RANGE - _RANGE

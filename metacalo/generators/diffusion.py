@@ -23,9 +23,9 @@ __all__ = ["CALODIT", "Diffusion", "DiffusionSettings", "LossWeights", "mix"]
 
 
 class LossWeights(Settings):
-    """Weight of the mean squared error over each part of `Latents`, by its name there.
+    """Weight of the mean squared error over each component of `Latents`, by its name there.
 
-    A part without weight does not exist for the network, and is sampled as independent normals. Cells have none: beyond
+    A component without weight is unknown to the network, and sampled as independent normals. Cells have none: beyond
     what the normaliser knows they are nearly white, and thousands of them hide the rest from a network.
     """
 
@@ -37,15 +37,15 @@ class LossWeights(Settings):
 
     @model_validator(mode="after")
     def _something_counts(self) -> Self:
-        if not self.parts:
-            message = "no part has a weight, so that nothing would be learnt; give one of them a weight above 0"
+        if not self.components:
+            message = "no component has a weight, so that nothing would be learnt; give one of them a weight above 0"
             raise ValueError(message)
         return self
 
     @property
-    def parts(self) -> tuple[str, ...]:
-        """The parts with a weight."""
-        return tuple(part for part, weight in self if weight)
+    def components(self) -> tuple[str, ...]:
+        """The components with a weight."""
+        return tuple(component for component, weight in self if weight)
 
 
 class DiffusionSettings(Settings):
@@ -107,12 +107,12 @@ class Diffusion(ShowerGenerator):
     def __init__(self, settings: DiffusionSettings, grid: tuple[int, int, int], condition_size: int) -> None:
         super().__init__()
         self.settings = settings
-        self.dit = DiT(settings.dit, grid, condition_size, settings.weights.parts)
+        self.dit = DiT(settings.dit, grid, condition_size, settings.weights.components)
         self.sampler: SamplerName = settings.sampler
         self.steps = settings.steps
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
-        """Mean squared error of the prediction: the weighted sum over the parts of the latents."""
+        """Mean squared error of the prediction: the weighted sum over the components of the latents."""
         n, rows, device = batch.whole, batch.rows, batch.conditions.device
         angle = draw_angles(self.settings.schedule, n, generator)[rows].to(device)
         noise = Latents.noise(n, batch.latents.grid, generator)[rows].to(device)
@@ -127,7 +127,7 @@ class Diffusion(ShowerGenerator):
     @property
     def sees_cells(self) -> bool:
         """See `ShowerGenerator.sees_cells`."""
-        return "cells" in self.settings.weights.parts
+        return "cells" in self.settings.weights.components
 
     def denoise(
         self, noisy: Latents, time: Float[Tensor, "n"], conditions: Conditions, step: Float[Tensor, "n"] | None = None
@@ -136,10 +136,10 @@ class Diffusion(ShowerGenerator):
         return self.dit(noisy, time, conditions, step)  # type: ignore[no-any-return]
 
     def error(self, predicted: Latents, target: Latents) -> Float[Tensor, ""]:
-        """Weighted sum of the mean squared errors of the parts."""
+        """Weighted sum of the mean squared errors of the components."""
         errors = [
-            weight * ((getattr(predicted, part) - getattr(target, part)) ** 2).mean()
-            for part, weight in self.settings.weights
+            weight * ((getattr(predicted, component) - getattr(target, component)) ** 2).mean()
+            for component, weight in self.settings.weights
             if weight
         ]
         return torch.stack(errors).sum()
@@ -149,7 +149,7 @@ class Diffusion(ShowerGenerator):
     ) -> Latents:
         """The network's estimate of v = cos(a) data - sin(a) noise, at an angle that all showers share.
 
-        It says something of the parts with a weight only. `step` is as in `denoise`.
+        It says something of the components with a weight only. `step` is as in `denoise`.
         """
         time = torch.full((conditions.shape[0],), angle / (math.pi / 2), device=conditions.device)
         predicted = self.denoise(x, time, conditions, step)
@@ -193,7 +193,9 @@ class Diffusion(ShowerGenerator):
             return self.velocity(Latents.from_flat(flat, grid), angle, conditions, step).flat()
 
         drawn = Latents.from_flat(sample(velocity, noise.flat(), self.sampler, self.steps, generator), grid)
-        return replace(noise, **{part: getattr(drawn, part) for part in self.settings.weights.parts})
+        return replace(
+            noise, **{component: getattr(drawn, component) for component in self.settings.weights.components}
+        )
 
 
 def mix(a: Latents, b: Latents, alpha: Float[Tensor, "n"], beta: Float[Tensor, "n"]) -> Latents:

@@ -1,7 +1,7 @@
 """Few-step sampling: a network that also knows the mean velocity of a whole sampler step.
 
 A sampler's step from the angle a to a + h (see `schedules`) is x + h s(x, a, h), where s is the mean of v along the
-way. The network that predicts v = s(x, a, 0) is told h as a second time (`DiT`, `shortcuts`), as in shortcut models
+way. The network that predicts v = s(x, a, 0) takes h as a second time (`DiT`, `shortcuts`), as in shortcut models
 (arXiv:2410.12557), so that one network serves 1, 2, 4 and 8 steps, and any solver at h = 0. A step is two of its half:
 
     s(x, a, h) = (s(x, a, h / 2) + s(x', a + h / 2, h / 2)) / 2,   x' = x + (h / 2) s(x, a, h / 2)

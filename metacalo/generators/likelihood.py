@@ -81,7 +81,7 @@ class PathDraws:
     """Where on the path a bound is estimated: the same angles and noise for every shower, so that bounds compare.
 
     Attributes:
-        angles: one in each of as many equal parts of [0, end], rad, shape (times,).
+        angles: one in each of as many equal intervals of [0, end], rad, shape (times,).
         noise: one shower of noise for each.
         end: rad.
     """
@@ -110,30 +110,30 @@ class PathDraws:
         return PathDraws(self.angles, self.noise.to(device), self.end)
 
 
-def normal_log_density(latents: Latents, parts: Collection[str]) -> Float[Tensor, "n"]:
-    """Log-density of independent standard normals, of those parts of the latents together."""
-    values = _rows(latents, parts)
+def normal_log_density(latents: Latents, components: Collection[str]) -> Float[Tensor, "n"]:
+    """Log-density of independent standard normals, of those components of the latents together."""
+    values = _rows(latents, components)
     return -0.5 * (values**2).sum(1) - 0.5 * values.shape[1] * math.log(2 * math.pi)
 
 
-def denoising_gain(velocity: Velocity, latents: Latents, parts: Collection[str], draws: PathDraws) -> Bound:
+def denoising_gain(velocity: Velocity, latents: Latents, components: Collection[str], draws: PathDraws) -> Bound:
     """What a denoiser adds to the log-density of independent normals: int_0^end tan(a) E[2 v.v_hat - |v_hat|^2] da.
 
     The error is that of collapsed strata (Cochran, Sampling Techniques, 5A.12): neighbours serve as two draws of one
-    part of the path, so that it comes out rather too large than too small.
+    stretch of the path, so that it comes out rather too large than too small.
 
     Args:
         velocity: the denoiser.
         latents: of n showers.
-        parts: those that the denoiser sees.
+        components: those that the denoiser sees.
         draws: where on the path.
     """
     width, terms = draws.end / len(draws.angles), []
     for i, angle in enumerate(draws.angles.tolist()):
         noise = draws.noise[i : i + 1]
         sine, cosine = (latents.total.new_tensor([f(angle)]) for f in (math.sin, math.cos))
-        v = _rows(mix(latents, noise, cosine, -sine), parts)
-        v_hat = _rows(velocity(mix(latents, noise, sine, cosine), angle), parts)
+        v = _rows(mix(latents, noise, cosine, -sine), components)
+        v_hat = _rows(velocity(mix(latents, noise, sine, cosine), angle), components)
         terms.append(width * math.tan(angle) * (v_hat * (2 * v - v_hat)).sum(1))
     values = torch.stack(terms)
     return Bound(values.sum(0), (values[::2] - values[1::2]).square().sum(0).sqrt())
@@ -145,9 +145,9 @@ def diffusion_bound(model: Diffusion, batch: Batch, draws: PathDraws, *, cells: 
     The density is of total, layers, rings and hits, and of the cells if the network sees them; with `cells` of them in
     any case. Those that the network does not see are independent normals.
     """
-    seen = model.settings.weights.parts
+    seen = model.settings.weights.components
     gain = denoising_gain(lambda x, angle: model.velocity(x, angle, batch.conditions), batch.latents, seen, draws)
-    return Bound(normal_log_density(batch.latents, _parts(cells or model.sees_cells)) + gain.value, gain.error)
+    return Bound(normal_log_density(batch.latents, _components(cells or model.sees_cells)) + gain.value, gain.error)
 
 
 def autoregressive_density(model: Autoregressive, batch: Batch, *, cells: bool = False) -> AutoregressiveDensity:
@@ -162,17 +162,21 @@ def autoregressive_density(model: Autoregressive, batch: Batch, *, cells: bool =
     mean, log_sigma = tokenizer.decode(codes[:, n_energies:].reshape(len(codes), -1, model.prior.depth))
     nothing, one = (batch.latents.map(like) for like in (torch.zeros_like, torch.ones_like))
     # a ring that patches in phi share is the mean of theirs, and its width the mean of their widths
-    means, widths = tokenizer.patching.part(mean, nothing), tokenizer.patching.part(log_sigma.exp(), one)
-    decoded = [part for part in _parts(cells or model.sees_cells) if part not in ("total", "layers")]
+    means, widths = tokenizer.patching.split(mean, nothing), tokenizer.patching.split(log_sigma.exp(), one)
+    decoded = [
+        component for component in _components(cells or model.sees_cells) if component not in ("total", "layers")
+    ]
     scores = batch.latents.combine(means, torch.sub).combine(widths, torch.div)
     bound = normal_log_density(scores, decoded) - _rows(widths, decoded).log().sum(1)
     return AutoregressiveDensity(log_likelihood, log_likelihood + bound - n_energies * math.log(model.bin_width))
 
 
-def _parts(cells: bool) -> tuple[str, ...]:
+def _components(cells: bool) -> tuple[str, ...]:
     return (*_STRUCTURE, "cells") if cells else _STRUCTURE
 
 
-def _rows(latents: Latents, parts: Collection[str]) -> Float[Tensor, "n value"]:
-    """Those parts in one row per shower; in double precision, for sums of thousands of values."""
-    return torch.cat([getattr(latents, part).reshape(len(latents), -1).double() for part in parts], dim=1)
+def _rows(latents: Latents, components: Collection[str]) -> Float[Tensor, "n value"]:
+    """Those components in one row per shower; in double precision, for sums of thousands of values."""
+    return torch.cat(
+        [getattr(latents, component).reshape(len(latents), -1).double() for component in components], dim=1
+    )

@@ -39,8 +39,8 @@ class SamplingOptions(Settings):
             ConfigError: the generator cannot be sampled so.
         """
         if isinstance(generator, Autoregressive):
-            told: dict[str, Any] = {"temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p}
-            given = {name: value for name, value in told.items() if value is not None}
+            options: dict[str, Any] = {"temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p}
+            given = {name: value for name, value in options.items() if value is not None}
             generator.sampling = replace(generator.sampling, **given)
         if isinstance(generator, Diffusion):
             generator.choose(self.sampler, self.steps)

@@ -84,15 +84,15 @@ class Inspection:
         path, group: what was looked at.
         convention: `par04`, `calochallenge` or `hgcal`.
         showers, inspected: how many there are, and how many were looked at.
-        grid: the mesh; cell sizes are NaN where neither the file nor its detector tells them.
+        grid: the mesh; cell sizes are NaN where neither the file nor its detector has them.
         detector: what the file describes; None where it does not, or where that cannot be.
-        assumed: true where not the file tells the detector, but its convention or its name.
+        assumed: true where the detector follows from the convention or the name, not from the file.
         energy_GeV: least and greatest incident energy in GeV, of all that are right.
         energies_GeV: the energies, where they are a few discrete ones; else empty.
         theta, phi: least and greatest angle in rad.
         response: of the showers that were looked at and are right.
-        voxel_MeV: least deposit above 0, which tells the threshold, and greatest one, in MeV.
-        occupancy: mean part of the voxels with a deposit.
+        voxel_MeV: least deposit above 0, which shows the threshold, and greatest one, in MeV.
+        occupancy: mean fraction of the voxels with a deposit.
         storage: how it lies on the disk.
         attributes: what the file says besides mesh and detector.
         mean_shower: float64 (R, PHI, Z), MeV.
@@ -166,7 +166,7 @@ def inspect(path: PathLike, *, group: str | None = None, showers: int | None = N
         census = Census(file.grid)
         _count(file, census, showers or MOST_SHOWERS, refused, quiet=quiet)
         energy = file.energy[census.rows].astype(np.float64)
-        told = [str(error).removeprefix(f"{path}: ") for error in refused]
+        refusals = [str(error).removeprefix(f"{path}: ") for error in refused]
         undescribed = file.detector is None and not any(isinstance(error, DetectorError) for error in refused)
         return Inspection(
             path=path,
@@ -187,7 +187,7 @@ def inspect(path: PathLike, *, group: str | None = None, showers: int | None = N
             storage=_storage(file),
             attributes=_attributes(file.attributes),
             mean_shower=census.mean,
-            problems=(*told, *sample_warnings(census, energy, file.detector), *_missing(undescribed, len(file))),
+            problems=(*refusals, *sample_warnings(census, energy, file.detector), *_missing(undescribed, len(file))),
             refused=bool(refused) or undescribed or _is_unreadable(census, energy),
         )
 
@@ -276,7 +276,7 @@ def _attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
 def _missing(undescribed: bool, count: int) -> Iterator[str]:
     if undescribed:
         yield (
-            "nothing tells the detector: adapt needs --absorber and --active, or --description; metacalo convert "
+            "its detector is unknown: adapt needs --absorber and --active, or --description; metacalo convert "
             "writes it into the file"
         )
     if count < FEW:

@@ -75,7 +75,7 @@ def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
     yield "convention", found.convention
     yield "showers", f"{found.showers:,}{looked}"
     yield "mesh", f"{found.grid} in r, phi, z; {_cells(found.grid)}"
-    yield "detector", _detector(found.detector) + (" (not told, but assumed)" if found.assumed else "")
+    yield "detector", _detector(found.detector) + (" (assumed: the file does not say)" if found.assumed else "")
     discrete = ", ".join(f"{energy:g}" for energy in found.energies_GeV)
     yield "energy", _span(found.energy_GeV, "GeV") + (f": {discrete}" if len(found.energies_GeV) > 1 else "")
     yield "theta, phi", f"{_span(found.theta, 'rad')}, {_span(found.phi, 'rad')}"
@@ -105,7 +105,7 @@ def _attributes(found: Inspection) -> Iterator[tuple[str, str]]:
 
 def _cells(grid: Grid) -> str:
     sizes = [f"{name} {size:.4g} mm" for name, size in (("dr", grid.dr_mm), ("dz", grid.dz_mm)) if np.isfinite(size)]
-    return ", ".join(sizes) or "cell sizes not told"
+    return ", ".join(sizes) or "cell sizes unknown"
 
 
 def _detector(detector: Detector | None) -> str:

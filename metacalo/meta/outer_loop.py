@@ -202,9 +202,9 @@ class OuterLoop:
             tensors["cuda"] = torch.cuda.get_rng_state()
         tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
         tensors["recent"] = torch.tensor(self._recent, dtype=torch.float64)
-        told = {"stage": self.name, "step": str(self.step), "cost": json.dumps(self.cost)}
+        metadata = {"stage": self.name, "step": str(self.step), "cost": json.dumps(self.cost)}
         try:
-            save_tensors(self.state_file, tensors, told)
+            save_tensors(self.state_file, tensors, metadata)
         except OutputError as error:
             raise OutputError(f"{error}; the state before is kept, so go on with --resume") from error
 

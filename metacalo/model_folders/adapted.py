@@ -55,7 +55,7 @@ class AdaptedConfig(Settings):
     grid: tuple[Cells, Cells, Cells]
     generators: tuple[GeneratorName, ...] = Field(max_length=2)
     libraries: tuple[Annotated[str, Field(pattern="^frozen$")], ...] = Field(default=(), max_length=1)
-    method: SubspaceName = Field(default="adapters", description="what moved; older folders do not tell")
+    method: SubspaceName = Field(default="adapters", description="what moved; older folders lack it")
     sampling: SamplingOptions = Field(
         default=SamplingOptions(), description="how its generators are sampled where nothing else is asked for"
     )
@@ -78,7 +78,7 @@ class ShowerModel:
         shots: content hashes of the showers it was adapted on, int64; empty at zero shots.
         libraries: name to library of shots, which needs neither base nor normaliser.
         method: subspace outside of which the generators are the base's.
-        sampling: how the generators were told to draw, kept with the model.
+        sampling: options of sampling, kept with the model.
         shots_range: energies and angles of the shots; None at zero shots, and in older folders.
     """
 
@@ -93,10 +93,10 @@ class ShowerModel:
     shots_range: ConditionRange | None = None
 
     def __repr__(self) -> str:
-        told = f"{len(self.shots):,} shots" if len(self.shots) else "zero shots"
+        shots = f"{len(self.shots):,} shots" if len(self.shots) else "zero shots"
         return (
             f"ShowerModel({self.detector.name!r}, generators={', '.join((*self.generators, *self.libraries))}, "
-            f"cells={self.detector.grid}, {told}, {self.known_range}, base={self.base.config.name!r})"
+            f"cells={self.detector.grid}, {shots}, {self.known_range}, base={self.base.config.name!r})"
         )
 
     @property
@@ -148,7 +148,7 @@ class ShowerModel:
             conditions = encode_conditions(energy, theta, phi, descriptors).to(device)
             with bf16(device, autocast):
                 latents = generator.sample(conditions, noise)
-            if not all(bool(part.isfinite().all()) for part in latents.parts()):
+            if not all(bool(part.isfinite().all()) for part in latents.components()):
                 raise MetacaloError(
                     f"generator '{name}' gave a latent that is not finite; adapt again or change its base"
                 )
@@ -206,8 +206,8 @@ class ShowerModel:
         for start in range(0, len(energy), batch_size):
             rows = slice(start, start + batch_size)
             showers = sample(energy[rows], theta[rows], phi[rows], noise)
-            told = [np.asarray(values[rows], np.float32) for values in (energy, theta, phi)]
-            yield Showers(showers, told[0], told[1], told[2], self.detector)
+            conditions = [np.asarray(values[rows], np.float32) for values in (energy, theta, phi)]
+            yield Showers(showers, conditions[0], conditions[1], conditions[2], self.detector)
 
 
 def zero_shot(base: Base, detector: Detector, *, scale: float = 1.0) -> ShowerModel:
@@ -222,10 +222,10 @@ def zero_shot(base: Base, detector: Detector, *, scale: float = 1.0) -> ShowerMo
         DetectorError: the detector's mesh has another number of cells than the base's.
     """
     if detector.grid.shape != base.config.grid:
-        told = Grid(*base.config.grid)
+        trained_on = Grid(*base.config.grid)
         raise DetectorError(
             f"detector '{detector.name}' has a mesh of {detector.grid} cells, base '{base.config.name}' was trained on "
-            f"{told}; simulate on that mesh or pretrain a base on yours"
+            f"{trained_on}; simulate on that mesh or pretrain a base on yours"
         )
     normaliser = predicted_normaliser(base.hyperprior, detector, base.config.grid, base.path, scale=scale)
     return ShowerModel(base, detector, normaliser, {name: base.generator(name) for name in base.config.generators})
@@ -341,7 +341,7 @@ def _library(path: Path, grid: tuple[int, int, int]) -> FrozenLibrary:
     except (KeyError, ValueError, ShowerFileError) as error:
         raise ModelFolderError(f"{path}: not a complete library ({error}); adapt again") from None
     if library.showers.shape[1:] != grid:
-        raise ModelFolderError(f"{path}: holds showers on another mesh than config.json tells; adapt again")
+        raise ModelFolderError(f"{path}: holds showers on another mesh than config.json says; adapt again")
     return library
 
 

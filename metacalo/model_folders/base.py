@@ -188,7 +188,7 @@ def build_generator(name: str, config: BaseConfig) -> ShowerGenerator:
 
 def sees_cells(tokenizer: VQVAESettings, diffusion: DiffusionSettings) -> bool:
     """Whether a generator of these sizes looks at the latents of cells."""
-    return "cells" in tokenizer.weights or "cells" in diffusion.weights.parts
+    return "cells" in tokenizer.weights or "cells" in diffusion.weights.components
 
 
 def load_into(model: torch.nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from metacalo.config import Settings
 from metacalo.errors import ConfigError
-from metacalo.models.patches import PARTS, Patching
+from metacalo.models.patches import COMPONENTS, Patching
 from metacalo.models.positions import sincos_3d
 from metacalo.models.transformer import Block, BlockStack, Modulation
 from metacalo.normaliser.latents import Latents
@@ -35,15 +35,15 @@ class DiTSettings(Settings):
         default="shared", description="one adaLN for all blocks, or one each"
     )
     shortcuts: bool = Field(
-        default=False, description="is told the length of the sampler's step too; the stage `distil` trains it"
+        default=False, description="takes the length of the sampler's step as well; the stage `distil` trains it"
     )
 
 
 class DiT(nn.Module):
     """Denoiser F(x_t, t, condition), zero at initialisation (adaLN-Zero).
 
-    Tokens carry those `parts` of the latents that it denoises (`Patching.join`); for it there are no others, and its
-    prediction of them is zero. The shared adaLN (PixArt-alpha, arXiv:2310.00426) makes one modulation from the
+    Tokens carry the `components` of the latents that it denoises (`Patching.join`); of others its
+    prediction is zero. The shared adaLN (PixArt-alpha, arXiv:2310.00426) makes one modulation from the
     condition, to which each block adds its own learned offsets; `per-block` is the original DiT.
 
     The detector embedding is zero for every detector known by its descriptors alone; adaptation moves it. With
@@ -55,10 +55,10 @@ class DiT(nn.Module):
         settings: DiTSettings,
         grid: tuple[int, int, int],
         condition_size: int,
-        parts: Collection[str] = PARTS,
+        components: Collection[str] = COMPONENTS,
     ) -> None:
         super().__init__()
-        self.patching = Patching(grid, settings.patch, parts)
+        self.patching = Patching(grid, settings.patch, components)
         width = settings.width
         self.embedding = nn.Parameter(torch.zeros(settings.embedding))
         self.read = nn.Linear(self.patching.token_size, width)
@@ -103,7 +103,7 @@ class DiT(nn.Module):
         x = self.blocks(x, self._modulations(c))
         shift, scale = self.final_modulation(torch.nn.functional.silu(c))[:, None].chunk(2, dim=-1)
         tokens: Tokens = self.write(self.norm(x) * (1 + scale) + shift)
-        return self.patching.part(tokens.float(), latents.map(torch.zeros_like))
+        return self.patching.split(tokens.float(), latents.map(torch.zeros_like))
 
     def _condition(self, time: Tensor, conditions: Tensor, step: Tensor | None) -> Float[Tensor, "n width"]:
         embedding = self.embedding.expand(time.shape[0], -1)

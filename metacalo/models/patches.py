@@ -15,7 +15,7 @@ from metacalo.errors import ConfigError
 from metacalo.normaliser.latents import Latents
 from metacalo.typing import Tokens
 
-__all__ = ["PARTS", "Patching"]
+__all__ = ["COMPONENTS", "Patching"]
 
 _AXES = MappingProxyType(
     {
@@ -26,17 +26,17 @@ _AXES = MappingProxyType(
         "total": ("", ""),
     }
 )
-"""Part of `Latents` to its axes in a shower, and to those that a token has of it: r, phi and z count patches."""
+"""Component of `Latents` to its axes in a shower, and to those that a token has of it: r, phi and z count patches."""
 
-PARTS = tuple(_AXES)
-"""All parts of `Latents`, in their order in a token."""
+COMPONENTS = tuple(_AXES)
+"""All components of `Latents`, in their order in a token."""
 
 
 @dataclass(frozen=True)
 class Patching:
     """Cuts a `grid` of cells into patches of `patch` cells, both (r, phi, z).
 
-    The token of a patch carries `parts` of `Latents`: its cells, its rings and their hits, its layers, the total. What
+    The token of a patch carries `components` of `Latents`: its cells, rings, their hits, layers, the total. What
     several patches share, the token of each of them has. Token order is z slowest, then r, then phi, so that a causal
     model goes through the shower as the particle does.
 
@@ -46,7 +46,7 @@ class Patching:
 
     grid: tuple[int, int, int]
     patch: tuple[int, int, int]
-    parts: Collection[str] = PARTS
+    components: Collection[str] = COMPONENTS
 
     def __post_init__(self) -> None:
         for axis, cells, size in zip(("r", "phi", "z"), self.grid, self.patch, strict=True):
@@ -66,37 +66,45 @@ class Patching:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Values that a token has of each part, in their order."""
-        return {part: math.prod(self._lengths(part).values()) for part in PARTS if part in self.parts}
+        """Values that a token has of each component, in their order."""
+        return {
+            component: math.prod(self._lengths(component).values())
+            for component in COMPONENTS
+            if component in self.components
+        }
 
     @property
     def token_size(self) -> int:
         """Values in a token."""
         return sum(self.sizes.values())
 
-    def _lengths(self, part: str) -> dict[str, int]:
-        """Lengths of a part's axes in a token."""
-        return {axis: size for axis, size in zip(("pr", "pp", "pz"), self.patch, strict=True) if axis in _AXES[part][1]}
+    def _lengths(self, component: str) -> dict[str, int]:
+        """Lengths of a component's axes in a token."""
+        return {
+            axis: size for axis, size in zip(("pr", "pp", "pz"), self.patch, strict=True) if axis in _AXES[component][1]
+        }
 
     def join(self, latents: Latents) -> Tokens:
         """Tokens (n, token, token_size)."""
         r, phi, z = self.counts
 
-        def split(part: str) -> Tensor:
-            whole, own = _AXES[part]
-            values: Tensor = getattr(latents, part)
+        def gather(component: str) -> Tensor:
+            whole, own = _AXES[component]
+            values: Tensor = getattr(latents, component)
             return repeat(values, f"n {whole} -> n (z r phi) ({own})", r=r, phi=phi, z=z)
 
-        return torch.cat([split(part) for part in self.sizes], dim=-1)
+        return torch.cat([gather(component) for component in self.sizes], dim=-1)
 
-    def part(self, tokens: Tokens, others: Latents) -> Latents:
+    def split(self, tokens: Tokens, others: Latents) -> Latents:
         """Inverse of `join`, with what tokens do not carry from `others`; values that several carry are averaged."""
         r, phi, z = self.counts
 
-        def merge(part: str, values: Tensor) -> Tensor:
-            whole, own = _AXES[part]
-            lengths = self._lengths(part)
+        def merge(component: str, values: Tensor) -> Tensor:
+            whole, own = _AXES[component]
+            lengths = self._lengths(component)
             return reduce(values, f"n (z r phi) ({own}) -> n {whole}", "mean", r=r, phi=phi, z=z, **lengths)
 
         values = torch.split(tokens, list(self.sizes.values()), dim=-1)
-        return replace(others, **{part: merge(part, of) for part, of in zip(self.sizes, values, strict=True)})
+        return replace(
+            others, **{component: merge(component, of) for component, of in zip(self.sizes, values, strict=True)}
+        )

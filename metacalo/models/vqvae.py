@@ -41,9 +41,9 @@ class VQVAESettings(Settings):
 
     @property
     def weights(self) -> dict[str, float]:
-        """Part of the latents to the loss weight of a value, for the parts that are coded."""
+        """Component of the latents to the loss weight of a value, for the components that are coded."""
         weights = {"rings": 1.0, "hits": self.hits_weight, "cells": self.cell_weight}
-        return {part: weight for part, weight in weights.items() if weight}
+        return {component: weight for component, weight in weights.items() if weight}
 
 
 class VQVAE(nn.Module):
@@ -70,7 +70,9 @@ class VQVAE(nn.Module):
         self.from_code = nn.Linear(settings.quantizer.code_width, width)
         self.decoder = BlockStack(Block(width, settings.heads) for _ in range(settings.blocks))
         self.write = nn.Sequential(nn.RMSNorm(width), nn.Linear(width, 2 * size))
-        weight = torch.cat([torch.full((n,), settings.weights[part]) for part, n in self.patching.sizes.items()])
+        weight = torch.cat(
+            [torch.full((n,), settings.weights[component]) for component, n in self.patching.sizes.items()]
+        )
         self.register_buffer("value_weight", weight / weight.mean(), persistent=False)
 
     def _encode(self, content: Tokens) -> Float[Tensor, "n token code_width"]:
@@ -100,11 +102,11 @@ class VQVAE(nn.Module):
         return self._decode(self.quantizer.codes_to_vectors(indices))
 
     def sample(self, indices: Int[Tensor, "n token depth"], generator: torch.Generator) -> Latents:
-        """Latents drawn from the decoder's distribution; the parts that are not coded are independent normals."""
+        """Latents drawn from the decoder's distribution; the components that are not coded are independent normals."""
         return self.place(indices, Latents.noise(len(indices), self.patching.grid, generator).to(indices.device))
 
     def place(self, indices: Int[Tensor, "n token depth"], noise: Latents) -> Latents:
         """The latents of the decoder's distribution that standard normal `noise` stands for."""
         mean, log_sigma = self.decode(indices)
         # patches in phi that share a ring share its noise too: their mean is as wide as one of them
-        return self.patching.part(mean + torch.exp(log_sigma) * self.patching.join(noise), noise)
+        return self.patching.split(mean + torch.exp(log_sigma) * self.patching.join(noise), noise)

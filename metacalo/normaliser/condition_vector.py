@@ -1,4 +1,4 @@
-"""The condition vector: what a generator is told about the wanted shower and its detector."""
+"""The condition vector: what a generator knows of the wanted shower and its detector."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def encode_conditions(
         ShowerFileError: an energy is not within `POSSIBLE_MEV`, or an angle is not finite.
     """
     require_conditions(energy, theta, phi)
-    told = [torch.from_numpy(np.asarray(values, dtype=np.float64)) for values in (energy, theta, phi, descriptors)]
-    return condition_columns(*told).float()
+    columns = [torch.from_numpy(np.asarray(values, dtype=np.float64)) for values in (energy, theta, phi, descriptors)]
+    return condition_columns(*columns).float()
 
 
 def require_conditions(

@@ -27,7 +27,7 @@ _EM_ROUNDS = 30
 _SQRT_2PI = math.sqrt(2 * math.pi)
 _FAR = 8.0  # score of what is as good as infinite
 _NARROW = 1e-2  # width of an interval that counts as its middle
-_LEAST = 1e-9  # probability of an interval that single precision still tells
+_LEAST = 1e-9  # probability of an interval that single precision still resolves
 
 
 def hat_weights(log_energy: Tensor, knots: np.ndarray) -> Float[Tensor, "n K"]:

@@ -18,7 +18,7 @@ _Grid = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Latents:
-    """Normalised showers, from the coarse to the fine (see `normalise`); all parts are float32 and without unit.
+    """Normalised showers, from the coarse to the fine (see `normalise`); all components are float32 and without unit.
 
     Attributes:
         total: of the response, shape (n,).
@@ -44,29 +44,31 @@ class Latents:
         _, n_r, n_phi, n_z = self.cells.shape
         return n_r, n_phi, n_z
 
-    def parts(self) -> tuple[Tensor, ...]:
+    def components(self) -> tuple[Tensor, ...]:
         """The five tensors, in the order of the attributes."""
         return self.total, self.layers, self.rings, self.hits, self.cells
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Latents:
         """`function` of each tensor."""
-        return Latents(*(function(part) for part in self.parts()))
+        return Latents(*(function(component) for component in self.components()))
 
     def combine(self, other: Latents, function: Callable[[Tensor, Tensor], Tensor]) -> Latents:
         """`function` of each pair of tensors; the results need not have the shapes of latents."""
-        return Latents(*(function(a, b) for a, b in zip(self.parts(), other.parts(), strict=True)))
+        return Latents(*(function(a, b) for a, b in zip(self.components(), other.components(), strict=True)))
 
     def to(self, device: torch.device | str) -> Latents:
         """The same latents on another device."""
-        return self.map(lambda part: part.to(device))
+        return self.map(lambda component: component.to(device))
 
     def __getitem__(self, rows: Tensor | slice) -> Latents:
         """The latents of some showers: a slice, row numbers, or a mask."""
-        return self.map(lambda part: part[rows])
+        return self.map(lambda component: component[rows])
 
     def structure(self) -> Float[Tensor, "n d"]:
         """All but the cells in one row per shower, d = `structure_size(grid)`."""
-        return torch.cat([part.flatten(1) for part in (self.total[:, None], self.layers, self.rings, self.hits)], dim=1)
+        return torch.cat(
+            [component.flatten(1) for component in (self.total[:, None], self.layers, self.rings, self.hits)], dim=1
+        )
 
     def with_structure(self, structure: Float[Tensor, "n d"]) -> Latents:
         """The same cells with another `structure()`."""

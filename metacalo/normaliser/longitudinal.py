@@ -20,7 +20,7 @@ from metacalo.normaliser.energy_dependence import ENERGY_KNOTS, hat_weights
 
 __all__ = ["Longitudinal", "fit_longitudinal"]
 
-_SMALLEST_EIGENVALUE = 1e-2  # of a correlation matrix: what neither few shots nor half precision can tell from 0
+_SMALLEST_EIGENVALUE = 1e-2  # of a correlation matrix: what neither few shots nor half precision can distinguish from 0
 _ENOUGH = 1e-6
 
 

@@ -203,7 +203,7 @@ class ConditionalMarginals:
             prior: what is known without values.
             strength: values that it counts for in each row.
             alike: number of the group that each site belongs to, from 0. The prior is first moved, at each knot, by the
-                mean departure of the medians of a group: an error that its sites share is told by all their values.
+                mean departure of the medians of a group: their common error comes from all their values.
         """
         quantiles = prior.quantiles if alike is None else prior.quantiles + self._common_departure(prior, alike)
         share = self.weight / (self.weight + strength)

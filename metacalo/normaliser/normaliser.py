@@ -47,7 +47,7 @@ STAGES = ("layers", "rings", "hits", "shares")
 """The parts that are `ConditionalMarginals`."""
 
 PRIOR_STRENGTH = {kind.name: kind.prior_strength for kind in PARTS}
-"""Values that the prior counts for in each row of a usual detector; `prior_weight` tells how usual it is."""
+"""Values that the prior counts for in each row of a usual detector; `prior_weight` finds how usual it is."""
 
 _TINY = 1e-9  # MeV
 

@@ -74,7 +74,7 @@ class PartKind:
 
     Attributes:
         name: of the attribute of `Normaliser`, and of its tensors.
-        prior_strength: values that a prediction counts for in each row of a usual detector (`prior_weight` tells how
+        prior_strength: values that a prediction counts for in each row of a usual detector (`prior_weight` finds how
             usual it is). Least error on a held-out detector at 50 and 400 shots.
         ridge: strength of the ridge of the regression, in detectors. Least error on detectors left out.
         from_columns: the part of columns that were predicted, without a value behind them.
@@ -82,7 +82,7 @@ class PartKind:
         axes: what the part has beside its columns.
         target: columns for the regression, of a file whose mean E_total / E_inc is given.
         expected: what the target is compared with, from descriptors and axes, in the shape of the columns.
-        worth: values that a prediction is worth on a usual detector; None where rows are too noisy to tell it.
+        worth: values that a prediction is worth on a usual detector; None where rows are too noisy to find it.
         shrink: `Part.shrunk_towards`, with the number of layers.
     """
 
@@ -160,7 +160,7 @@ def _gamma_profile(descriptors: Float[Tensor, "d"], axes: Axes, columns: Tensor)
 
 
 def _rings_shrunk(rings: ConditionalMarginals, prior: ConditionalMarginals, strength: float, n_z: int) -> Any:
-    """An error of the prediction that a ring has at all depths is told by the shots of all depths together."""
+    """An error of the prediction that a ring has at all depths is estimated from the shots of all depths together."""
     return rings.shrunk_towards(prior, strength, ring_of_rows(len(rings.t0), n_z).to(rings.t0.device))
 
 

@@ -1,4 +1,4 @@
-"""How far a predicted normaliser is to be believed: the shots themselves tell.
+"""How far a predicted normaliser is to be believed, measured on the shots.
 
 A prediction that errs by a variance a of the spread of values is worth 1 / a values of the detector itself; a row that
 is fitted to w values departs from it by a + 1 / w in the mean square. So the departures of the fitted rows give a

@@ -31,7 +31,7 @@ _KNOTS = np.array([0.0, 1.0])  # a table needs two; both hold the same row
 _RANGE = 1.2  # |u| beyond which the mean is held
 _WIDTH_RANGE = (-1.2, 2.0)  # u beyond which the width is held
 _RIDGE = (1e-6, 0.3, 0.3, 0.3)  # of the parameters of the mean, in showers
-_FALLBACK_WIDTH = 0.05  # s, where there are too few showers to tell
+_FALLBACK_WIDTH = 0.05  # s, where there are too few showers to measure it
 _FEWEST = 8
 _OUTLIER = 3.0  # in units of s
 _STRENGTH = (1.0, 10.0, 10.0, 20.0, 3.0, 20.0)  # how much more the prior counts for each parameter, the level first
@@ -107,7 +107,7 @@ class Response:
     def shrunk_towards(self, prior: Response, strength: float) -> Response:
         """Parameters averaged with `prior`'s, which count as `strength` showers for the level of the mean.
 
-        They count as more for what few showers tell little of: slopes, widths and the shape.
+        They count as more for what few showers determine badly: slopes, widths and the shape.
         """
         mine, theirs = self.vector(), prior.vector()
         factors = torch.tensor([*_STRENGTH, *[_SHAPE_STRENGTH] * (len(mine) - len(_STRENGTH))])

@@ -20,7 +20,7 @@ _FEWEST = 5  # finite values that a row needs to be more than their mean
 _ANCHOR = 1.0  # values that a local line counts for against the line between rows
 _NEWTON_STEPS = 6
 _RAREST = 1e-6  # probability, and
-_FAR = 5.0  # its score, that regression tells from none
+_FAR = 5.0  # its score, from which regression can distinguish it
 
 
 def fit_marginals(

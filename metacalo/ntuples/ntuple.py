@@ -58,7 +58,7 @@ class NtupleFile:
 
     Attributes:
         path: the file.
-        grid: the mesh; cell sizes are NaN, as an ntuple does not tell them.
+        grid: the mesh; cell sizes are NaN, as an ntuple does not hold them.
         detector: None, likewise.
         energy: incident energies in MeV, float32 (N,).
         theta, phi: incident angles in rad, float32 (N,).
@@ -198,7 +198,7 @@ class NtupleFile:
         if mesh != needed:
             warnings.warn(
                 f"{self.path}: cell indices count {' x '.join(map(str, needed))} cells; the mesh is taken to be "
-                f"{' x '.join(map(str, mesh))} (--mesh tells another)",
+                f"{' x '.join(map(str, mesh))} (--mesh sets another)",
                 NtupleWarning,
                 stacklevel=5,
             )

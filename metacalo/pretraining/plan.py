@@ -1,4 +1,4 @@
-"""`metacalo pretrain --dry-run`: what a run would do, told before anything is fitted, trained or written."""
+"""`metacalo pretrain --dry-run`: what a run would do, printed before anything is fitted, trained or written."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class TaskPlan:
 
 @dataclass(frozen=True)
 class PretrainPlan:
-    """Everything that `plan_tables` tells."""
+    """Everything that `plan_tables` shows."""
 
     settings: PretrainSettings
     stages: tuple[StagePlan, ...]

@@ -66,7 +66,7 @@ class _Result:
 
     Attributes:
         weights: of its network.
-        record: what is told of its training.
+        record: losses, seconds and settings of its training.
         rates: learned step sizes of the inner loop, by parameter; empty where they were not learned.
     """
 
@@ -199,10 +199,10 @@ def _train_tokenizer(training: _Training) -> _Result:
         del used[:-20]
         return loss
 
-    told = training.train(model, dict(model.named_parameters()), stage, gradient_step)
+    record = training.train(model, dict(model.named_parameters()), stage, gradient_step)
     size = run.config.tokenizer.quantizer.size
     usage = [perplexity(column, size) for column in torch.cat(used).unbind(1)] if used else []
-    return _Result(model.state_dict(), {**told, "perplexity": usage, "codes": size})
+    return _Result(model.state_dict(), {**record, "perplexity": usage, "codes": size})
 
 
 def _train_prior(training: _Training) -> _Result:
@@ -242,10 +242,10 @@ def _train_generator(training: _Training, model: ShowerGenerator, settings: Stag
             own = [noises[i] for i in ranks.share(meta.tasks)]
             return algorithm.share_of_step([episode.to(device) for episode in episodes], own, meta.tasks)
 
-    told = training.train(model, algorithm.parameters(), settings, gradient_step)
+    record = training.train(model, algorithm.parameters(), settings, gradient_step)
     frozen = model.frozen()
     weights = {n: t for n, t in model.state_dict().items() if n not in frozen}
-    return _Result(weights, told, algorithm.rates())
+    return _Result(weights, record, algorithm.rates())
 
 
 def _algorithm(model: ShowerGenerator, meta: MetaSettings) -> Algorithm:
@@ -274,8 +274,8 @@ def _distil(training: _Training) -> _Result:
 
     outer = _algorithm(student, recipe.meta).parameters()  # a context that was held at zero stays there
     moved = {name: parameter for name, parameter in student.trainable().items() if name in outer}
-    told = training.train(student, moved, settings, gradient_step)
-    return _Result(student.state_dict(), told)
+    record = training.train(student, moved, settings, gradient_step)
+    return _Result(student.state_dict(), record)
 
 
 _STAGES: dict[Stage, Callable[[_Training], _Result]] = {

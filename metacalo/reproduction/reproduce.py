@@ -61,34 +61,34 @@ class Reproduction:
 
     @property
     def same(self) -> bool:
-        """Whether all parts of the result are equal; inputs that differ are told, and do not count if it is."""
+        """Whether all parts of the result are equal; inputs may differ, and are listed."""
         return all(part.same for part in self.parts if not part.what.startswith("input "))
 
 
 @dataclass(frozen=True)
 class _Again:
-    """What a function is run with once more."""
+    """The arguments with which a function is run again."""
 
-    told: Mapping[str, Any]
+    record: Mapping[str, Any]
     out: Path
     detector: str | None
     base: str | None
 
     @property
     def settings(self) -> dict[str, Any]:
-        return dict(self.told["settings"])
+        return dict(self.record["settings"])
 
     @property
     def command(self) -> str:
-        return str(self.told.get("command") or "")
+        return str(self.record.get("command") or "")
 
     def argument(self, name: str) -> str | None:
         """A path, its `~` written out."""
-        found = self.told["arguments"].get(name)
+        found = self.record["arguments"].get(name)
         return None if found is None else _place(found)
 
     def described(self, name: str) -> Detector | None:
-        found = self.told["arguments"].get(name)
+        found = self.record["arguments"].get(name)
         return None if found is None else detector_of(found)
 
 
@@ -117,7 +117,7 @@ def _generate(again: _Again) -> None:
 
 
 def _evaluate(again: _Again) -> None:
-    generated = again.told["arguments"]["generated"]
+    generated = again.record["arguments"]["generated"]
     seen = again.argument("unseen_by")
     evaluate_files(
         [_place(path) for path in generated.values()],
@@ -130,10 +130,10 @@ def _evaluate(again: _Again) -> None:
 
 
 def _convert(again: _Again) -> None:
-    told = again.told["arguments"]
+    record = again.record["arguments"]
     settings = ConvertSettings.build(again.settings)
     source = again.argument("source") or ""
-    convert(source, again.out, settings, group=told["group"], described=again.described("described"))
+    convert(source, again.out, settings, group=record["group"], described=again.described("described"))
 
 
 def _score(again: _Again) -> None:
@@ -180,16 +180,16 @@ def reproduce(path: PathLike, *, detector: str | None = None, base: str | None =
     path = Path(path)
     if not path.exists():
         raise ModelFolderError(f"{path}: there is no such result")
-    told = load_provenance(path) or _of_older_model(path, detector)
-    function = str(told.get("function"))
-    shaped = all(isinstance(told.get(key), dict) for key in ("settings", "arguments", "inputs", "environment"))
+    record = load_provenance(path) or _of_older_model(path, detector)
+    function = str(record.get("function"))
+    shaped = all(isinstance(record.get(key), dict) for key in ("settings", "arguments", "inputs", "environment"))
     if function not in _FUNCTIONS or not shaped:
-        raise ModelFolderError(f"{path}: its provenance tells no function of metacalo ({function!r}); make it again")
-    parts = [*_inputs(path, told["inputs"], detector), *_base(told, base)]
+        raise ModelFolderError(f"{path}: its provenance names no function of metacalo ({function!r}); make it again")
+    parts = [*_inputs(path, record["inputs"], detector), *_base(record, base)]
     with tempfile.TemporaryDirectory(prefix="metacalo-") as folder:
         again = Path(folder) / path.name
         try:
-            _FUNCTIONS[function](_Again(told, again, detector, base))
+            _FUNCTIONS[function](_Again(record, again, detector, base))
         except (KeyError, TypeError, AttributeError) as error:
             raise ModelFolderError(f"{path}: its provenance is not complete ({error!r}); make it again") from None
         saved, made = fingerprints(path), fingerprints(again)
@@ -201,7 +201,7 @@ def reproduce(path: PathLike, *, detector: str | None = None, base: str | None =
     parts += [
         Compared(name, wanted.get(name, "missing"), made.get(name, "missing")) for name in sorted({*wanted, *made})
     ]
-    return Reproduction(path, tuple(parts), tuple(_differences(told["environment"], now.get("environment", {}))))
+    return Reproduction(path, tuple(parts), tuple(_differences(record["environment"], now.get("environment", {}))))
 
 
 def _of_older_model(path: Path, detector: str | None) -> dict[str, Any]:
@@ -241,16 +241,16 @@ def _inputs(path: Path, inputs: Mapping[str, Any], detector: str | None) -> Iter
             yield Compared(f"input {name}", f"{record.get('size')} bytes", f"{found['size']} bytes")
 
 
-def _base(told: Mapping[str, Any], base: str | None) -> Iterator[Compared]:
+def _base(made: Mapping[str, Any], base: str | None) -> Iterator[Compared]:
     """The base of an adapted model by its hash, wherever it lies."""
-    record, place = told["inputs"].get("base"), base or told["settings"].get("base")
-    if told.get("function") == "adapt" and isinstance(record, dict) and "hash" in record and place is not None:
+    record, place = made["inputs"].get("base"), base or made["settings"].get("base")
+    if made.get("function") == "adapt" and isinstance(record, dict) and "hash" in record and place is not None:
         yield Compared("input base", str(record["hash"]), resolve_base(_place(str(place))).hash)
 
 
 def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Compared]:
     for name in sorted({*then, *now}):
-        pair = Compared(name, str(then.get(name, "not told")), str(now.get(name, "not told")))
+        pair = Compared(name, str(then.get(name, "not recorded")), str(now.get(name, "not recorded")))
         if not pair.same:
             yield pair
 
@@ -260,8 +260,8 @@ def reproduction_table(found: Reproduction) -> Table:
     table = Table("what", "saved", "again", "same", title=escape(str(found.path)))
     for part in (*found.parts, *found.environment):
         name = part.what if part in found.parts else f"environment: {part.what}"
-        told = "yes" if part.same else "[bold red]no[/]" if part in found.parts else "no"
-        table.add_row(escape(name), *(escape(_short(text)) for text in (part.saved, part.again)), told)
+        same = "yes" if part.same else "[bold red]no[/]" if part in found.parts else "no"
+        table.add_row(escape(name), *(escape(_short(text)) for text in (part.saved, part.again)), same)
     return table
 
 

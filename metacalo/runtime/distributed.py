@@ -132,10 +132,10 @@ class Ranks:
 def joined_ranks() -> Iterator[Ranks]:
     """The processes that torchrun has started, joined; this one alone where it has not.
 
-    An error that several processes meet is told by the one that meets it first.
+    An error that several processes meet is reported by the one that meets it first.
 
     Raises:
-        RankError: the error of a process that is not the first, or that another one tells of.
+        RankError: the error of a process that is not the first, or one that another process reports.
     """
     if not distributed.is_torchelastic_launched() or int(os.environ["WORLD_SIZE"]) == 1:
         yield Ranks()
@@ -152,17 +152,19 @@ def joined_ranks() -> Iterator[Ranks]:
     try:
         yield ranks
     except MetacaloError as error:
-        told = _is_told(store)
-        if ranks.first and not told:
+        reported = _is_reported(store)
+        if ranks.first and not reported:
             raise
-        if told:
-            time.sleep(_GRACE)  # torchrun ends the others when the first of them ends: let that be the one that tells
-        raise RankError(f"process {ranks.rank} of {ranks.world}: {error}", told=told) from error
+        if reported:
+            time.sleep(
+                _GRACE
+            )  # torchrun ends the others when the first of them ends: let that be the one that reports it
+        raise RankError(f"process {ranks.rank} of {ranks.world}: {error}", reported=reported) from error
     finally:
         distributed.destroy_process_group()
 
 
-def _is_told(store: Any) -> bool:
+def _is_reported(store: Any) -> bool:
     """Whether another process has asked this before, or has ended with the store."""
     try:
         return int(store.add("metacalo/errors", 1)) > 1

@@ -33,7 +33,7 @@ class Clock:
     """Counts the seconds, processor seconds and energy of a run, over all its processes and interruptions.
 
     Energy is processor seconds times assumed watts per core, and for GPUs their power, read whenever `read` is called,
-    times the seconds since it was last. Where the driver tells no power that part is left out.
+    times the seconds since it was last. Where the driver reports no power, energy is left out.
 
     Args:
         watts_per_core: see `WATTS_PER_CORE`.
@@ -164,7 +164,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _peak_resident() -> int:
-    """Largest resident memory of this process so far, in bytes (the system tells KiB, on macOS bytes)."""
+    """Largest resident memory of this process so far, in bytes (the system reports KiB, macOS bytes)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

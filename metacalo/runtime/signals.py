@@ -58,7 +58,7 @@ class Signals:
 
 
 class HeldSignals:
-    """What `signals_held` tells of the signals that it holds back.
+    """The signals that `signals_held` holds back.
 
     Attributes:
         asked: whether one has come.

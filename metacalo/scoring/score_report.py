@@ -1,4 +1,4 @@
-"""`metacalo score`: the scores of a shower file, what is unlikely in it, and how well they tell another file apart."""
+"""`metacalo score`: the scores of a shower file, what is unlikely in it, and how well they separate it from another."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def score_files(
         showers: shower file, or the name of a task; its scores are the reference of the trend in energy.
         out: HDF5 file to write; the summary has its name with the suffix .json.
         settings: see `ScoreSettings`.
-        against: a second file, whose showers the scores are to tell from the first one's.
+        against: a second file, whose showers the scores are to separate from the first one's.
         base: where the model's base lies, if not in `pretrained/`.
         detector: of a base at zero shots.
         force: replace existing results.
@@ -155,7 +155,7 @@ def _scored(
         rows = [_rows(file, loaded, settings) for file in files]
         if len(rows[0]) < FEWEST:
             raise ShowerFileError(
-                f"{showers}: {len(rows[0])} showers to score are too few to tell unlikely ones from the trend in "
+                f"{showers}: {len(rows[0])} showers to score are too few to find unlikely ones beside the trend in "
                 f"energy; at least {FEWEST} are needed"
             )
         for file, chosen in zip(files, rows, strict=True):
@@ -165,7 +165,7 @@ def _scored(
             score(loaded, file, settings, rows=chosen, quiet=quiet) for file, chosen in zip(files, rows, strict=True)
         ]
     judged = judge(*scores)
-    told: dict[str, Any] = {
+    attributes: dict[str, Any] = {
         "model": str(model),
         "base": loaded.base.config.name,
         "base_hash": loaded.base.hash,
@@ -187,12 +187,12 @@ def _scored(
     if detector is not None:
         given["detector"] = record_of(detector)
     where_from = provenance(
-        "score", command, settings=told["settings"], arguments=given, inputs=inputs, device=settings.device
+        "score", command, settings=attributes["settings"], arguments=given, inputs=inputs, device=settings.device
     )
-    told[Path(FILE).stem] = json.dumps(where_from)
-    found = {**told, Path(FILE).stem: where_from, **summary(judged, outliers=settings.outliers)}
+    attributes[Path(FILE).stem] = json.dumps(where_from)
+    found = {**attributes, Path(FILE).stem: where_from, **summary(judged, outliers=settings.outliers)}
     with atomic_file(out, force=force) as temporary:
-        _write(temporary, judged, told)
+        _write(temporary, judged, attributes)
         save_json(Path(out).with_suffix(".json"), found)
     return found
 
@@ -272,9 +272,9 @@ def _separation(first: Judged, second: Judged, name: str) -> dict[str, float]:
     return {"auc": auc, "auc_error": auc_error(auc, len(likely), len(unlikely))}
 
 
-def _write(path: Path, judged: list[Judged], told: Mapping[str, Any]) -> None:
+def _write(path: Path, judged: list[Judged], attributes: Mapping[str, Any]) -> None:
     with new_hdf5(path) as (file, _):
-        for name, value in told.items():
+        for name, value in attributes.items():
             file.attrs[name] = str(value) if isinstance(value, dict | list) or value is None else value
         for place, each in zip((file, "against"), judged, strict=False):
             group = file.create_group(place) if isinstance(place, str) else place

@@ -29,7 +29,7 @@ __all__ = ["ScoreSettings", "Scores", "fitted_to", "require_mesh", "score", "sco
 
 Array = NDArray[np.float64]
 
-_SCALE_SHOWERS = 200  # that tell raw deposits from calibrated ones
+_SCALE_SHOWERS = 200  # needed to distinguish raw deposits from calibrated ones
 
 
 class ScoreSettings(Settings):
@@ -110,7 +110,7 @@ def scored_generators(model: ShowerModel, settings: ScoreSettings) -> tuple[str,
 
 
 def fitted_to(model: ShowerModel, showers: Showers | ShowerFile) -> ShowerModel:
-    """The model for the convention of those showers: at zero shots nothing else tells raw deposits from calibrated."""
+    """The model for the convention of those showers: at zero shots only they show whether deposits are raw."""
     if len(model.shots):
         return model
     few = _loaded(showers, np.arange(min(len(showers), _SCALE_SHOWERS)))

@@ -35,7 +35,7 @@ def readme(folder: Path, found: ValidatedFolder, *, repository: str, source: str
         license: by its name on the hub.
 
     Raises:
-        ModelFolderError: a file that tells of the model cannot be read.
+        ModelFolderError: a file on the model cannot be read.
     """
     text = _written(folder / CARD)
     if found.kind == "base":
@@ -106,7 +106,7 @@ def _joined(lines: Iterator[str]) -> str:
 
 
 def _base_lines(config: BaseConfig) -> Iterator[str]:
-    """The card of a base that has none: what its config.json tells."""
+    """The card of a base that has none: what its config.json says."""
     yield f"# {config.name}"
     yield ""
     yield f"Meta-trained base of metacalo {config.version} for showers on a {_mesh(config.grid)} mesh."
@@ -121,7 +121,7 @@ def _base_lines(config: BaseConfig) -> Iterator[str]:
 
 
 def _adapted_lines(folder: Path, metrics: dict[str, Any]) -> Iterator[str]:
-    """The card of an adapted model: what its config.json and metrics.json tell."""
+    """The card of an adapted model: what its config.json and metrics.json say."""
     config = AdaptedConfig.build(checked_kind(folder, "adapted"), source=str(folder / "config.json"))
     name = metrics.get("detector", "a detector")
     yield f"# {name}"
@@ -153,9 +153,9 @@ def _adapted_lines(folder: Path, metrics: dict[str, Any]) -> Iterator[str]:
         yield ""
     yield "| | mean W1 | E_total/E_inc | its width |"
     yield "|---|---|---|---|"
-    for label, told in fidelity["response"].items():
+    for label, response in fidelity["response"].items():
         w1 = _valued(fidelity[label]["mean_w1"]) if label in fidelity else "-"
-        yield f"| {label} | {w1} | {told['mean']:.4f} | {told['width']:.4f} |"
+        yield f"| {label} | {w1} | {response['mean']:.4f} | {response['width']:.4f} |"
     if (folder / "profiles.png").is_file():
         yield ""
         yield "![profiles](profiles.png)"

@@ -37,7 +37,7 @@ class Figure:
         generator: what made the showers.
         data: the detector whose Geant4 showers they were compared with, and whether a base had seen it.
         file: which file of the repository has it.
-        shots: showers that were adapted on, where a table tells.
+        shots: showers that were adapted on, where a table has it.
     """
 
     metric: str

@@ -28,7 +28,7 @@ STAYS: Final = frozenset({"profiles.pdf"})
 
 _MOST_FILES: Final = 64
 _NAME: Final = r"[a-z0-9][a-z0-9_.-]{0,99}\.(safetensors|json|png)"
-"""Weights, settings and figures, in no folder; in small letters, as not all file systems tell them from large ones."""
+"""Weights, settings and figures, in no folder; in small letters, as some file systems ignore case."""
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=rf"^({_NAME}|README\.md)$")]
@@ -92,9 +92,9 @@ class Manifest(Settings):
                 raise ModelFolderError(f"{source}: '{name}' did not arrive; pull again")
             found = file_record(folder / name)
             if (found["size"], found["sha256"]) != (wanted.size, wanted.sha256):
-                told = (found["sha256"] or "none")[:12]
+                digest = (found["sha256"] or "none")[:12]
                 raise ModelFolderError(
-                    f"{source}: '{name}' is not the file that was pushed (SHA-256 {told}, {MANIFEST} has "
+                    f"{source}: '{name}' is not the file that was pushed (SHA-256 {digest}, {MANIFEST} has "
                     f"{wanted.sha256[:12]}); pull again, and if that does not help have it pushed anew"
                 )
 

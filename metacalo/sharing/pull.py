@@ -140,7 +140,7 @@ def _validated(folder: Path, manifest: Manifest, base: PathLike | None, source: 
         raise (BaseMismatchError if isinstance(error, BaseMismatchError) else ModelFolderError)(sentence) from None
     if (found.kind, found.base_hash) != (manifest.kind, manifest.base_hash):
         raise ModelFolderError(
-            f"{source}: holds a model of kind '{found.kind}' with base {found.base_hash[:12]}, {MANIFEST} tells of "
+            f"{source}: holds a model of kind '{found.kind}' with base {found.base_hash[:12]}, {MANIFEST} says "
             f"'{manifest.kind}' and {manifest.base_hash[:12]}; have it pushed anew"
         )
     return found

@@ -36,7 +36,7 @@ class Revision:
     Attributes:
         commit: its SHA-1, which names it for ever.
         private: whether the repository is.
-        files: name to size in bytes; None where the hub does not tell.
+        files: name to size in bytes; None where the hub does not say.
     """
 
     commit: str
@@ -99,7 +99,7 @@ class Repository:
         Raises:
             HubError: the hub cannot be reached, or refuses.
         """
-        with self._told():
+        with self._hub_errors():
             self._api.create_repo(self.name, private=private, exist_ok=True)
 
     def branch(self, name: str) -> None:
@@ -108,7 +108,7 @@ class Repository:
         Raises:
             HubError: the hub cannot be reached, or refuses.
         """
-        with self._told():
+        with self._hub_errors():
             self._api.create_branch(self.name, branch=name, exist_ok=True)
 
     def at(self, revision: str) -> Revision:
@@ -117,7 +117,7 @@ class Repository:
         Raises:
             HubError: there is no such repository or revision, or the hub cannot be reached.
         """
-        with self._told(revision):
+        with self._hub_errors(revision):
             info = self._api.model_info(self.name, revision=revision, files_metadata=True)
             commit, siblings = str(info.sha), info.siblings or []
             sizes = {str(each.rfilename): each.size for each in siblings}
@@ -142,7 +142,7 @@ class Repository:
         Raises:
             HubError: one is not there, or the connection is lost.
         """
-        with self._told(commit), _bars(quiet):
+        with self._hub_errors(commit), _bars(quiet):
             self._api.snapshot_download(self.name, revision=commit, local_dir=folder, allow_patterns=names)
         remove(folder / ".cache")  # the library's notes for another time
         for name in names:
@@ -181,7 +181,7 @@ class Repository:
             CommitOperationAdd(name, content.encode() if isinstance(content, str) else content)
             for name, content in files.items()
         ]
-        with self._told(branch), _bars(quiet):
+        with self._hub_errors(branch), _bars(quiet):
             made = self._api.create_commit(
                 self.name,
                 [*added, *(CommitOperationDelete(name) for name in removed)],
@@ -192,7 +192,7 @@ class Repository:
         return str(made.oid)
 
     @contextmanager
-    def _told(self, revision: str = DEFAULT_REVISION) -> Iterator[None]:
+    def _hub_errors(self, revision: str = DEFAULT_REVISION) -> Iterator[None]:
         """Turns what goes wrong in huggingface_hub, below it and at the server into one sentence."""
         from huggingface_hub.errors import HTTPError
 

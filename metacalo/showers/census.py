@@ -79,7 +79,7 @@ class Census:
         self.sound += int(right.sum())
         self._rows.append(rows)
         self._totals.append(np.where(right, deposits.sum(axis=axes, dtype=np.float64), np.nan))
-        # empty showers are all alike, and told apart
+        # empty showers are all alike, and counted on their own
         self._hashes.append(np.where(hits > 0, shower_hashes(showers, energy), rows))
 
     @property
@@ -99,7 +99,7 @@ class Census:
 
     @property
     def occupancy(self) -> float:
-        """Mean part of the voxels with a deposit."""
+        """Mean fraction of the voxels with a deposit."""
         return self.hit / max(self.showers * self.sum.size, 1)
 
     def duplicates(self) -> Wrong:

@@ -1,4 +1,4 @@
-"""The conventions that shower files keep, told apart by what a file holds and never by asking.
+"""The conventions that shower files keep, recognised by what a file holds; the user is never asked.
 
     par04           showers (N, R, PHI, Z) MeV; incident_energy (N,) MeV; incident_theta, incident_phi (N,) rad
     calochallenge   showers (N, Z * PHI * R): z slowest, then phi, then r; incident_energies (N, 1) MeV; no angles
@@ -52,7 +52,7 @@ Convention = Literal["par04", "calochallenge", "hgcal"]
 Refuse = Callable[[MetacaloError], None]
 """What is done about content that cannot be right: raise it, or note it and go on with the values as they are."""
 
-_LEAST_GEV, _MOST_GEV = 1e-6, 1e9  # that the name of a dataset may tell
+_LEAST_GEV, _MOST_GEV = 1e-6, 1e9  # that the name of a dataset may hold
 CALOCHALLENGE_GRIDS = {6480: (9, 16, 45), 40500: (18, 50, 45)}
 CALOCHALLENGE_CELLS = {6480: (4.65, 3.4), 40500: (2.325, 3.4)}  # dr, dz in mm
 CALOCHALLENGE_1 = {368: "photons", 533: "pions"}
@@ -255,11 +255,11 @@ def _calochallenge(
 ) -> Source:
     voxels, attributes = showers.shape[1], read_attributes(place, where)
     try:
-        told = tuple(round(number(attributes, key)) for key in ("n_r", "n_phi", "n_z") if key in attributes)
+        stated_shape = tuple(round(number(attributes, key)) for key in ("n_r", "n_phi", "n_z") if key in attributes)
     except (DetectorError, ValueError, OverflowError) as error:
         raise ShowerFileError(f"{where}: n_r, n_phi, n_z are no numbers of cells ({error}); correct them") from None
     stated = mesh if mesh is not None and math.prod(mesh) == voxels else CALOCHALLENGE_GRIDS.get(voxels, (0, 0, 0))
-    shape = told if len(told) == 3 else stated
+    shape = stated_shape if len(stated_shape) == 3 else stated
     if voxels in CALOCHALLENGE_1 and math.prod(shape) != voxels:
         raise ShowerFileError(
             f"{where}: {voxels} voxels per row are those of CaloChallenge dataset 1 ({CALOCHALLENGE_1[voxels]}), whose "
@@ -294,7 +294,7 @@ def _has_cells_of_the_challenge(grid: Grid) -> bool:
 
 
 def hgcal_angle(path: Path) -> float:
-    """The angle theta in degrees that a file name such as `SiW_angle_70.h5` tells, 90 where it tells none."""
+    """The angle theta in degrees that a file name such as `SiW_angle_70.h5`, 90 where it has none."""
     match = re.search(r"angle_?(\d+(?:\.\d+)?)", path.stem, flags=re.IGNORECASE)
     return float(match[1]) if match else 90.0
 

@@ -116,7 +116,7 @@ def _inflates_beyond(dataset: h5py.Dataset, place: tuple[int, ...], size: int) -
         while packed and left > 0 and not packer.eof:
             left -= len(packer.decompress(packed, min(left, 2**24)))
             packed = packer.unconsumed_tail
-    except zlib.error:  # damaged: HDF5 will tell
+    except zlib.error:  # damaged: HDF5 will report it
         return False
     return left <= 0
 

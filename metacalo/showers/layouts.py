@@ -41,7 +41,7 @@ DETECTOR_ATTRIBUTES: Final = (
 
 
 def layout_attributes(grid: Grid, convention: Convention) -> dict[str, Any]:
-    """Attributes that tell axes, units and mesh."""
+    """Attributes with axes, units and mesh."""
     flat = convention == "calochallenge"
     attributes: dict[str, Any] = {
         "axes": "showers[event, (z, phi, r)]" if flat else "showers[event, r, phi, z]",
@@ -66,7 +66,7 @@ def append_calochallenge(file: h5py.File, batch: Showers, path: Path) -> None:
 
 
 def append_hgcal(file: h5py.File, batch: Showers, path: Path) -> None:
-    """One dataset (N, R, PHI, Z) per energy, named in GeV; the angle is what the name of `path` tells.
+    """One dataset (N, R, PHI, Z) per energy, named in GeV; the angle is in the name of `path`.
 
     Raises:
         OutputError: energies are not round numbers of GeV, or angles are not that of the name and phi = 0.
@@ -84,15 +84,15 @@ def append_hgcal(file: h5py.File, batch: Showers, path: Path) -> None:
 
 def _check_hgcal_angles(batch: Showers, path: Path) -> None:
     degrees = np.degrees(np.asarray(batch.theta, np.float64))
-    told = hgcal_angle(path)
-    wrong = np.abs(degrees - told) > 1e-3
+    named = hgcal_angle(path)
+    wrong = np.abs(degrees - named) > 1e-3
     if wrong.any():
         found = degrees[wrong][0]
         one = len(np.unique(np.asarray(batch.theta, np.float32))) == 1
-        mend = f"call it {path.stem}_angle_{found:.6g}.h5" if one and told == 90 else "convert to par04"
+        mend = f"call it {path.stem}_angle_{found:.6g}.h5" if one and named == 90 else "convert to par04"
         raise OutputError(
             f"{path}: a shower has theta = {found:.6g} degrees, and hgcal keeps one angle per file, in its name "
-            f"({told:g} here); {mend}"
+            f"({named:g} here); {mend}"
         )
     turned = np.abs(np.asarray(batch.phi)) > 1e-6
     if turned.any():

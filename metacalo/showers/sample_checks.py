@@ -114,13 +114,13 @@ def scale_of(response: float, detector: Detector | None) -> str:
 
 
 def _voxels(census: Census) -> list[str]:
-    told = (
+    checks = (
         (census.negative, "voxel{s} below 0", "set to 0, or drop the row{s}"),
         (census.not_finite, "voxel{s} NaN or infinite", "drop the row{s}"),
         (census.empty, "shower{s} without a deposit", "drop what is no real miss"),
         (census.duplicates(), "shower{s} equal to an earlier one", "drop what would count twice"),
     )
-    return [_counted(wrong, what, mend) for wrong, what, mend in told if wrong.count]
+    return [_counted(wrong, what, mend) for wrong, what, mend in checks if wrong.count]
 
 
 def _counted(wrong: Wrong, what: str, mend: str) -> str:
@@ -190,7 +190,7 @@ def _threshold(census: Census, response: Array, energy: Array, detector: Detecto
     usable = np.isfinite(response) & (response > 0)
     if not usable.any() or not _has_tiny_deposits(census, float(np.median(response[usable]))):
         return []
-    # without a detector, showers of 100 GeV and more in GeV and noisy ones of 100 MeV cannot be told apart
+    # without a detector, showers of 100 GeV and more in GeV and noisy ones of 100 MeV look the same
     unsure = detector is None and float(np.median(energy[usable])) < 10 * LEAST_ENERGY
     return [
         f"the smallest deposit is {1e6 * census.smallest:.2g} eV, far below the threshold of any readout (public files "

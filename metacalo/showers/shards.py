@@ -39,8 +39,8 @@ def shard_paths(path: Path) -> list[Path]:
         whole = [path / SHOWER_FILE] if (path / SHOWER_FILE).is_file() else []
         ways = [way for way in (whole, _files(path, f"{SHARDS}-*"), _files(path / SHARDS, "*")) if way]
         if len(ways) > 1:
-            told = " and ".join(str(way[0].relative_to(path)) for way in ways)
-            raise ShowerFileError(f"{path}: holds both {told}; leave the showers in one of the two ways")
+            both = " and ".join(str(way[0].relative_to(path)) for way in ways)
+            raise ShowerFileError(f"{path}: holds both {both}; leave the showers in one of the two ways")
         return ways[0] if ways else [path]
     if not path.exists() and any(sign in path.name for sign in "*?["):
         matching = _files(path.parent, path.name, endings=None)
@@ -99,7 +99,7 @@ class ShowerDataset:
     Attributes:
         files: opens it.
         path: its file.
-        name, shape, dtype, chunks, compression: as h5py tells them.
+        name, shape, dtype, chunks, compression: as h5py gives them.
         stored_bytes: what it takes on the disk.
     """
 
@@ -116,8 +116,8 @@ class ShowerDataset:
     def of(cls, dataset: h5py.Dataset, path: Path, files: OpenFiles) -> ShowerDataset:
         """What stands for `dataset` when its file is closed."""
         size = dataset.id.get_storage_size()
-        told = (dataset.name, dataset.shape, dataset.dtype, dataset.chunks, dataset.compression)
-        return cls(files, path, *told, size)
+        layout = (dataset.name, dataset.shape, dataset.dtype, dataset.chunks, dataset.compression)
+        return cls(files, path, *layout, size)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -165,7 +165,7 @@ def _on_demand(source: Source, path: Path, files: OpenFiles) -> Source:
 
 
 def _require_alike(path: Path, source: Source, first_path: Path, first: Source) -> None:
-    ours, theirs = _told(source), _told(first)
+    ours, theirs = _common_properties(source), _common_properties(first)
     for name in {**theirs, **ours}:
         here, there = ours.get(name), theirs.get(name)
         if here != there:
@@ -175,7 +175,7 @@ def _require_alike(path: Path, source: Source, first_path: Path, first: Source) 
             )
 
 
-def _told(source: Source) -> dict[str, Any]:
+def _common_properties(source: Source) -> dict[str, Any]:
     """What all shards must have in common; sizes that are not known are left out, and so is the detector's name."""
     mesh = {name: value for name, value in asdict(source.grid).items() if not isnan(value)}
     described = source.detector.to_attributes() if source.detector else {}

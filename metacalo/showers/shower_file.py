@@ -106,7 +106,7 @@ class ShowerFile:
     Attributes:
         path, group: where the showers lie.
         convention: `par04`, `calochallenge` or `hgcal`, as found in the file.
-        grid: number of cells, and their sizes in mm where the file or the detector tells them.
+        grid: number of cells, and their sizes in mm where the file or the detector has them.
         detector: what the caller gave, else what the file describes, else None.
         energy: incident energies in MeV, float32 (N,).
         theta, phi: incident angles in rad, float32 (N,).
@@ -147,15 +147,15 @@ class ShowerFile:
     @property
     def detector_is_assumed(self) -> bool:
         """Whether the detector is one of the convention, or of the file's name, and none that anybody described."""
-        told = self._described or {"active_material", "layers"} & set(self.attributes)
-        return self.detector is not None and not told
+        described = self._described or {"active_material", "layers"} & set(self.attributes)
+        return self.detector is not None and not described
 
     @property
     def particle(self) -> str | None:
         """The attribute `particle`: what came in, as Geant4 calls it; None where the file does not say."""
         found = np.asarray(self.attributes.get("particle", "")).ravel()
-        told = found[0] if len(found) == 1 else ""
-        text = told.decode("utf-8", "replace") if isinstance(told, bytes) else str(told)
+        name = found[0] if len(found) == 1 else ""
+        text = name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
         return text.strip() or None
 
     def read(self, rows: Rows) -> ShowerArray:

@@ -120,7 +120,7 @@ def _described_task(path: Path, group: str | None, name: str, detector: Detector
     with open_showers(path, group=group, detector=detector) as file:
         if file.detector is None:
             raise DetectorError(
-                f"{path}: nothing tells the detector; describe it by --absorber and --active, put a {DETECTOR_FILE} "
+                f"{path}: its detector is unknown; describe it by --absorber and --active, put a {DETECTOR_FILE} "
                 "beside it, or give it the attributes absorber_material, absorber_thickness_mm, ..."
             )
         if file.detector_is_assumed and file.convention == "calochallenge":
@@ -218,7 +218,7 @@ def _could_be_a_name(name: str) -> bool:
 def training_tasks(tasks: Mapping[str, Task], holdout: Sequence[str] = ()) -> list[Task]:
     """The tasks to train on: all but those held out and every other one of the same pair of materials.
 
-    Holding out `pblar` therefore drops `family/Pb-LAr-04` as well, which would tell what is to be found out.
+    Holding out `pblar` therefore drops `family/Pb-LAr-04` as well, which would give the answer away.
 
     Raises:
         UnknownNameError: a held-out name is no task.

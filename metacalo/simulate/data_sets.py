@@ -15,7 +15,7 @@ __all__ = ["DATA_SETS", "DataSet", "environment", "found_data_sets", "require_el
 
 
 class DataSet(NamedTuple):
-    """One of Geant4's data sets: the variable that tells its folder, the folder's name without version, its use."""
+    """One of Geant4's data sets: the variable that names its folder, the folder's name without version, its use."""
 
     variable: str
     name: str
@@ -49,8 +49,8 @@ def found_data_sets() -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for data_set in DATA_SETS:
-        told = os.environ.get(data_set.variable)
-        places = [Path(told)] if told else _stored(data_set.name)
+        folder = os.environ.get(data_set.variable)
+        places = [Path(folder)] if folder else _stored(data_set.name)
         if existing := next((place for place in places if place.is_dir()), None):
             found[data_set.variable] = existing
     beside = Path(__file__).parents[3] / "shared" / "geant4" / "data"
@@ -63,7 +63,7 @@ def found_data_sets() -> dict[str, Path]:
 
 
 def _stored(name: str) -> list[Path]:
-    folders = [Path(told) for told in (os.environ.get("GEANT4_DATA_DIR"),) if told]
+    folders = [Path(folder) for folder in (os.environ.get("GEANT4_DATA_DIR"),) if folder]
     folders.append(Path.home() / ".geant4_pybind")
     return [place for folder in folders for place in sorted(folder.glob(f"{name}[0-9]*"), reverse=True)]
 
@@ -81,8 +81,10 @@ def environment(physics: str) -> dict[str, str]:
     for data_set in DATA_SETS:
         if data_set.variable in found or data_set.variable not in _needed(physics):
             continue
-        told = os.environ.get(data_set.variable)
-        what = f"{data_set.variable} is {told}, where there is no folder" if told else f"{data_set.name} is not found"
+        folder = os.environ.get(data_set.variable)
+        what = (
+            f"{data_set.variable} is {folder}, where there is no folder" if folder else f"{data_set.name} is not found"
+        )
         raise DataSetError(
             f"Geant4's data set {what}, and {physics} needs it ({data_set.use}); set {data_set.variable} to its "
             "folder, or run 'metacalo simulate --setup' to download it"

@@ -29,7 +29,7 @@ def shot(beam: BeamSettings, shape: str, seed: int, index: int) -> Shot:
     first = int(np.random.SeedSequence(seed).generate_state(1)[0])
     return Shot(
         index,
-        float(np.float32(1000 * energy)),  # as the file will tell it
+        float(np.float32(1000 * energy)),  # as the file will hold it
         float(np.float32(low + theta * (high - low))),
         float(np.float32(left + phi * (right - left))),
         1 + (first + index) % SEEDS,

@@ -59,7 +59,7 @@ class FamilySettings(Settings):
                 raise ValueError(message)
         for _, active in self.pairs:
             if active not in self.active_mm:
-                message = f"a pair has the active material '{active}', of which active_mm tells no range"
+                message = f"a pair has the active material '{active}', which has no range in active_mm"
                 raise ValueError(message)
         return self
 
@@ -131,18 +131,19 @@ def simulate_family(
         MetacaloError: see `simulate`.
     """
     settings, out = settings or SimulateSettings(), Path(out)
-    told = FamilySettings.from_toml(family)
+    description = FamilySettings.from_toml(family)
     beam = BeamSettings.build(
-        {**told.beam.model_dump(), **{key: value for key, value in settings.beam.items() if value is not None}}, "beam"
+        {**description.beam.model_dump(), **{key: value for key, value in settings.beam.items() if value is not None}},
+        "beam",
     )
     physics = PhysicsSettings.build(
-        told.physics.model_dump() | ({"constructor": settings.physics} if settings.physics else {}), "physics"
+        description.physics.model_dump() | ({"constructor": settings.physics} if settings.physics else {}), "physics"
     )
-    members = [prepared(detector, told.geometry, beam, physics) for detector in detectors_of(told)]
+    members = [prepared(detector, description.geometry, beam, physics) for detector in detectors_of(description)]
     work = out.with_name(out.name + ".work")
     kept = f"finished detectors and showers are kept in {work}; go on with the same command and --resume"
     with sole_writer(out, force=force), note_on_interrupt(kept):
-        _open_work(work, told, settings, force=force, resume=resume)
+        _open_work(work, description, settings, force=force, resume=resume)
         parts = []
         for number, member in enumerate(members):
             part = work / f"{member.detector.name}.h5"

@@ -42,24 +42,24 @@ def branches(sheets: Sequence[Span]) -> list[Sequence[Span]]:
     return [sheets[start : start + step] for start in range(0, len(sheets), step)]
 
 
-def material(g4: Any, name: str, told: Substance) -> Any:
-    """Geant4's own material where it has the density and the elements told, else one made of these elements."""
+def material(g4: Any, name: str, substance: Substance) -> Any:
+    """Geant4's own material where it has the density and elements of `substance`, else one made of them."""
     nist = g4.G4NistManager.Instance()
-    own = nist.FindOrBuildMaterial(told.nist) if told.nist else None
-    if own is not None and _is(g4, own, told):
+    own = nist.FindOrBuildMaterial(substance.nist) if substance.nist else None
+    if own is not None and _is(g4, own, substance):
         return own
-    made = g4.G4Material(f"metacalo_{name}", told.density_g_cm3 * g4.g / g4.cm3, len(told.composition))
-    for symbol, fraction in told.composition.items():
+    made = g4.G4Material(f"metacalo_{name}", substance.density_g_cm3 * g4.g / g4.cm3, len(substance.composition))
+    for symbol, fraction in substance.composition.items():
         made.AddElementByMassFraction(nist.FindOrBuildElement(symbol), fraction)
     return made
 
 
-def _is(g4: Any, own: Any, told: Substance) -> bool:
-    if abs(own.GetDensity() / (told.density_g_cm3 * g4.g / g4.cm3) - 1) > SAME_DENSITY:
+def _is(g4: Any, own: Any, substance: Substance) -> bool:
+    if abs(own.GetDensity() / (substance.density_g_cm3 * g4.g / g4.cm3) - 1) > SAME_DENSITY:
         return False
     fractions = {own.GetElement(i).GetSymbol(): own.GetFractionVector()[i] for i in range(own.GetNumberOfElements())}
-    symbols = {*fractions, *told.composition}
-    return all(abs(fractions.get(s, 0.0) - told.composition.get(s, 0.0)) < SAME_FRACTION for s in symbols)
+    symbols = {*fractions, *substance.composition}
+    return all(abs(fractions.get(s, 0.0) - substance.composition.get(s, 0.0)) < SAME_FRACTION for s in symbols)
 
 
 def construction(g4: Any, job: Job, detectors: Mapping[Role, Callable[[], Any]]) -> Any:
@@ -79,7 +79,7 @@ def construction(g4: Any, job: Job, detectors: Mapping[Role, Callable[[], Any]])
             self.made: dict[str, Any] = {}
 
         def Construct(self) -> Any:  # noqa: N802
-            self.made = {name: material(g4, name, told) for name, told in job.substances.items()}
+            self.made = {name: material(g4, name, substance) for name, substance in job.substances.items()}
             self.vacuum = g4.G4NistManager.Instance().FindOrBuildMaterial("G4_Galactic")
             sheets = spans(job)
             size = 1.1 * math.hypot(sheets[-1].high, job.length_mm)

@@ -1,4 +1,4 @@
-"""What a worker is told: the setup once, then shower by shower. Plain data, so that a worker starts without torch."""
+"""What a worker receives: the setup once, then shower by shower. Plain data, so that a worker starts without torch."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Job:
         """The job of `to_json`."""
         values: dict[str, Any] = json.loads(text)
         values["sheets"] = tuple(Sheet(**sheet) for sheet in values["sheets"])
-        values["substances"] = {name: Substance(**told) for name, told in values["substances"].items()}
+        values["substances"] = {name: Substance(**fields) for name, fields in values["substances"].items()}
         return cls(**values)
 
 

@@ -46,8 +46,8 @@ def prepare(path: str | Path, *, beam: dict[str, Any] | None = None, physics: st
     """
     path = Path(path)
     settings = DetectorSettings.read(path)
-    told = {key: value for key, value in (beam or {}).items() if value is not None}
-    shot_at = BeamSettings.build({**settings.beam.model_dump(), **told}, "beam")
+    given = {key: value for key, value in (beam or {}).items() if value is not None}
+    shot_at = BeamSettings.build({**settings.beam.model_dump(), **given}, "beam")
     by = settings.physics.model_dump() | ({"constructor": physics} if physics else {})
     try:
         front = settings.front()

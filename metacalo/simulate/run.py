@@ -164,15 +164,15 @@ def _simulated(
         shots = [
             shot(prepared.beam, prepared.geometry.shape, settings.seed, index) for index in range(settings.showers)
         ]
-        missing = [told for told in shots if told.index not in journal]
+        missing = [shot for shot in shots if shot.index not in journal]
 
         def ready(version: str) -> None:
             if "geant4_version" not in record:
                 record["geant4_version"] = version
                 save_json(work / "settings.json", record)
 
-        total = math.ceil(sum(told.energy for told in shots) / 1e3)
-        done = sum(told.energy for told in shots if told.index in journal) / 1e3
+        total = math.ceil(sum(shot.energy for shot in shots) / 1e3)
+        done = sum(shot.energy for shot in shots if shot.index in journal) / 1e3
         with (
             track(f"simulate {prepared.detector.name} [GeV]", total, completed=int(done), quiet=quiet) as bar,
             Pool(prepared.job, variables, None if verbose else work, ready) as pool,
@@ -202,7 +202,9 @@ def _keep(journal: Journal, deposits: Deposits) -> None:
 def require_geant4(prepared: Prepared) -> dict[str, str]:
     """Variables for Geant4's processes; raises as `simulate` does where Geant4 or its data are missing."""
     variables = environment(prepared.job.physics)
-    require_elements({name: told.composition for name, told in prepared.job.substances.items()}, variables["G4LEDATA"])
+    require_elements(
+        {name: substance.composition for name, substance in prepared.job.substances.items()}, variables["G4LEDATA"]
+    )
     return variables
 
 
@@ -275,7 +277,7 @@ def _batches(prepared: Prepared, journal: Journal, n: int, fraction: float) -> I
 
 def _attributes(prepared: Prepared, settings: SimulateSettings, version: str) -> dict[str, Any]:
     geometry, physics = prepared.geometry, prepared.physics
-    told: dict[str, Any] = {
+    attributes: dict[str, Any] = {
         "shape": geometry.shape,
         "inner_radius_mm": geometry.inner_radius_mm,
         "length_mm": prepared.job.length_mm,
@@ -289,4 +291,4 @@ def _attributes(prepared: Prepared, settings: SimulateSettings, version: str) ->
         "seed": settings.seed,
     }
     plates = [f"{plate.thickness_mm:g} mm {plate.material}" for plate in geometry.front]
-    return told | ({"front": " + ".join(plates)} if plates else {})
+    return attributes | ({"front": " + ".join(plates)} if plates else {})

@@ -41,7 +41,7 @@ class Pool:
         job: the setup.
         environment: variables of the processes besides this one's.
         logs: folder for what Geant4 prints; None leaves it on this process's standard error.
-        ready: told Geant4's version when the first process is set up.
+        ready: called with Geant4's version when the first process is set up.
     """
 
     def __init__(
@@ -106,11 +106,11 @@ class Pool:
                     if (deposits := worker.simulate(shot)) is not None:
                         self._done.put(deposits)
                         break
-                    told = self._end(worker)
+                    status = self._end(worker)
                     worker = None
                     if self._stopped:
                         return
-                    what = f"a worker ended within shower {shot.index} ({told})"
+                    what = f"a worker ended within shower {shot.index} ({status})"
                     if attempt == ATTEMPTS:
                         raise SimulationError(f"{what}, {ATTEMPTS} times; go on with --resume, or another --seed")
                     self._done.put(f"{what}; another one takes it over")
@@ -130,9 +130,9 @@ class Pool:
             self._running.add(worker)
         version = worker.set_up(self.job)
         if version is None:
-            told = self._end(worker)
+            status = self._end(worker)
             raise SimulationError(
-                f"Geant4 stopped before the first shower ({told}); --verbose shows what it prints, and "
+                f"Geant4 stopped before the first shower ({status}); --verbose shows what it prints, and "
                 f"{self.job.physics} may need data that are not in {self.environment.get('G4LEDATA')}"
             )
         self._ready(version)

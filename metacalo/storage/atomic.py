@@ -2,7 +2,7 @@
 
 A result is made under a temporary name beside its own, `.<name>.tmp-<PID>-<host>`, flushed to the disk, and put in
 place in one step; then its folder is flushed, for a rename is not on the disk before. What a killed process leaves
-under such a name is removed by the next one that writes the same result. The name tells the host, because disks are
+under such a name is removed by the next one that writes the same result. The name holds the host, because disks are
 shared and a PID means nothing elsewhere: what another host left stays, for its writer may be alive.
 """
 

@@ -1,8 +1,8 @@
-"""One writer at a time: a second process that is to write the same result is told so before it works for nothing.
+"""One writer at a time: a second process that is to write the same result ends with an error before it starts to work.
 
 A lock lies beside the result, as `.<name>.lock`, and says who holds it. The kernel gives it back when its process
 ends, however it ends, so that none is ever in the way of anybody. On NFS the kernel makes it a lock of the server,
-which other hosts see; on a file system without locks there is none, and nobody is told anything.
+which other hosts see; on a file system without locks nothing is locked, and two writers are not noticed.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def writer_of(path: str | Path) -> str | None:
     except OSError:
         return None
     try:
-        return None if _locked(handle) else _told(handle)
+        return None if _locked(handle) else _writer(handle)
     finally:
         os.close(handle)
 
@@ -95,7 +95,7 @@ def _taken(path: Path, wait: bool) -> int:
                 tries += 1
                 if not wait and tries == _TRIES:
                     raise OutputError(
-                        f"{path}: another metacalo process ({_told(handle)}) is writing it; wait for it or choose "
+                        f"{path}: another metacalo process ({_writer(handle)}) is writing it; wait for it or choose "
                         "another --out"
                     )
                 time.sleep(_BETWEEN_TRIES)
@@ -137,5 +137,5 @@ def _is_at(handle: int, path: Path) -> bool:
         return False
 
 
-def _told(handle: int) -> str:
-    return os.pread(handle, 200, 0).decode(errors="replace") or "PID not told"
+def _writer(handle: int) -> str:
+    return os.pread(handle, 200, 0).decode(errors="replace") or "unknown PID"

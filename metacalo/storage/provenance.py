@@ -109,8 +109,8 @@ def load_provenance(path: str | Path) -> dict[str, Any] | None:
         return load_json(path / FILE) if (path / FILE).exists() else None
     try:
         with open_hdf5(path) as file:
-            told = file.attrs.get(Path(FILE).stem)
-        found = None if told is None else parse_json(str(scalar(told)))
+            record = file.attrs.get(Path(FILE).stem)
+        found = None if record is None else parse_json(str(scalar(record)))
     except (ShowerFileError, OSError, RuntimeError, KeyError, TypeError, DocumentError) as error:
         raise ModelFolderError(
             f"{path}: its provenance cannot be read ({error}); is it a result of metacalo?"

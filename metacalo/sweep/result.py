@@ -92,7 +92,7 @@ def write_result(
             sampling=hyper.sampling(),
             **hyper.adaptation(),
         )
-        told = {
+        record = {
             **found,
             "sampling": adaptation.sampling.model_dump(exclude_none=True),
             "settings": settings.model_dump(mode="json", exclude_none=True),
@@ -102,15 +102,15 @@ def write_result(
             "version": metacalo.__version__,
             "versions": {"optuna": optuna.__version__, "torch": torch.__version__, "python": platform.python_version()},
         }
-        place = _with_trials(out, told, force=force or earlier is not None)
+        place = _with_trials(out, record, force=force or earlier is not None)
         adapt_into(place, detector, adaptation, described=described, quiet=quiet, command=command)
-    return told, True
+    return record, True
 
 
 @contextmanager
-def _with_trials(out: Path, told: Mapping[str, Any], *, force: bool) -> Iterator[Path]:
+def _with_trials(out: Path, record: Mapping[str, Any], *, force: bool) -> Iterator[Path]:
     """Yields a folder that becomes `out`, with the trials beside what was written into it."""
     with atomic_folder(out, force=force) as folder:
         yield folder
-        save_json(folder / SWEEP_FILE, told)
-        write_report(folder / "sweep.html", told)
+        save_json(folder / SWEEP_FILE, record)
+        write_report(folder / "sweep.html", record)

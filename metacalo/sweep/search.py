@@ -99,7 +99,7 @@ def sweep(
         study = _joined(trials, name, identity, settings, before)
         _run_trials(study, settings, before, shots, quiet=quiet)
         found = findings(study, settings.objectives, settings.seed)
-        told, written = write_result(
+        result, written = write_result(
             detector,
             out,
             settings,
@@ -111,7 +111,7 @@ def sweep(
             command=without_password(command),
             storage=without_password(str(storage or default_storage(out))),
         )
-    return SweepResult(told, out, written)
+    return SweepResult(result, out, written)
 
 
 def _starting_point(

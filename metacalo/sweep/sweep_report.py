@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from metacalo.storage.checkpoint import atomic_file
-from metacalo.sweep.sweep_summary import told
+from metacalo.sweep.sweep_summary import formatted
 from metacalo.sweep.trial_figures import draw_findings
 
 __all__ = ["write_report"]
@@ -31,7 +31,7 @@ def write_report(path: Path, found: Mapping[str, Any]) -> None:
         undefined=StrictUndefined,
         trim_blocks=True,
     )
-    environment.filters["told"] = told
+    environment.filters["formatted"] = formatted
     page = environment.get_template("sweep.html.jinja").render(
         found=found,
         names=list(found["best"]["params"]),

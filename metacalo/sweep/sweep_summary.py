@@ -15,7 +15,7 @@ from metacalo.errors import MetacaloError
 from metacalo.sweep.space import Hyperparameters
 from metacalo.sweep.trial_worker import ENDED
 
-__all__ = ["best_of", "findings", "findings_table", "told"]
+__all__ = ["best_of", "findings", "findings_table", "formatted"]
 
 _FEWEST: Final = 4  # trials from which something can be said of hyperparameters
 _MEASURED: Final = "measured"  # user attribute of a trial: what `CrossValidation.judge` returned
@@ -91,7 +91,7 @@ def _importances(study: Study, complete: Sequence[FrozenTrial], seed: int) -> di
     return {name: float(share) for name, share in shares.items() if math.isfinite(share)}
 
 
-def told(value: object) -> str:
+def formatted(value: object) -> str:
     """A value of a hyperparameter or an objective, short."""
     return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)
 
@@ -106,12 +106,14 @@ def findings_table(found: Mapping[str, Any]) -> Table:
         table.add_column(name, justify="right" if name else "left")
     table.add_row("trial", str(best["number"]), str(default["number"]) if default else "-", "")
     for name in found["objectives"]:
-        table.add_row(name, told(best["values"][name]), told(default["values"][name] if default else None), "")
+        table.add_row(
+            name, formatted(best["values"][name]), formatted(default["values"][name] if default else None), ""
+        )
     table.add_section()
     for name, value in best["params"].items():
         before = default["params"].get(name) if default else usual[name]
         share = f"{100 * importances[name]:.0f} %" if name in importances else "-"
-        table.add_row(name, told(value), told(before), share)
+        table.add_row(name, formatted(value), formatted(before), share)
     counts = [f"{states.count(state)} {state}" for state in ("complete", "pruned", "fail") if state in states]
     table.caption = f"trials: {', '.join(counts)}"
     return table

@@ -133,7 +133,7 @@ def _make_file(path: Path, url: str) -> None:
 
 
 def _database(url: str) -> BaseStorage:
-    told = without_password(url)
+    shown_url = without_password(url)
     try:
         is_sqlite = make_url(url).get_backend_name() == "sqlite"
         options = {"connect_args": {"timeout": _PATIENCE}} if is_sqlite else {"pool_pre_ping": True}
@@ -149,12 +149,14 @@ def _database(url: str) -> BaseStorage:
     except ImportError as error:
         missing = getattr(error.__cause__ or error, "name", None) or "its driver"
         raise MissingExtraError(
-            f"{told}: needs {missing}, which is not installed: pip install {missing}, or use SQLite"
+            f"{shown_url}: needs {missing}, which is not installed: pip install {missing}, or use SQLite"
         ) from None
     except (ArgumentError, NoSuchModuleError):
-        raise ConfigError(f"--storage {told}: no such kind of storage; give for example {_EXAMPLES}") from None
+        raise ConfigError(f"--storage {shown_url}: no such kind of storage; give for example {_EXAMPLES}") from None
     except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
-        raise ConfigError(f"--storage {told}: cannot be used ({_reason(error)}); start it, or choose another") from None
+        raise ConfigError(
+            f"--storage {shown_url}: cannot be used ({_reason(error)}); start it, or choose another"
+        ) from None
     raise AssertionError
 
 

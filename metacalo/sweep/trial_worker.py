@@ -84,18 +84,18 @@ class Worker:
         try:
             with _alive(trial, self.heartbeat):
                 values = list(self.objective(trial))
-            told = self.study.tell(trial, values, skip_if_finished=True)
+            finished = self.study.tell(trial, values, skip_if_finished=True)
         except TrialPruned:
-            told = self.study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
+            finished = self.study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
         except UpdateFinishedTrialError:  # another worker took this one for lost, and has it run again
             return
         except MetacaloError as error:
             trial.set_user_attr("reason", str(error))
-            told = self.study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
+            finished = self.study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
         except BaseException:
             self._fail(self.study.trials[trial.number], counts=False)
             raise
-        self.ended(told)
+        self.ended(finished)
 
     def _number(self, states: Sequence[TrialState]) -> int:
         return len(self.study.get_trials(deepcopy=False, states=tuple(states)))

@@ -1,1 +1,1 @@
-"""Showers of many tasks as batches and episodes, in memory or read in parts."""
+"""Showers of many tasks as batches and episodes, in memory or read in portions."""

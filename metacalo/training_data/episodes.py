@@ -17,13 +17,13 @@ from metacalo.normaliser.preprocessing import AnyNormaliser
 from metacalo.showers.shower_file import ShowerFile, Showers
 from metacalo.showers.tasks import Task
 from metacalo.training_data.distribution import Window
-from metacalo.training_data.parts import Parts
+from metacalo.training_data.portions import Portions
 from metacalo.training_data.read_ahead import ReadAhead, StoppedError
 from metacalo.training_data.shower_pool import ShowerPool, mixed_batch
 
 __all__ = ["Episode", "TaskStream", "cut_episode", "is_reserved"]
 
-_READ = 512  # showers of a task that are in memory in MeV while a part of it is read
+_READ = 512  # showers of a task that are in memory in MeV while a portion of it is read
 
 
 def is_reserved(hashes: np.ndarray, one_in: int) -> np.ndarray:
@@ -34,17 +34,17 @@ def is_reserved(hashes: np.ndarray, one_in: int) -> np.ndarray:
 class TaskStream:
     """The training rows of a task, through a pool of at most `capacity` showers.
 
-    A task that fits is read once. A larger one is read part by part (see `Parts`), a new part after `capacity` showers
-    were drawn; so data larger than memory train, and which part is read follows from the count of draws.
+    A task that fits is read once, a larger one portion by portion (see `Portions`), a new one after `capacity` showers
+    were drawn; so data larger than memory train, and which portion is read follows from the count of draws.
 
     Args:
         task: the detector and its showers.
         normaliser: of the task.
         rows: of its file that are trained on, sorted.
-        capacity: showers of a part; of a larger task the next part is held too, once it is read.
+        capacity: showers of a portion; of a larger task the next portion is held too, once it is read.
         cells: see `ShowerPool`.
-        seed: of what the parts are.
-        thread: reads the next part while one is drawn from; None reads it when it is needed. Draws are the same.
+        seed: of what the portions are.
+        thread: reads the next portion while one is drawn from; None reads it when it is needed. Draws are the same.
     """
 
     def __init__(
@@ -62,8 +62,8 @@ class TaskStream:
         self._normaliser, self._cells, self._capacity, self._n = normaliser, cells, capacity, len(rows)
         self._file: ShowerFile | None = None
         with task.open() as file:
-            self._parts = Parts.of(file, rows, capacity, seed)
-        self._ahead = ReadAhead(self._read, thread if len(self._parts) > 1 else None)
+            self._portions = Portions.of(file, rows, capacity, seed)
+        self._ahead = ReadAhead(self._read, thread if len(self._portions) > 1 else None)
         self.drawn = 0
         self._part = -1
         self._pool: ShowerPool | None = None
@@ -72,11 +72,11 @@ class TaskStream:
         return self._n
 
     def draw(self, n: int, generator: torch.Generator) -> Batch:
-        """`n` showers of the present part."""
+        """`n` showers of the present portion."""
         return mixed_batch([self.draw_rows(n, generator)], generator)
 
     def draw_rows(self, n: int, generator: torch.Generator) -> tuple[ShowerPool, Tensor]:
-        """The present part of the task and `n` of its rows."""
+        """The present portion of the task and `n` of its rows."""
         pool = self._present(n)
         return pool, pool.rows(n, generator)
 
@@ -89,7 +89,7 @@ class TaskStream:
         generator: torch.Generator,
         within: Window | None = None,
     ) -> Episode:
-        """An episode of the present part, or of a window of energy and angle in it.
+        """An episode of the present portion, or of a window of energy and angle in it.
 
         Args:
             inner_steps: support batches.
@@ -108,25 +108,25 @@ class TaskStream:
         self._count(inner_steps * support + query)
 
     def _count(self, n: int) -> int:
-        """Counts `n` showers as drawn, and returns the part of the task that they are of."""
+        """Counts `n` showers as drawn, and returns the portion of the task that they are of."""
         number = self.drawn // self._capacity
-        # not past the end of the part: a large draw must not step over the next one
+        # not past the end of the portion: a large draw must not step over the next one
         self.drawn = min(self.drawn + n, (number + 1) * self._capacity)
-        return number if len(self._parts) > 1 else 0
+        return number if len(self._portions) > 1 else 0
 
     def _present(self, n: int) -> ShowerPool:
-        """The part of the task from which `n` showers are now drawn."""
+        """The portion of the task from which `n` showers are now drawn."""
         number = self._count(n)
         if self._pool is None or number != self._part:
             self._pool = None  # not in memory beside the next two
             self._pool, self._part = self._ahead.take(number), number
-            if len(self._parts) == 1:
+            if len(self._portions) == 1:
                 self.close()
         return self._pool
 
     def _read(self, number: int, stop: Event) -> ShowerPool:
-        """A part of the task; of one stream in one thread at a time, as the file that stays open wants it."""
-        rows = self._parts.part(number)
+        """A portion of the task; of one stream in one thread at a time, as the file that stays open wants it."""
+        rows = self._portions.portion(number)
         file = self._file = self._file or self.task.open()
 
         def showers() -> Iterator[Showers]:

@@ -132,7 +132,7 @@ def draw_few_shots(
     """Showers of a task behind normalisers of few of them, as `metacalo adapt` fits them.
 
     Args:
-        task: its detector tells the prediction.
+        task: its detector gives the prediction.
         showers: of the task; at most 1,200 are used.
         prior: predicts the normaliser. It knows the task, so that predictions are better than for a new detector.
         preprocessing: fits the normalisers.

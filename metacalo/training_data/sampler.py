@@ -83,7 +83,7 @@ class EpisodeSampler:
         """
         self.showers += n
         counts = np.bincount(self._tasks(n), minlength=len(self._streams))
-        parts = [
+        draws = [
             stream.draw_rows(int(count), self.generator)
             for stream, count in zip(self._streams, counts, strict=True)
             if count
@@ -98,7 +98,7 @@ class EpisodeSampler:
         drawn = draw_generators(slices, self.generator)
         own = self._ranks.share(slices)
         start, stop = ends[own.start], ends[own.stop]
-        batch = mixed_batch(_cut(parts, start, stop), [(ends[i + 1] - ends[i], drawn[i]) for i in own])
+        batch = mixed_batch(_cut(draws, start, stop), [(ends[i + 1] - ends[i], drawn[i]) for i in own])
         return replace(batch, start=start, total=n)
 
     def episodes(self, n: int, *, inner_steps: int, support: int, query: int) -> list[Episode]:
@@ -129,10 +129,10 @@ class EpisodeSampler:
             stream.drawn = int(drawn)
 
 
-def _cut(parts: Sequence[tuple[ShowerPool, Tensor]], start: int, stop: int) -> list[tuple[ShowerPool, Tensor]]:
+def _cut(draws: Sequence[tuple[ShowerPool, Tensor]], start: int, stop: int) -> list[tuple[ShowerPool, Tensor]]:
     """The rows from `start` to `stop` of all rows, pool after pool."""
     kept, first = [], 0
-    for pool, rows in parts:
+    for pool, rows in draws:
         chosen = rows[max(0, start - first) : max(0, stop - first)]
         if len(chosen):
             kept.append((pool, chosen))

@@ -56,7 +56,7 @@ class ShowerPool:
         return len(self._encoded)
 
     def batch(self, rows: Tensor, generator: torch.Generator, *, reflect: bool = True) -> Batch:
-        """The showers of `rows` (n,), dequantised and, unless told otherwise, reflected at random."""
+        """The showers of `rows` (n,), dequantised and, by default, reflected at random."""
         return mixed_batch([(self, rows)], generator, reflect=reflect)
 
     def rows(self, n: int, generator: torch.Generator) -> Tensor:
@@ -84,7 +84,7 @@ class ShowerPool:
 
 
 def mixed_batch(
-    parts: Sequence[tuple[ShowerPool, Tensor]],
+    draws: Sequence[tuple[ShowerPool, Tensor]],
     generator: torch.Generator | Sequence[tuple[int, torch.Generator]],
     *,
     reflect: bool = True,
@@ -94,20 +94,20 @@ def mixed_batch(
     What costs time is done once for all, but for what is drawn; correlations of layers go pool by pool.
 
     Args:
-        parts: pools, and the rows (n,) of each.
+        draws: pools, and the rows (n,) of each.
         generator: dequantises and reflects; or numbers of showers with a generator for each.
         reflect: mirror at random.
     """
-    encoded = _joined([pool.encoded(rows) for pool, rows in parts])
-    sizes = [len(rows) for _, rows in parts]
-    copula = parts[0][0].normaliser.copula
+    encoded = _joined([pool.encoded(rows) for pool, rows in draws])
+    sizes = [len(rows) for _, rows in draws]
+    copula = draws[0][0].normaliser.copula
     slices = [(len(encoded), generator)] if isinstance(generator, torch.Generator) else generator
     ends = np.cumsum([n for n, _ in slices]).tolist()
     dequantised = [
         encoded[end - n : end].dequantise(drawn, copula) for end, (n, drawn) in zip(ends, slices, strict=True)
     ]
     latents = Latents.from_flat(torch.cat([part.flat() for part in dequantised]), dequantised[0].grid)
-    longitudinal = [pool.normaliser.longitudinal for pool, _ in parts]
+    longitudinal = [pool.normaliser.longitudinal for pool, _ in draws]
     latents = without_correlations(latents, encoded.log_energy, copula, longitudinal, sizes, cells=encoded.with_cells)
     mirrored = np.zeros(len(latents), bool)
     if reflect:
@@ -116,7 +116,7 @@ def mixed_batch(
             latents = reflected(latents, flip_y, flip_x)
         mirrored = flip_x.numpy() & has_image_in_x(latents)
     flips = np.split(mirrored, np.cumsum(sizes)[:-1])
-    conditions = [pool.conditions(rows, flip) for (pool, rows), flip in zip(parts, flips, strict=True)]
+    conditions = [pool.conditions(rows, flip) for (pool, rows), flip in zip(draws, flips, strict=True)]
     return Batch(latents, torch.cat(conditions))
 
 

@@ -16,7 +16,7 @@ from metacalo.showers.shower_file import ShowerFile, Showers
 from metacalo.showers.tasks import Task, discover_tasks, training_tasks
 from metacalo.training_data.episodes import TaskStream, is_reserved
 from metacalo.training_data.few_shots import FewShotSettings, FewShotStream, draw_few_shots
-from metacalo.training_data.parts import Parts
+from metacalo.training_data.portions import Portions
 from metacalo.typing import PathLike
 
 __all__ = ["TrainingData", "pretraining_tasks", "training_data"]
@@ -82,7 +82,7 @@ def training_data(
         preprocessing: the way from showers to latents.
         few_shots: with `draws`, episodes are those of `FewShotStream`.
         cells: whether the generators see the latents of cells.
-        seed: of the parts that larger tasks are read in.
+        seed: of the portions that larger tasks are read in.
         quiet: draw no bars.
 
     Raises:
@@ -96,14 +96,14 @@ def training_data(
                 with task.open() as file:
                     hashes = _hashes(file, bar)
                     chosen = np.flatnonzero(~is_reserved(hashes, reserve_one_in))
-                    showers = file.load(sample := Parts.of(file, chosen, capacity, seed).sample())
+                    showers = file.load(sample := Portions.of(file, chosen, capacity, seed).sample())
                 warn_of_showers(showers, f"task '{task.name}' ({task.path})", sample)
                 rows.append(chosen)
                 seen.append(hashes[chosen])
                 yield showers, task.detector.descriptors()
 
     normalisers, prior = preprocessing.fit_detectors(samples())
-    thread = ThreadPoolExecutor(1, thread_name_prefix="showers")  # one for all tasks: never two parts read at a time
+    thread = ThreadPoolExecutor(1, thread_name_prefix="showers")  # one for all tasks: never two portions read at a time
     streams = [
         TaskStream(task, normaliser, training_rows, capacity, cells=cells, seed=seed, thread=thread)
         for task, training_rows, normaliser in zip(tasks, rows, normalisers, strict=True)
@@ -113,7 +113,7 @@ def training_data(
         with track("normalisers of few showers", len(tasks), quiet=quiet) as bar:
             for task, training_rows, normaliser in zip(tasks, rows, normalisers, strict=True):
                 with task.open() as file:
-                    showers = file.load(Parts.of(file, training_rows, capacity, seed).sample())
+                    showers = file.load(Portions.of(file, training_rows, capacity, seed).sample())
                 met = draw_few_shots(task, showers, prior, preprocessing, few_shots, rng, cells=cells)
                 few.append(
                     FewShotStream(task, normaliser, training_rows, capacity, met, cells=cells, seed=seed, thread=thread)

@@ -1,4 +1,4 @@
-"""Adaptation: what it writes, what it may not touch, and that it needs to be told nothing but the detector."""
+"""Adaptation: what it writes, what it may not touch, and that it needs nothing but the detector."""
 
 from __future__ import annotations
 
@@ -90,12 +90,12 @@ def test_both_generators_are_compared_before_and_after(adapted):
 
 
 def test_the_recorded_shots_are_rows_of_the_file(adapted, sample):
-    told = adapted.metrics["shots"]
-    assert len(set(told["rows"])) == 60
+    message = adapted.metrics["shots"]
+    assert len(set(message["rows"])) == 60
     with open_showers(sample) as file:
-        hashes = np.sort(file.hashes(np.array(told["rows"])))
-        others = file.hashes(np.setdiff1d(np.arange(len(file)), told["rows"]))
-    assert hashlib.sha256(hashes.tobytes()).hexdigest() == told["hash"]
+        hashes = np.sort(file.hashes(np.array(message["rows"])))
+        others = file.hashes(np.setdiff1d(np.arange(len(file)), message["rows"]))
+    assert hashlib.sha256(hashes.tobytes()).hexdigest() == message["hash"]
     np.testing.assert_array_equal(load_tensors(adapted.out / "shots.safetensors")[0]["hashes"].numpy(), hashes)
     seen = seen_hashes(adapted.out)
     assert np.isin(hashes, seen).all()
@@ -212,10 +212,10 @@ def test_a_method(tmp_path, sample, base, pblar, command, method):
 @pytest.mark.filterwarnings("default:.*states the cell sizes")
 def test_a_detector_described_by_options(tmp_path, pblar, base, plain, command):
     path, out = plain(tmp_path / "new.h5", pblar[:40], factor=0.19), tmp_path / "model"
-    told = ("--absorber", "Pb:2.0", "--active", "lAr:4.0")
+    message = ("--absorber", "Pb:2.0", "--active", "lAr:4.0")
     config = tmp_path / "quick.toml"
     config.write_text('generator = "diffusion"\ncompared_showers = 20\nsteps = 50\n', encoding="utf-8")
-    options = ("--base", base.path, "--shots", 40, "--steps", 2, "--config", config, *told)
+    options = ("--base", base.path, "--shots", 40, "--steps", 2, "--config", config, *message)
     ran = command("adapt", "--detector", path, "--out", out, *options)
     assert ran.code == 0
     assert ran.err.count("\n") == ran.err.count("states the cell sizes; dr_mm = 17.38 and dz_mm = 12 are taken") == 1
@@ -230,7 +230,7 @@ def test_a_detector_described_by_options(tmp_path, pblar, base, plain, command):
     assert metrics["command"].startswith(f"metacalo adapt --detector {path} ")
     for label, response in metrics["fidelity"]["response"].items():
         assert response["mean"] == pytest.approx(0.19, rel=0.1), f"{label}: not on the scale of the file"
-    with pytest.raises(DetectorError, match=r"new\.h5: nothing tells the detector; describe it by --absorber"):
+    with pytest.raises(DetectorError, match=r"new\.h5: its detector is unknown; describe it by --absorber"):
         adapt(path, tmp_path / "y", quick(base))
 
 

@@ -52,8 +52,8 @@ def model(tmp_path, adapted) -> Path:
 
 
 def adapt_to(path: object, base) -> tuple[object, ...]:
-    told = ("--absorber", "Pb:2.0", "--active", "lAr:4.0")
-    return ("adapt", "--detector", path, "--base", base.path, "--shots", SHOTS, "--steps", 1, *told)
+    message = ("--absorber", "Pb:2.0", "--active", "lAr:4.0")
+    return ("adapt", "--detector", path, "--base", base.path, "--shots", SHOTS, "--steps", 1, *message)
 
 
 def put(path: Path, name: str, values: np.ndarray | None) -> None:
@@ -203,10 +203,10 @@ def test_wishes_that_cannot_be_met(refused, adapted, mistake):
 
 
 def test_more_showers_than_conditions(refused, adapted, sample):
-    told = ("generate", "--model", adapted.out, "--conditions", sample)
-    assert f"{sample}: has 120 rows, --showers 121 wants more" in refused(*told, "--showers", 121)
+    message = ("generate", "--model", adapted.out, "--conditions", sample)
+    assert f"{sample}: has 120 rows, --showers 121 wants more" in refused(*message, "--showers", 121)
     unseen = ("--unseen-by", adapted.out, "--showers", 61)
-    assert f"{sample}: has 60 unseen rows, --showers 61 wants more" in refused(*told, *unseen)
+    assert f"{sample}: has 60 unseen rows, --showers 61 wants more" in refused(*message, *unseen)
 
 
 def test_a_reference_of_shots_alone(refused, adapted, pblar, plain, sample, tmp_path):

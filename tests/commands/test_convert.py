@@ -40,7 +40,7 @@ def test_a_coarser_mesh_another_scale_and_some_rows(command, sample, tmp_path, p
 
 
 @pytest.mark.parametrize(
-    "told",
+    "message",
     [
         ("--detector", "pblar"),
         ("--detector", "tasks/pblar/detector.toml"),
@@ -49,9 +49,9 @@ def test_a_coarser_mesh_another_scale_and_some_rows(command, sample, tmp_path, p
     ],
 )
 @pytest.mark.filterwarnings("default:.*states the cell sizes")
-def test_a_detector_is_written_into_the_file(command, plain, tmp_path, pblar, told):
+def test_a_detector_is_written_into_the_file(command, plain, tmp_path, pblar, message):
     path, out = plain(tmp_path / "plain.h5", pblar[:5]), tmp_path / "out.h5"
-    assert command("convert", path, "--format", "par04", "--out", out, *told).code == 0
+    assert command("convert", path, "--format", "par04", "--out", out, *message).code == 0
     assert load(out).detector.layers == pblar.detector.layers
     assert "2 mm Pb + 4 mm lAr" in command("inspect", out).out
 

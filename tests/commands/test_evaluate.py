@@ -18,8 +18,8 @@ def generated(tmp_path_factory, adapted, sample):
 
 def test_figures_picture_and_table(command, generated, sample, adapted, tmp_path):
     out = tmp_path / "evaluation"
-    told = ("--generated", generated, "--reference", sample, "--out", out, "--unseen-by", adapted.out)
-    ran = command("evaluate", *told, "--no-classifiers", "--seed", 3)
+    message = ("--generated", generated, "--reference", sample, "--out", out, "--unseen-by", adapted.out)
+    ran = command("evaluate", *message, "--no-classifiers", "--seed", 3)
     assert ran.code == 0
     names = ["figures", "metrics.json", "profiles.pdf", "profiles.png", "provenance.json", "report.html", "report.pdf"]
     assert sorted(path.name for path in out.iterdir()) == names
@@ -27,17 +27,17 @@ def test_figures_picture_and_table(command, generated, sample, adapted, tmp_path
     assert "showers against Geant4" in page
     assert "- generator: " in page or "<li>generator: " in page
     assert (out / "profiles.png").read_bytes().startswith(b"\x89PNG")
-    told = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-    metrics = told["samples"]["showers"]
+    message = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    metrics = message["samples"]["showers"]
     assert metrics["showers"] == {"generated": 60, "reference": 60, "floor": [30, 30]}
-    assert told["left_out"] == 60
+    assert message["left_out"] == 60
     assert metrics["low_level_auc"] is metrics["high_level_auc"] is None
     assert metrics["copies"]["shots"] == 60
     assert metrics["diversity"]["generated"]["showers"] == 60
     assert metrics["mean_w1"]["value"] > 0 < metrics["mean_w1"]["floor"]
     assert metrics["response"]["reference"]["mean"] == pytest.approx(1, abs=0.05)
-    assert told["settings"]["seed"] == 3
-    assert told["command"].startswith("metacalo evaluate --generated ")
+    assert message["settings"]["seed"] == 3
+    assert message["command"].startswith("metacalo evaluate --generated ")
     for words in (
         "60 generated against 60 reference showers",
         "mean W1",
@@ -57,19 +57,19 @@ def test_figures_picture_and_table(command, generated, sample, adapted, tmp_path
 
 
 def test_without_unseen_by_all_showers_are_the_reference(command, generated, sample, tmp_path):
-    told = ("--generated", generated, "--reference", sample, "--out", tmp_path / "x")
-    ran = command("evaluate", *told, "--no-classifiers", "--no-pages", "--quiet")
+    message = ("--generated", generated, "--reference", sample, "--out", tmp_path / "x")
+    ran = command("evaluate", *message, "--no-classifiers", "--no-pages", "--quiet")
     assert (ran.code, ran.out) == (0, "")
-    told = json.loads((tmp_path / "x" / "metrics.json").read_text(encoding="utf-8"))
-    metrics = told["samples"]["showers"]
+    message = json.loads((tmp_path / "x" / "metrics.json").read_text(encoding="utf-8"))
+    metrics = message["samples"]["showers"]
     assert metrics["showers"]["reference"] == 120
-    assert told["left_out"] == 0
+    assert message["left_out"] == 0
     assert metrics["copies"] is None
 
 
 def test_geant4_against_itself_is_noticed(command, sample, tmp_path):
-    told = ("--generated", sample, "--reference", sample, "--out", tmp_path / "x")
-    ran = command("evaluate", *told, "--no-classifiers", "--no-pages")
+    message = ("--generated", sample, "--reference", sample, "--out", tmp_path / "x")
+    ran = command("evaluate", *message, "--no-classifiers", "--no-pages")
     assert ran.code == 0
     assert (
         "warning: 120 showers are in both samples: distances are too small, and classifiers mean nothing\n" in ran.err

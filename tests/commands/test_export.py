@@ -1,4 +1,4 @@
-"""`metacalo export` and `metacalo benchmark` as a user runs them, and each mistake told in one sentence."""
+"""`metacalo export` and `metacalo benchmark` as a user runs them, and each mistake reported in one sentence."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pytest
 onnxruntime = pytest.importorskip("onnxruntime")
 
 
-def test_an_adapted_model_is_one_file_with_what_is_told_of_it(adapted, command, tmp_path):
+def test_an_adapted_model_is_one_file_with_what_is_reported_of_it(adapted, command, tmp_path):
     out = tmp_path / "m.onnx"
     ran = command("export", "--model", adapted.out, "--out", out, "--sampler", "euler", "--sampler-steps", 1)
-    assert (ran.code, ran.out, ran.err) == (0, f"generator written to {out}, told in {out}.json\n", "")
+    assert (ran.code, ran.out, ran.err) == (0, f"generator written to {out}, described in {out}.json\n", "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.onnx", "m.onnx.json", "m.onnx.mac"]
-    told = json.loads((tmp_path / "m.onnx.json").read_text(encoding="utf-8"))
-    assert told["command"].startswith("metacalo export --model")
-    assert (told["sampling"], told["shots"]) == ({"sampler": "euler", "steps": 1}, 60)
+    message = json.loads((tmp_path / "m.onnx.json").read_text(encoding="utf-8"))
+    assert message["command"].startswith("metacalo export --model")
+    assert (message["sampling"], message["shots"]) == ({"sampler": "euler", "steps": 1}, 60)
     session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
     (energies,) = session.run(None, {"conditions": [[30.0, 0.0, 1.57, 0, 0, 0, 0, 1]]})
     assert energies.sum() == pytest.approx(30, rel=0.25)
@@ -41,7 +41,7 @@ def refused(command, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (("--interface", "par4"), "did you mean 'par04'?"),
         (("--format", "onxx"), "did you mean 'onnx'?"),
@@ -57,8 +57,8 @@ def refused(command, tmp_path):
         (("--format", "torchscript", "--seed", 3), "leave it out and call torch::manual_seed there"),
     ],
 )
-def test_what_cannot_be_exported_is_told(options, told, adapted, refused):
-    assert told in refused("--model", adapted.out, *options)
+def test_what_cannot_be_exported_is_reported(options, message, adapted, refused):
+    assert message in refused("--model", adapted.out, *options)
 
 
 @pytest.mark.parametrize("name", ["m.onnx", "m.onnx.json"])
@@ -67,15 +67,15 @@ def test_an_existing_file_is_not_replaced(name, adapted, refused, tmp_path):
     assert "exists already; give --force" in refused("--model", adapted.out)
 
 
-def test_another_mesh_than_the_interfaces_is_told(adapted, refused, monkeypatch):
+def test_another_mesh_than_the_interfaces_is_reported(adapted, refused, monkeypatch):
     detector = adapted.model.detector
     other = replace(detector, grid=replace(detector.grid, n_r=18, n_phi=50))
     monkeypatch.setattr("metacalo.export.verb.load_model", lambda *_, **__: replace(adapted.model, detector=other))
-    told = refused("--model", adapted.out)
-    assert "the interface 'par04' is of a mesh of 9 x 16 x 45 cells and the model has 18 x 50 x 45" in told
+    message = refused("--model", adapted.out)
+    assert "the interface 'par04' is of a mesh of 9 x 16 x 45 cells and the model has 18 x 50 x 45" in message
 
 
-def test_a_missing_library_is_told_with_the_line_that_installs_it(adapted, refused, monkeypatch):
+def test_a_missing_library_is_reported_with_the_line_that_installs_it(adapted, refused, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     assert "which is not installed: pip install 'metacalo[onnx]'" in refused("--model", adapted.out)
 

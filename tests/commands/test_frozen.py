@@ -1,4 +1,4 @@
-"""A library of frozen showers through the commands: adapt writes it, generate uses it, mistakes are told."""
+"""A library of frozen showers through the commands: adapt writes it, generate uses it, mistakes are reported."""
 
 from __future__ import annotations
 
@@ -94,8 +94,8 @@ def test_showers_of_an_adapted_model_in_memory_and_of_its_folder(library, base, 
 
 
 def test_energies_far_from_the_shots_warn(library, tmp_path):
-    told = r"^\d+ of 20 showers have energies outside [\d.]+ to [\d.]+ GeV, the range of the \d+ shots "
-    with pytest.warns(OutsideRangeWarning, match=told):
+    message = r"^\d+ of 20 showers have energies outside [\d.]+ to [\d.]+ GeV, the range of the \d+ shots "
+    with pytest.warns(OutsideRangeWarning, match=message):
         generate(library, tmp_path / "x.h5", GenerateSettings(generator="frozen", energy="10:900", showers=20))
 
 

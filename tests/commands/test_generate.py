@@ -134,8 +134,8 @@ def test_settings_from_a_file_give_way_to_options(generated, tmp_path):
 
 def test_energies_outside_the_trained_range_warn(adapted, tmp_path):
     settings = GenerateSettings(energy="0.5:200", showers=40)
-    told = r"^\d+ of 40 showers have energies outside 1[\d.]* to [\d.]+ GeV, the range of the 60 shots "
-    with pytest.warns(OutsideRangeWarning, match=told):
+    message = r"^\d+ of 40 showers have energies outside 1[\d.]* to [\d.]+ GeV, the range of the 60 shots "
+    with pytest.warns(OutsideRangeWarning, match=message):
         path = generate(adapted.out, tmp_path / "showers.h5", settings)
     with open_showers(path) as file:
         assert np.isfinite(file.read(slice(None))).all()
@@ -154,12 +154,12 @@ def test_the_warning_is_one_line_of_a_successful_run(adapted, process, tmp_path)
 
 
 @pytest.mark.parametrize("name", GENERATORS)
-@pytest.mark.parametrize("told", ["task", "toml", "file"])
-def test_a_base_at_zero_shots(generated, base, pblar, sample, told, name):
+@pytest.mark.parametrize("message", ["task", "toml", "file"])
+def test_a_base_at_zero_shots(generated, base, pblar, sample, message, name):
     toml = data_folder("tasks") / "pblar" / "detector.toml"
-    detector = {"task": "pblar", "toml": toml, "file": sample}[told]
+    detector = {"task": "pblar", "toml": toml, "file": sample}[message]
     options = ("--detector", detector, "--generator", name, "--conditions", sample, "--showers", 5)
-    showers = generated(*options, model=base.path if told == "file" else base.config.name)
+    showers = generated(*options, model=base.path if message == "file" else base.config.name)
     assert showers.detector == pblar.detector
     assert showers.showers.sum((1, 2, 3)).min() > 0
 
@@ -181,8 +181,8 @@ def test_zero_shots_follow_the_detector(generated, base):
 def test_a_prior_without_chance_takes_the_likeliest(generated):
     """At temperature 0 as with a single candidate; the decoder still draws."""
     options = ("--generator", "ar", "--energy", 10, "--showers", 12)
-    told = {"plain": (), "cold": ("--temperature", 0), "one": ("--top-k", 1)}
-    made = {name: generated(*options, *more, out=f"{name}.h5") for name, more in told.items()}
+    message = {"plain": (), "cold": ("--temperature", 0), "one": ("--top-k", 1)}
+    made = {name: generated(*options, *more, out=f"{name}.h5") for name, more in message.items()}
     np.testing.assert_array_equal(made["one"].showers, made["cold"].showers)
     assert (made["plain"].showers != made["cold"].showers).any((1, 2, 3)).all()
     assert len(np.unique(made["cold"].hashes())) == 12

@@ -30,7 +30,7 @@ def test_a_good_file(command, sample, pblar):
     assert len(ran.out.splitlines()) < 45
 
 
-def test_a_bad_file_is_told_and_fails(command, plain, tmp_path, pblar):
+def test_a_bad_file_is_reported_and_fails(command, plain, tmp_path, pblar):
     path = plain(tmp_path / "bad [1].h5", pblar[:30])
     with h5py.File(path, "a") as file:
         file["showers"][7, 1, 2, 3] = np.nan
@@ -41,7 +41,12 @@ def test_a_bad_file_is_told_and_fails(command, plain, tmp_path, pblar):
     problems = ran.out[ran.out.index("4 problems") :].splitlines()[1:]
     assert [line.split()[0] for line in problems if line.startswith("- ")] == ["-"] * 4
     text = " ".join(problems)
-    for words in ("'incident_energy' row 3 is 0", "(row 7)", "nothing tells the detector", "only 30 showers"):
+    for words in (
+        "'incident_energy' row 3 is 0",
+        "(row 7)",
+        "its detector is unknown",
+        "only 30 showers",
+    ):
         assert words in text
 
 

@@ -18,8 +18,8 @@ Command = Callable[..., object]
 def test_adapt_logs_losses_and_tells_its_cost(command: Command, sample: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "short.toml"
     recipe.write_text("steps = 4\ncheck_every = 2\ncompared_showers = 0\nwatts_per_core = 20.0\n")
-    told = ("--detector", sample, "--base", BASE, "--shots", 40, "--generator", "diffusion", "--config", recipe)
-    ran = command("adapt", *told, "--out", tmp_path / "model", "--log-dir", tmp_path / "log", "--quiet")
+    message = ("--detector", sample, "--base", BASE, "--shots", 40, "--generator", "diffusion", "--config", recipe)
+    ran = command("adapt", *message, "--out", tmp_path / "model", "--log-dir", tmp_path / "log", "--quiet")
     assert (ran.code, ran.err) == (0, "")
     lines = [json.loads(line) for line in (tmp_path / "log" / "diffusion" / "log.jsonl").read_text().splitlines()]
     metrics = load_json(tmp_path / "model" / "metrics.json")

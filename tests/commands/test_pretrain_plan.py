@@ -32,13 +32,13 @@ def test_the_plan_of_a_run(process: Command, tmp_path: Path, engine: str) -> Non
     wanted = ("--algorithm", "cavia", "--engine", engine, "--holdout", "pblar", "--out", tmp_path / "x")
     ran = process("pretrain", *wanted, "--dry-run")
     assert (ran.code, ran.err) == (0, "")
-    told = rows(ran.out)
-    assert told["algorithm"] == ["cavia"]
-    assert told["engine"] == [engine]
-    assert told["ar"][0] == told["diffusion"][0] == "context"
-    assert told["ar"][1] == "16"
+    message = rows(ran.out)
+    assert message["algorithm"] == ["cavia"]
+    assert message["engine"] == [engine]
+    assert message["ar"][0] == message["diffusion"][0] == "context"
+    assert message["ar"][1] == "16"
     left = {task.name for task in training_tasks(discover_tasks(), ("pblar",))}
-    assert {name for name in discover_tasks() if name in told} == left
+    assert {name for name in discover_tasks() if name in message} == left
     assert list(tmp_path.iterdir()) == []
 
 
@@ -51,21 +51,21 @@ def test_steps_episodes_and_tasks(command: Command, tmp_path: Path) -> None:
     )
     ran = command("pretrain", "--config", recipe, "--algorithm", "reptile", "--dry-run")
     assert (ran.code, ran.err) == (0, "")
-    told = rows(ran.out)
-    assert told["tokenizer"] == ["30", "30", "64", "0"]
+    message = rows(ran.out)
+    assert message["tokenizer"] == ["30", "30", "64", "0"]
     assert [cells for cells in table(ran.out, "stage") if cells[0] == "ar"] == [["ar", "101", "51", "32", "50"]]
     assert [cells for cells in table(ran.out, "stage") if cells[0] == "diffusion"] == [
         ["diffusion", "7", "4", "64", "3"]
     ]
-    assert told["algorithm"] == ["reptile"]  # the option wins, the rest of the table stays
-    assert told["inner steps"] == ["3 of rate 0.02"]
-    assert told["support set"] == ["3 x 5 showers"]
-    assert told["query set"] == ["9 other showers"]
-    assert told["windows"][0].startswith("25% of the episodes, 50% of the range of ln E")
+    assert message["algorithm"] == ["reptile"]  # the option wins, the rest of the table stays
+    assert message["inner steps"] == ["3 of rate 0.02"]
+    assert message["support set"] == ["3 x 5 showers"]
+    assert message["query set"] == ["9 other showers"]
+    assert message["windows"][0].startswith("25% of the episodes, 50% of the range of ln E")
     left = training_tasks(discover_tasks(), ("pblar",))
     assert f"{len(left)} tasks, of whose showers one in 10 is kept out of training" in ran.out
     for task in left:
-        showers, probability, energy, angle = told[task.name]
+        showers, probability, energy, angle = message[task.name]
         assert showers == str(task.n_showers)
         assert probability == f"{1 / len(left):.2%}"
         low, high = (float(end) for end in energy.split(" - "))

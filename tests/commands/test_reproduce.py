@@ -20,11 +20,11 @@ from tests.commands.conftest import BASE
 def made(command, sample, tmp_path) -> Path:
     """A model of two steps of one generator on a file that lies beside it."""
     shutil.copy(sample, tmp_path / "new.h5")
-    told = ("--base", BASE, "--shots", 20, "--generator", "diffusion", "--steps", 2)
+    message = ("--base", BASE, "--shots", 20, "--generator", "diffusion", "--steps", 2)
     settings = tmp_path / "quick.toml"
     settings.write_text("compared_showers = 0\n", encoding="utf-8")
     out = tmp_path / "model"
-    ran = command("adapt", "--detector", tmp_path / "new.h5", *told, "--config", settings, "--out", out, "--quiet")
+    ran = command("adapt", "--detector", tmp_path / "new.h5", *message, "--config", settings, "--out", out, "--quiet")
     assert ran.code == 0, ran.err
     return out
 
@@ -34,12 +34,12 @@ def test_a_model_is_made_again_bit_for_bit(command, made, tmp_path):
     assert ran.code == 0, ran.out + ran.err
     assert ran.out.endswith("made again, bit for bit\n")
     assert " no " not in ran.out
-    told = load_provenance(made)
-    assert told["function"] == "adapt"
-    assert told["command"].startswith("metacalo adapt --detector ")
-    assert told["inputs"]["detector"]["name"] == "new.h5"
-    assert len(told["inputs"]["detector"]["sha256"]) == 64
-    assert {"torch", "numpy", "h5py", "python", "processor", "threads"} <= set(told["environment"])
+    message = load_provenance(made)
+    assert message["function"] == "adapt"
+    assert message["command"].startswith("metacalo adapt --detector ")
+    assert message["inputs"]["detector"]["name"] == "new.h5"
+    assert len(message["inputs"]["detector"]["sha256"]) == 64
+    assert {"torch", "numpy", "h5py", "python", "processor", "threads"} <= set(message["environment"])
     # a weight that is another one, and an input that has moved
     weights, _ = load_tensors(made / "adapters-diffusion.safetensors")
     save_tensors(made / "adapters-diffusion.safetensors", {name: tensor + 1e-6 for name, tensor in weights.items()})
@@ -84,7 +84,7 @@ def test_showers_evaluations_and_conversions_are_made_again(command, made, sampl
     assert "input" in next(part.what for part in reproduce(flat).parts if not part.same)
 
 
-def test_what_is_no_result_is_told(tmp_path, sample):
+def test_what_is_no_result_is_reported(tmp_path, sample):
     with pytest.raises(ModelFolderError, match="there is no such result"):
         reproduce(tmp_path / "nothing")
     with pytest.raises(ModelFolderError, match="has no provenance"):
@@ -108,8 +108,8 @@ def test_the_same_run_leaves_the_same_provenance_and_no_home(tmp_path, monkeypat
         str(tmp_path)[1:] + "/someone/data/x.h5",
     }
     assert shown_path("data/x.h5") == "data/x.h5"
-    told = [provenance("adapt", "c", settings={"b": 1, "a": 2}, arguments={}, inputs={}) for _ in range(2)]
-    assert json.dumps(told[0]) == json.dumps(told[1])
+    message = [provenance("adapt", "c", settings={"b": 1, "a": 2}, arguments={}, inputs={}) for _ in range(2)]
+    assert json.dumps(message[0]) == json.dumps(message[1])
 
 
 def test_a_base_has_a_hash_that_its_provenance_does_not_change(base, tmp_path):

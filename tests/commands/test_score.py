@@ -107,7 +107,7 @@ def test_scores_of_an_adapted_model(adapted, scored, few, tmp_path):
     assert re.findall(r"^ *(\d+) +\d", out, flags=re.MULTILINE) == rows
 
 
-def test_a_defect_is_told_from_the_detector(adapted, scored, defective):
+def test_a_defect_is_reported_from_the_detector(adapted, scored, defective):
     out, found, summary = scored(adapted.out, "--against", defective, "--outliers", 0)
     assert found["against/row"].shape == (N,)
     for name in ("bound_ar", "bound_diffusion"):
@@ -128,9 +128,9 @@ def test_a_file_against_itself_is_not_told_apart(adapted, scored, file):
     assert summary["scores"]["bound_ar"]["against"]["auc"] == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("told", ["task", "file"])
-def test_a_base_at_zero_shots(scored, base, sample, told):
-    model, detector = {"task": (base.config.name, "pblar"), "file": (base.path, sample)}[told]
+@pytest.mark.parametrize("message", ["task", "file"])
+def test_a_base_at_zero_shots(scored, base, sample, message):
+    model, detector = {"task": (base.config.name, "pblar"), "file": (base.path, sample)}[message]
     options = ("--detector", detector, "--generator", "diffusion", "--showers", 25)
     _, found, summary = scored(model, *options)
     assert (summary["shots"], summary["detector"]) == (0, "PbLAr")
@@ -243,7 +243,7 @@ def test_results_that_exist(refused, scored, adapted, tmp_path):
     assert len(found["row"]) == 22
 
 
-def test_a_score_that_is_not_finite_is_told(adapted, pblar):
+def test_a_score_that_is_not_finite_is_reported(adapted, pblar):
     normaliser = adapted.model.normaliser
     broken = replace(
         normaliser,

@@ -27,9 +27,9 @@ def shards(tmp_path: Path, pblar: Showers) -> Path:
 def test_inspect(command: Command, shards: Path, name: str) -> None:
     ran = command("inspect", shards / name, "--json")
     assert (ran.code, ran.err) == (0, "")
-    told = json.loads(ran.out)
-    assert (told["showers"], told["convention"], told["detector"]["detector"]) == (120, "par04", "PbLAr")
-    assert told["storage"]["file_bytes"] == sum(path.stat().st_size for path in shards.iterdir())
+    message = json.loads(ran.out)
+    assert (message["showers"], message["convention"], message["detector"]["detector"]) == (120, "par04", "PbLAr")
+    assert message["storage"]["file_bytes"] == sum(path.stat().st_size for path in shards.iterdir())
 
 
 def test_convert_makes_one_file_of_them(command: Command, shards: Path, pblar: Showers, tmp_path: Path) -> None:
@@ -41,8 +41,8 @@ def test_convert_makes_one_file_of_them(command: Command, shards: Path, pblar: S
 
 
 def test_evaluate(command: Command, shards: Path, sample: Path, tmp_path: Path) -> None:
-    told = ("--generated", shards / "showers-*.h5", "--reference", sample, "--no-classifiers", "--no-pages")
-    ran = command("evaluate", *told, "--out", tmp_path / "report")
+    message = ("--generated", shards / "showers-*.h5", "--reference", sample, "--no-classifiers", "--no-pages")
+    ran = command("evaluate", *message, "--out", tmp_path / "report")
     assert ran.code == 0, ran.err
     metrics = json.loads((tmp_path / "report" / "metrics.json").read_text(encoding="utf-8"))
     assert list(metrics["samples"]) == ["showers-*"]

@@ -87,8 +87,8 @@ def test_an_adapted_model_comes_back_as_it_went(adapted, command, hub, tmp_path)
     out = tmp_path / "pblar"
     ran = command("pull", "--repository", HERE, "--out", out)
     known = f"its base '{BASE}' with hash {resolve_base(BASE).hash[:12]} is here"
-    told = f"model written to {out}   commit {stored.branches['main']}\n{known}\n"
-    assert (ran.code, ran.out, ran.err) == (0, told, "")
+    message = f"model written to {out}   commit {stored.branches['main']}\n{known}\n"
+    assert (ran.code, ran.out, ran.err) == (0, message, "")
     card = contents(out).pop("CARD.md")
     assert contents(out) == {**contents(adapted.out), "CARD.md": card}
     assert stored.files()["README.md"].endswith(card)
@@ -98,16 +98,16 @@ def test_an_adapted_model_comes_back_as_it_went(adapted, command, hub, tmp_path)
 def test_the_card_of_an_adapted_model_has_the_figures_of_its_metrics(adapted, hub):
     push(adapted.out, HERE, quiet=True)
     readme = hub.repositories[HERE].files()["README.md"]
-    told = header(readme)
-    assert (told["library_name"], told["license"]) == ("metacalo", "mit")
-    assert {"metacalo", "calorimeter", "geant4", "adapted"} <= set(told["tags"])
+    message = header(readme)
+    assert (message["library_name"], message["license"]) == ("metacalo", "mit")
+    assert {"metacalo", "calorimeter", "geant4", "adapted"} <= set(message["tags"])
     fidelity = adapted.metrics["fidelity"]
     assert measured(readme) == {
         ("Geant4 showers, PbLAr, 60 shots", generator, metric): fidelity[f"after ({generator})"][metric]["value"]
         for generator in ("ar", "diffusion")
         for metric in ("mean_w1",)
     }
-    (result,) = told["model-index"][0]["results"]
+    (result,) = message["model-index"][0]["results"]
     assert result["source"]["url"] == f"{hub.url}/{HERE}/blob/main/metrics.json"
     text = readme.decode()
     w1 = fidelity["after (ar)"]["mean_w1"]
@@ -119,9 +119,9 @@ def test_the_card_of_an_adapted_model_has_the_figures_of_its_metrics(adapted, hu
 
 def test_the_manifest_has_the_hash_of_every_file(shared):
     files = shared.files()
-    told = json.loads(files["metacalo.json"])
-    assert (told["kind"], told["base"], told["base_hash"]) == ("adapted", BASE, resolve_base(BASE).hash)
-    assert {name: (each["size"], each["sha256"]) for name, each in told["files"].items()} == {
+    message = json.loads(files["metacalo.json"])
+    assert (message["kind"], message["base"], message["base_hash"]) == ("adapted", BASE, resolve_base(BASE).hash)
+    assert {name: (each["size"], each["sha256"]) for name, each in message["files"].items()} == {
         name: (len(content), hashlib.sha256(content).hexdigest())
         for name, content in files.items()
         if name not in ("metacalo.json", ".gitattributes")
@@ -166,8 +166,8 @@ def test_what_is_no_part_of_a_model_stays(command, hub, library, tmp_path):
     (folder / "older").mkdir()
     ran = command("push", "--model", folder, "--repository", HERE)
     assert ran.code == 0
-    told = "what is no part of a model stayed there (Weights.safetensors, notes.txt, older, state.pkl)"
-    assert ran.err == f"warning: {folder}: {told}\n"
+    message = "what is no part of a model stayed there (Weights.safetensors, notes.txt, older, state.pkl)"
+    assert ran.err == f"warning: {folder}: {message}\n"
     assert hub.repositories[HERE].files().keys() - {".gitattributes", "metacalo.json", "README.md"} == {
         path.name for path in library.iterdir()
     }
@@ -177,8 +177,8 @@ def test_a_pickle_and_names_that_lead_out_are_never_fetched(command, hub, shared
     shared.files().update({"state.pkl": pickle.dumps([1]), "../evil.json": b"{}", "more/config.json": b"{}"})
     ran = command("pull", "--repository", HERE, "--out", tmp_path / "in" / "model")
     assert ran.code == 0
-    told = f"warning: {HERE}: not fetched, as no part of the model (../evil.json, more/config.json, state.pkl)\n"
-    assert ran.err == told
+    message = f"warning: {HERE}: not fetched, as no part of the model (../evil.json, more/config.json, state.pkl)\n"
+    assert ran.err == message
     assert not hub.fetched() & {"state.pkl", "../evil.json", "more/config.json"}
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
@@ -204,7 +204,7 @@ def not_pulled(refused, tmp_path) -> Callable[..., str]:
     return lambda *options: refused("pull", "--repository", HERE, "--out", tmp_path / "model", *options)
 
 
-def rewritten(stored: Stored, name: str, content: bytes | None, **told: object) -> None:
+def rewritten(stored: Stored, name: str, content: bytes | None, **message: object) -> None:
     """Changes a file of a repository and what its manifest says of it, so that only its content can tell."""
     files = stored.files()
     manifest = json.loads(files["metacalo.json"])
@@ -213,7 +213,7 @@ def rewritten(stored: Stored, name: str, content: bytes | None, **told: object) 
     if content is not None:
         files[name] = content
         manifest["files"][name] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    files["metacalo.json"] = json.dumps({**manifest, **told}).encode()
+    files["metacalo.json"] = json.dumps({**manifest, **message}).encode()
 
 
 @pytest.mark.parametrize("name", ["frozen.safetensors", "config.json", "README.md"])
@@ -264,7 +264,7 @@ def test_a_repository_without_a_manifest_holds_no_model(shared, not_pulled):
     assert "holds no metacalo.json, so no model that metacalo pushed" in not_pulled()
 
 
-def test_a_file_that_is_missing_is_told(hub, shared, not_pulled):
+def test_a_file_that_is_missing_is_reported(hub, shared, not_pulled):
     hub.gone = {"normaliser.safetensors"}
     assert f"{hub.url}/{HERE}" in not_pulled()
     del shared.files()["normaliser.safetensors"]
@@ -275,10 +275,10 @@ def test_a_file_that_is_missing_is_told(hub, shared, not_pulled):
 
 def test_another_base_than_the_manifest_tells_is_found(shared, not_pulled):
     rewritten(shared, "none.json", None, base_hash="0" * 64)
-    assert f"metacalo.json tells of 'adapted' and {'0' * 12}" in not_pulled()
+    assert f"metacalo.json says 'adapted' and {'0' * 12}" in not_pulled()
 
 
-def test_a_model_whose_base_is_not_here_is_pulled_and_told(command, shared, tmp_path):
+def test_a_model_whose_base_is_not_here_is_pulled_and_reported(command, shared, tmp_path):
     config = json.loads(shared.files()["config.json"])
     rewritten(shared, "config.json", json.dumps({**config, "base": "theirs"}).encode())
     out = tmp_path / "model"
@@ -289,21 +289,21 @@ def test_a_model_whose_base_is_not_here_is_pulled_and_told(command, shared, tmp_
     assert load_model(out, base=BASE).libraries
 
 
-def test_a_base_that_is_another_one_is_told(shared, not_pulled):
+def test_a_base_that_is_another_one_is_reported(shared, not_pulled):
     assert f"was adapted from base '{BASE}' with hash" in not_pulled("--base", "base")
 
 
 @pytest.mark.parametrize("name", ["", "pblar", "a/b/c", "group/p b", "group/a--b", "../pblar", "group/pblar.git"])
 @pytest.mark.parametrize("verb", ["push", "pull"])
-def test_a_name_that_is_none_is_told(verb, name, hub, library, refused, tmp_path):
+def test_a_name_that_is_none_is_reported(verb, name, hub, library, refused, tmp_path):
     options = ("--model", library) if verb == "push" else ("--out", tmp_path / "model")
     assert f"'{name}' is no name of a repository" in refused(verb, "--repository", name, *options)
     assert hub.asked == []
 
 
-def test_what_is_not_on_the_hub_is_told(hub, shared, refused, not_pulled, monkeypatch, tmp_path):
-    told = refused("pull", "--repository", "group/pblaar", "--out", tmp_path / "model")
-    assert f"{hub.url}/group/pblaar: there is no such repository, or it is private" in told
+def test_what_is_not_on_the_hub_is_reported(hub, shared, refused, not_pulled, monkeypatch, tmp_path):
+    message = refused("pull", "--repository", "group/pblaar", "--out", tmp_path / "model")
+    assert f"{hub.url}/group/pblaar: there is no such repository, or it is private" in message
     assert "has no revision 'v9'" in not_pulled("--revision", "v9")
     shared.private = True
     monkeypatch.setenv("HF_TOKEN", "hf_other")
@@ -322,25 +322,27 @@ def test_an_existing_folder_is_not_replaced(shared, refused, command, tmp_path):
 
 
 @pytest.mark.parametrize("verb", ["push", "pull"])
-def test_a_missing_library_is_told_with_the_line_that_installs_it(verb, hub, library, refused, monkeypatch, tmp_path):
+def test_a_missing_library_is_reported_with_the_line_that_installs_it(
+    verb, hub, library, refused, monkeypatch, tmp_path
+):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     options = ("--model", library) if verb == "push" else ("--out", tmp_path / "model")
     assert "not installed: pip install 'metacalo[hub]'" in refused(verb, "--repository", HERE, *options)
 
 
 @pytest.mark.parametrize("verb", ["push", "pull"])
-def test_no_network_is_told(verb, hub, library, refused, monkeypatch, tmp_path):
+def test_no_network_is_reported(verb, hub, library, refused, monkeypatch, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
     monkeypatch.setenv("HF_ENDPOINT", url)
     options = ("--model", library) if verb == "push" else ("--out", tmp_path / "model")
-    told = refused(verb, "--repository", HERE, *options)
-    assert f"{url}/{HERE}: cannot be reached" in told
-    assert "name a mirror by HF_ENDPOINT" in told
+    message = refused(verb, "--repository", HERE, *options)
+    assert f"{url}/{HERE}: cannot be reached" in message
+    assert "name a mirror by HF_ENDPOINT" in message
 
 
-def test_a_server_that_is_no_hub_is_told(hub, not_pulled, monkeypatch):
+def test_a_server_that_is_no_hub_is_reported(hub, not_pulled, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "hub.example.org")
     assert "HF_ENDPOINT is 'hub.example.org', which is no address" in not_pulled()
     monkeypatch.setenv("HF_ENDPOINT", f"{hub.url}/elsewhere")
@@ -383,7 +385,7 @@ def test_a_repository_that_holds_a_model_is_not_replaced_unawares(command, hub, 
     assert "adapters-ar.safetensors" in shared.files(first)
 
 
-def test_a_commit_of_somebody_else_in_between_is_told(hub, library, shared, not_pushed):
+def test_a_commit_of_somebody_else_in_between_is_reported(hub, library, shared, not_pushed):
     hub.before_commit = lambda stored: stored.add("main", {**stored.files(), "LICENSE": b"ours"}, "licence")
     assert "was changed by somebody else meanwhile" in not_pushed(library, "--force")
     assert shared.messages[-1] == "licence"
@@ -402,7 +404,7 @@ def test_a_private_model_is_not_pushed_where_everybody_sees_it(command, hub, lib
     ("token", "words"),
     [("hf_nobody", "log in (hf auth login, or HF_TOKEN)"), ("hf_reader", "your token may not write")],
 )
-def test_a_token_that_may_not_write_is_told(token, words, hub, library, not_pushed, monkeypatch):
+def test_a_token_that_may_not_write_is_reported(token, words, hub, library, not_pushed, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", token)
     hub.read_only = {"hf_reader"}
     assert words in not_pushed(library)

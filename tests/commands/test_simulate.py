@@ -69,7 +69,7 @@ def refused(command, tmp_path):
 @needs_geant4
 @pytest.mark.parametrize("verb", ["simulate", "design"])
 def test_bad_descriptions(refused, detector, verb):
-    told = ("simulate", "--detector", detector) if verb == "simulate" else ("design", "--detector", detector)
+    message = ("simulate", "--detector", detector) if verb == "simulate" else ("design", "--detector", detector)
     for change, words in {
         ('"Pb"', '"Pbb"'): f"{detector}: unknown material 'Pbb'; did you mean 'Pb'?",
         ('name = "small"', 'name = "small"\nn_layers = 3'): f"{detector}: the mesh is 450 mm deep",
@@ -78,23 +78,23 @@ def test_bad_descriptions(refused, detector, verb):
         if "FTFP" in change[1] and "G4PARTICLEXSDATA" in found_data_sets():
             continue
         detector.write_text(SMALL.replace(*change), encoding="utf-8")
-        assert words in refused(*told)
+        assert words in refused(*message)
     detector.unlink()
-    assert "there is no such detector file" in refused(*told)
+    assert "there is no such detector file" in refused(*message)
 
 
 @needs_geant4
 @pytest.mark.parametrize("verb", ["simulate", "family", "design"])
-def test_a_second_process_on_the_same_output_is_told_so(refused, detector, tmp_path, verb):
+def test_a_second_process_on_the_same_output_is_reported_so(refused, detector, tmp_path, verb):
     family = tmp_path / "family.toml"
     family.write_text('detectors = 1\npairs = [["Pb", "PVT"]]\nactive_mm = { PVT = [5, 5] }\n', encoding="utf-8")
     lines = {"simulate": ("simulate", "--detector", detector), "family": ("simulate", "--family", family)}
     with sole_writer(tmp_path / "out.h5"):
-        told = refused(*lines.get(verb, ("design", "--detector", detector)))
+        message = refused(*lines.get(verb, ("design", "--detector", detector)))
     assert re.fullmatch(
         rf"metacalo: {tmp_path}/out.h5: another metacalo process \(PID {os.getpid()} on host \S+\) is writing it; wait "
         r"for it or choose another --out\n",
-        told,
+        message,
     )
 
 
@@ -110,8 +110,8 @@ def test_an_interruption_says_how_to_go_on(command, detector, tmp_path, monkeypa
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(Journal, "append", kept)
-    told = ("simulate", "--detector", detector) if verb == "simulate" else ("design", "--detector", detector)
-    ran = command(*told, "--workers", 1, "--showers", 40, "--out", out)
+    message = ("simulate", "--detector", detector) if verb == "simulate" else ("design", "--detector", detector)
+    ran = command(*message, "--workers", 1, "--showers", 40, "--out", out)
     assert (ran.code, ran.out) == (130, "")
     what, where = ("showers", tmp_path / "out.work") if verb == "simulate" else ("steps and showers", out)
     assert ran.err == (
@@ -144,10 +144,10 @@ def test_nothing_to_simulate(refused):
 
 @needs_geant4
 def test_wrong_options(refused, detector):
-    told = ("simulate", "--detector", detector)
-    assert "energies must lie above 0" in refused(*told, "--energy", "-5")
-    assert "'particle' = 'muon' is not valid" in refused(*told, "--particle", "muon")
-    assert "--showers = 0" in refused(*told, "--showers", 0)
+    message = ("simulate", "--detector", detector)
+    assert "energies must lie above 0" in refused(*message, "--energy", "-5")
+    assert "'particle' = 'muon' is not valid" in refused(*message, "--particle", "muon")
+    assert "--showers = 0" in refused(*message, "--showers", 0)
 
 
 @needs_geant4

@@ -46,7 +46,7 @@ NAMES = ("adapt", "generate", "evaluate", "convert", "export", "score")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_second_process_on_the_same_output_is_told_so(
+def test_a_second_process_on_the_same_output_is_reported_so(
     command: Command, sample: Path, adapted: AdaptResult, tmp_path: Path, name: str
 ) -> None:
     out = tmp_path / "result"
@@ -89,7 +89,7 @@ def sends(number: int, after: int = 1) -> Callable[..., None]:
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "how"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "told")]
+    ("number", "code", "how"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "message")]
 )
 @pytest.mark.parametrize("name", ["adapt", "generate", "convert"])
 def test_a_signal_is_one_line_and_leaves_nothing(
@@ -118,7 +118,7 @@ def test_pretraining_says_how_to_go_on(command: Command, tmp_path: Path, monkeyp
     assert (ran.code, ran.out) == (143, "")
     work = tmp_path / "base.work"
     assert ran.err == (
-        f"metacalo: told to end; what was trained is kept in {work}; go on with the same command and --resume\n"
+        f"metacalo: terminated; what was trained is kept in {work}; go on with the same command and --resume\n"
     )
     assert [file.name for file in work.iterdir()] == ["settings.json"]
 
@@ -137,9 +137,9 @@ def test_a_real_process_ends_at_ctrl_c(adapted: AdaptResult, tmp_path: Path) -> 
         while process.poll() is None and not list(tmp_path.glob(".showers.h5.tmp-*")):
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        _, told = process.communicate()
+        _, message = process.communicate()
     assert process.returncode == 130
-    assert told == f"metacalo: interrupted; {out} was not written; give the same command again\n"
+    assert message == f"metacalo: interrupted; {out} was not written; give the same command again\n"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -154,8 +154,8 @@ def in_parts(command: Command, adapted: AdaptResult, tmp_path: Path) -> Callable
 def _content(path: Path) -> list[np.ndarray]:
     """All but the attribute that tells the command."""
     with h5py.File(path) as file:
-        told = [np.asarray(value) for name, value in sorted(file.attrs.items()) if name != "provenance"]
-        return told + [file[name][()] for name in sorted(file)]
+        message = [np.asarray(value) for name, value in sorted(file.attrs.items()) if name != "provenance"]
+        return message + [file[name][()] for name in sorted(file)]
 
 
 def test_a_long_generation_goes_on_where_it_was_killed(

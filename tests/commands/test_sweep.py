@@ -80,8 +80,8 @@ def cheap(monkeypatch, small):
 
 @pytest.fixture
 def arguments(sample, base, space):
-    told = ("--detector", sample, "--base", base.path, "--shots", SHOTS, "--trials", TRIALS, "--space", space)
-    return ("sweep", *told)
+    message = ("--detector", sample, "--base", base.path, "--shots", SHOTS, "--trials", TRIALS, "--space", space)
+    return ("sweep", *message)
 
 
 def test_the_folder_is_a_model_with_the_trials_beside(swept, base, sample, small):
@@ -107,9 +107,9 @@ def test_the_folder_is_a_model_with_the_trials_beside(swept, base, sample, small
 
 def test_the_model_samples_as_the_best_trial_did(swept, base, command, tmp_path):
     steps = swept.found["best"]["params"]["sampler_steps"]
-    told = ("generate", "--model", swept.out, "--showers", 3)
+    message = ("generate", "--model", swept.out, "--showers", 3)
     for name, options in {"as it is": (), "the same": ("--steps", steps), "other": ("--steps", 3)}.items():
-        assert command(*told, *options, "--out", tmp_path / name).code == 0
+        assert command(*message, *options, "--out", tmp_path / name).code == 0
     showers = {}
     for path in tmp_path.iterdir():
         with open_showers(path) as file:
@@ -156,8 +156,8 @@ def test_an_interrupted_sweep_goes_on(cheap, arguments, command, tmp_path):
     cheap.stop = 3
     ran = command(*arguments, "--out", tmp_path / "out")
     assert ran.code == 130
-    told = "metacalo: interrupted; the trials that have ended are kept; the same command goes on with them"
-    assert ran.err == f"{told}\n"
+    message = "metacalo: interrupted; the trials that have ended are kept; the same command goes on with them"
+    assert ran.err == f"{message}\n"
     assert not (tmp_path / "out").exists()
     ran = command(*arguments, "--out", tmp_path / "out")
     assert (ran.code, cheap.asked) == (0, TRIALS + 1)
@@ -196,7 +196,7 @@ def test_two_objectives_give_a_front_and_the_model_of_the_best_fidelity(cheap, a
     assert 'id="front"' in (tmp_path / "out" / "sweep.html").read_text()
 
 
-def test_no_password_is_kept_or_told(cheap, arguments, command, tmp_path, monkeypatch):
+def test_no_password_is_kept_or_printed(cheap, arguments, command, tmp_path, monkeypatch):
     opened, given = search.opened_storage, []
     monkeypatch.setattr(
         search, "opened_storage", lambda url: given.append(url) or opened(f"sqlite:///{tmp_path / 's.db'}")
@@ -226,11 +226,11 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_a_mistake_is_one_sentence_and_leaves_nothing(case, command, arguments, tmp_path):
-    given, told = BAD[case]
+    given, message = BAD[case]
     ran = command(*arguments, *given, "--out", tmp_path / "out")
     assert (ran.code, ran.out) == (2, "")
     assert re.fullmatch(r"metacalo: [^\n]+\n", ran.err)
-    assert told in ran.err
+    assert message in ran.err
     assert list(tmp_path.iterdir()) == []
 
 

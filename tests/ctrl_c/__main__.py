@@ -75,7 +75,7 @@ class Ended:
         after: CPU seconds before Ctrl-C.
         cpu, wall: seconds from there to the end.
         code: exit code.
-        told: what it printed on standard error.
+        message: what it printed on standard error.
         left: temporary files.
     """
 
@@ -84,15 +84,15 @@ class Ended:
     cpu: float
     wall: float
     code: int
-    told: str
+    message: str
     left: tuple[str, ...]
 
     def fault(self, limit: float) -> str | None:
         """What is not as it should be."""
         if self.cpu > limit:
             return f"takes {self.cpu:.1f} s of CPU time"
-        if self.code != 130 or not self.told.startswith("metacalo: interrupted; ") or self.told.count("\n") != 1:
-            return f"ends with code {self.code} and tells {self.told!r}"
+        if self.code != 130 or not self.message.startswith("metacalo: interrupted; ") or self.message.count("\n") != 1:
+            return f"ends with code {self.code} and tells {self.message!r}"
         return f"leaves {', '.join(self.left)}" if self.left else None
 
 
@@ -110,12 +110,12 @@ def _spent(session: int) -> float:
 def interrupted(name: str, line: Sequence[str], folder: Path, after: float) -> Ended | None:
     """Runs a command in a folder and presses Ctrl-C after so much CPU time; None where it had ended before."""
     folder.mkdir(parents=True)
-    with (folder.parent / "told").open("w+") as told:
+    with (folder.parent / "stderr").open("w+") as message:
         process = subprocess.Popen(
             line,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=told,
+            stderr=message,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
@@ -129,8 +129,8 @@ def interrupted(name: str, line: Sequence[str], folder: Path, after: float) -> E
         _, status, usage = os.wait4(process.pid, 0)
         wall, code = time.monotonic() - started, os.waitstatus_to_exitcode(status)
         process.returncode = code  # it has been waited for
-        told.seek(0)
-        text = told.read()
+        message.seek(0)
+        text = message.read()
     left = tuple(sorted(str(path.relative_to(folder)) for path in folder.rglob(".*") if ".tmp-" in path.name))
     shutil.rmtree(folder)
     spent = max(0.0, usage.ru_utime + usage.ru_stime - before)  # what killed children had spent is in `before` alone
@@ -171,14 +171,14 @@ def _heard(name: str, line: Sequence[str], folder: Path) -> Heard:
 
 def interruption_table(found: Sequence[tuple[Heard, Ended | None]]) -> Table:
     """One row a command."""
-    heads = ("command", "CPU s", "longest without hearing", "where", "Ctrl-C after", "CPU s to the end", "told")
+    heads = ("command", "CPU s", "longest without hearing", "where", "Ctrl-C after", "CPU s to the end", "message")
     table = Table(*heads)
     for heard, ended in found:
         row = (heard.command, f"{heard.seconds:.1f}", f"{heard.longest:.2f}", heard.where)
-        told = ("-", "-", "it had ended")
+        message = ("-", "-", "it had ended")
         if ended is not None:
-            told = (f"{ended.after:.1f}", f"{ended.cpu:.2f}", ended.told.strip().partition("; ")[2])
-        table.add_row(*row, *told)
+            message = (f"{ended.after:.1f}", f"{ended.cpu:.2f}", ended.message.strip().partition("; ")[2])
+        table.add_row(*row, *message)
     return table
 
 
@@ -188,22 +188,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=float, default=2.0, help="CPU seconds that a command may take to end")
     parser.add_argument("--out", type=Path, default=Path("out/ctrl-c"))
     parser.add_argument("--command", action="append", help="only this one; may be repeated")
-    told = parser.parse_args(arguments)
-    shutil.rmtree(told.out, ignore_errors=True)
-    told.out.mkdir(parents=True)
+    message = parser.parse_args(arguments)
+    shutil.rmtree(message.out, ignore_errors=True)
+    message.out.mkdir(parents=True)
     found: list[tuple[Heard, Ended | None]] = []
-    for name, line in _lines(told.out).items():
-        if told.command and name not in told.command:
+    for name, line in _lines(message.out).items():
+        if message.command and name not in message.command:
             continue
-        place = told.out / "place"
+        place = message.out / "place"
         whole = [*line, "--out", str(place / "result")]
         heard = _heard(name, whole, place)
         middle = LOADED + (heard.seconds - LOADED) / 2
         found.append((heard, interrupted(name, whole, place, middle)))
         record = [{**asdict(first), "ended": second and asdict(second)} for first, second in found]
-        (told.out / "interruption.json").write_text(json.dumps(record, indent=2) + "\n")
+        (message.out / "interruption.json").write_text(json.dumps(record, indent=2) + "\n")
     Console(width=140).print(interruption_table(found))
-    faults = [f"{heard.command}: {fault}" for heard, ended in found for fault in _faults(heard, ended, told.limit)]
+    faults = [f"{heard.command}: {fault}" for heard, ended in found for fault in _faults(heard, ended, message.limit)]
     for fault in faults:
         Console(stderr=True).print(fault, markup=False)
     if faults:

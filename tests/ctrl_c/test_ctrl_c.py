@@ -17,7 +17,7 @@ WELL = Ended("adapt", 2.5, 3.0, 6.0, 130, "metacalo: interrupted; x was not writ
         (4.0, {}, None),
         (2.0, {}, "takes 3.0 s of CPU time"),
         (4.0, {"left": (".x.tmp-1-y",)}, "leaves .x.tmp-1-y"),
-        (4.0, {"code": 1, "told": "Traceback"}, "ends with code 1 and tells 'Traceback'"),
+        (4.0, {"code": 1, "message": "Traceback"}, "ends with code 1 and tells 'Traceback'"),
     ],
 )
 def test_faults_are_found(limit: float, changes: dict, fault: str | None) -> None:

@@ -70,7 +70,7 @@ def test_auc_error_is_that_of_hanley_and_mcneil():
 
 
 def test_calibration_and_divergence_of_known_gaussians():
-    # Logits of N(-1, 1) against N(1, 1) are 2 x; told as 8 x, they are overconfident until they are calibrated.
+    # Logits of N(-1, 1) against N(1, 1) are 2 x; given as 8 x, they are overconfident until they are calibrated.
     rng = np.random.default_rng(0)
     label = np.repeat([0, 1], 20_000)
     x = rng.normal(2.0 * label - 1, 1)

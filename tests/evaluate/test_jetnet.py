@@ -60,9 +60,9 @@ def features(halves, too_much):
 @pytest.mark.filterwarnings("ignore:Recommended number of samples", "ignore:Large imaginary components")
 @pytest.mark.parametrize("other", [1, 2])
 def test_fpd_is_that_of_jetnet(library, features, other):
-    told = {"min_samples": 300, "max_samples": 900}
-    expected = library.fpd(features[0], features[other], num_batches=3, num_points=4, **told)
-    found = jetnet_fpd(features[0], features[other], batches=3, points=4, **told)
+    message = {"min_samples": 300, "max_samples": 900}
+    expected = library.fpd(features[0], features[other], num_batches=3, num_points=4, **message)
+    found = jetnet_fpd(features[0], features[other], batches=3, points=4, **message)
     assert found.value > 0
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-9)
 
@@ -78,14 +78,14 @@ def test_kpd_is_that_of_jetnet(library, features, other):
 def test_fpd_tells_every_batch_and_knows_constant_features():
     rows = np.random.default_rng(0).normal(size=(2, 50, 3))
     rows[..., 1] = 0
-    told = []
-    found = jetnet_fpd(*rows, min_samples=60, max_samples=90, batches=2, points=3, on_batch=lambda: told.append(1))
-    assert len(told) == 6
+    message = []
+    found = jetnet_fpd(*rows, min_samples=60, max_samples=90, batches=2, points=3, on_batch=lambda: message.append(1))
+    assert len(message) == 6
     assert np.isfinite(found).all()
 
 
 def test_seeds_are_those_of_the_call(features):
     first, second = features[:2]
-    told = {"min_samples": 100, "max_samples": 200, "batches": 2, "points": 3}
-    assert jetnet_fpd(first, second, **told) == jetnet_fpd(first, second, **told)
-    assert jetnet_fpd(first, second, **told) != jetnet_fpd(first, second, seed=1, **told)
+    message = {"min_samples": 100, "max_samples": 200, "batches": 2, "points": 3}
+    assert jetnet_fpd(first, second, **message) == jetnet_fpd(first, second, **message)
+    assert jetnet_fpd(first, second, **message) != jetnet_fpd(first, second, seed=1, **message)

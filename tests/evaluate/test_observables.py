@@ -160,6 +160,6 @@ def test_geant4_looks_like_an_electromagnetic_shower(geant4):
         (np.full((1, 3, 4, 5), -1.0, dtype=np.float32), [1.0], "negative or not finite"),
     ],
 )
-def test_impossible_showers_are_told(showers, energy, message):
+def test_impossible_showers_are_reported(showers, energy, message):
     with pytest.raises(ShowerFileError, match=message):
         observables(showers, energy)

@@ -109,15 +109,15 @@ def test_the_page_stands_alone(folder, text):
     assert {link for link in links if not link.startswith("http")} <= {f"#{identifier}" for identifier in identifiers}
 
 
-def test_what_is_told_is_escaped(text):
-    told = " ".join(" ".join(Page(text).texts).split())
-    assert "<i>PbLAr</i>" in told
-    assert "<script>alert('x')</script> $& _日" in told
-    assert "<b>rough</b>" in told
-    assert "metacalo evaluate a & b" in told
-    assert "0.123 ± 0.010" in told
-    assert "0.057 ± 0.002" in told
-    assert "CaloDREAM" in told
+def test_what_is_reported_is_escaped(text):
+    message = " ".join(" ".join(Page(text).texts).split())
+    assert "<i>PbLAr</i>" in message
+    assert "<script>alert('x')</script> $& _日" in message
+    assert "<b>rough</b>" in message
+    assert "metacalo evaluate a & b" in message
+    assert "0.123 ± 0.010" in message
+    assert "0.057 ± 0.002" in message
+    assert "CaloDREAM" in message
 
 
 def test_a_card_is_markdown_but_not_trusted():

@@ -108,7 +108,7 @@ def test_geant4_halves_agree_and_a_wrong_depth_does_not(halves):
     console = Console(width=120)
     with console.capture() as capture:
         console.print(table({"wrong": bad}))
-    told = {re.split(r"\s{2,}", line.strip())[0]: line for line in capture.get().splitlines()}
-    assert f"{depth['value']:.2f} ± {depth['error']:.2f}" in told["chi2/ndf, mean longitudinal profile"]
-    assert f"{depth['floor']:.2f} ± {depth['floor_error']:.2f}" in told["chi2/ndf, mean longitudinal profile"]
-    assert "chi2/ndf, mean voxel spectrum" in told
+    message = {re.split(r"\s{2,}", line.strip())[0]: line for line in capture.get().splitlines()}
+    assert f"{depth['value']:.2f} ± {depth['error']:.2f}" in message["chi2/ndf, mean longitudinal profile"]
+    assert f"{depth['floor']:.2f} ± {depth['floor_error']:.2f}" in message["chi2/ndf, mean longitudinal profile"]
+    assert "chi2/ndf, mean voxel spectrum" in message

@@ -82,12 +82,12 @@ def test_a_library_is_not_diverse_and_copies_its_shots(halves, frozen):
     console = Console(width=120)
     with console.capture() as capture:
         console.print(table({"generated": metrics}))
-    told = {re.split(r"\s{2,}", line.strip())[0]: line for line in capture.get().splitlines()}
-    assert f"{metrics['diversity']['generated']['distinct']} of {n}" in told["distinct showers"]
-    assert "1.000" in told["share too near to a shot"]
+    message = {re.split(r"\s{2,}", line.strip())[0]: line for line in capture.get().splitlines()}
+    assert f"{metrics['diversity']['generated']['distinct']} of {n}" in message["distinct showers"]
+    assert "1.000" in message["share too near to a shot"]
 
 
-def test_response_is_told_in_bins_of_energy_and_empty_ones_are_none(halves):
+def test_response_is_reported_in_bins_of_energy_and_empty_ones_are_none(halves):
     rows = np.flatnonzero((halves[1].energy < 5000) | (halves[1].energy > 16_000))
     metrics = compare(halves[1].select(rows), halves[0], FAST)
     binned = metrics["response_by_energy"]
@@ -105,7 +105,7 @@ def test_response_is_told_in_bins_of_energy_and_empty_ones_are_none(halves):
     assert f"{quoted(means[-1], errors[-1])}, {binned['generated']['width'][-1]:.4f}" in capture.get()
 
 
-def test_few_showers_are_told_with_the_uncertainty_that_they_imply(halves):
+def test_few_showers_are_reported_with_the_uncertainty_that_they_imply(halves):
     (warning,) = compare(halves[1].select(np.arange(60)), halves[0].select(np.arange(200)), FAST)["warnings"]
     # 1 / sqrt 60, and Hanley and McNeil's error of an AUC of 0.5 with 60 on either side
     assert warning == "only 60 generated showers: a mean is known to 0.13 standard deviations, an AUC to 0.05"
@@ -114,9 +114,9 @@ def test_few_showers_are_told_with_the_uncertainty_that_they_imply(halves):
 def test_energies_that_only_one_sample_has_are_left_out(halves):
     high = halves[1].select(np.flatnonzero(halves[1].energy > 10_000))
     metrics = compare(high, halves[0], FAST)
-    (told,) = metrics["warnings"]
+    (message,) = metrics["warnings"]
     numbers = re.match(
-        r"compared between 9\.9.* and .* GeV only, the .*: (.*) generated and (.*) reference showers;", told
+        r"compared between 9\.9.* and .* GeV only, the .*: (.*) generated and (.*) reference showers;", message
     )
     assert numbers is not None
     assert numbers[1] == f"{len(high)} of {len(high)}"
@@ -129,7 +129,7 @@ def test_energies_that_only_one_sample_has_are_left_out(halves):
         compare(far, halves[0], FAST)
 
 
-def test_other_spectra_are_told(halves):
+def test_other_spectra_are_reported(halves):
     lower = halves[1].select(np.argsort(halves[1].energy)[:250])
     warnings = " | ".join(compare(lower, halves[0].select(np.argsort(halves[0].energy)[150:]), FAST)["warnings"])
     assert "compared between" in warnings
@@ -139,15 +139,15 @@ def test_other_spectra_are_told(halves):
     assert "theta" not in warnings
 
 
-def test_showers_in_both_samples_are_told_and_no_classifier_is_trained(halves):
+def test_showers_in_both_samples_are_reported_and_no_classifier_is_trained(halves):
     settings = EvaluateSettings(splits=1, rotations=1)
     metrics = compare(halves[0], halves[0], settings)
-    (told,) = metrics["warnings"]
-    assert told == "400 showers are in both samples: distances are too small, and classifiers mean nothing"
+    (message,) = metrics["warnings"]
+    assert message == "400 showers are in both samples: distances are too small, and classifiers mean nothing"
     assert metrics["low_level_auc"] is metrics["high_level_jsd"] is None
 
 
-def test_another_scale_and_empty_showers_are_told(halves):
+def test_another_scale_and_empty_showers_are_reported(halves):
     raw = replace(halves[1], showers=halves[1].showers * np.float32(0.05))
     raw.showers[:7] = 0
     warnings = compare(raw, halves[0], FAST)["warnings"]
@@ -157,7 +157,7 @@ def test_another_scale_and_empty_showers_are_told(halves):
     assert scale == pytest.approx(20, rel=0.04)
 
 
-def test_another_detector_is_told(halves):
+def test_another_detector_is_reported(halves):
     assert halves[1].detector is not None
     thicker = replace(halves[1].detector, n_layers=halves[1].detector.n_layers + 1)
     metrics = compare(replace(halves[1], detector=thicker), halves[0], FAST)
@@ -186,18 +186,18 @@ def test_what_cannot_be_compared_is_an_error(halves):
 def test_files_become_a_folder_of_metrics_and_a_picture(files, tmp_path, halves):
     out = tmp_path / "result"
     seen = halves[0].hashes()[:150]
-    told = evaluate_files(files[0], files[1], out, seen_hashes=seen, settings=FAST, command="metacalo evaluate a b")
-    assert json.loads((out / "metrics.json").read_text()) == told
+    message = evaluate_files(files[0], files[1], out, seen_hashes=seen, settings=FAST, command="metacalo evaluate a b")
+    assert json.loads((out / "metrics.json").read_text()) == message
     assert (out / "profiles.png").read_bytes().startswith(b"\x89PNG")
-    metrics = told["samples"]["generated"]
+    metrics = message["samples"]["generated"]
     assert metrics["showers"] == {"generated": 400, "reference": 250, "floor": [125, 125]}
-    assert told["left_out"] == 150
-    assert told["files"] == {"generated": {"generated": str(files[0])}, "reference": str(files[1])}
-    assert told["settings"]["splits"] == 2
-    assert told["settings"]["calochallenge"] is False
+    assert message["left_out"] == 150
+    assert message["files"] == {"generated": {"generated": str(files[0])}, "reference": str(files[1])}
+    assert message["settings"]["splits"] == 2
+    assert message["settings"]["calochallenge"] is False
     assert metrics["copies"]["shots"] == 150
     assert metrics["copies"]["share"]["value"] < 0.1
-    assert told["command"] == "metacalo evaluate a b"
+    assert message["command"] == "metacalo evaluate a b"
     with pytest.raises(OutputError, match="exists already"):
         evaluate_files(*files, out, settings=FAST)
     smaller = FAST.model_copy(update={"max_showers": 50})
@@ -208,18 +208,18 @@ def test_files_become_a_folder_of_metrics_and_a_picture(files, tmp_path, halves)
 def test_several_files_stand_side_by_side_with_the_figures_that_each_has_alone(files, tmp_path, halves):
     other = tmp_path / "other.h5"
     write_showers(other, halves[1])
-    told = evaluate_files([files[0], other], files[1], tmp_path / "x", labels=["too much", "[b]fine"], settings=FAST)
+    message = evaluate_files([files[0], other], files[1], tmp_path / "x", labels=["too much", "[b]fine"], settings=FAST)
     alone = evaluate_files(other, files[1], tmp_path / "y", settings=FAST)
-    assert told["samples"]["[b]fine"] == alone["samples"]["other"]
+    assert message["samples"]["[b]fine"] == alone["samples"]["other"]
     console = Console(width=120)
     with console.capture() as capture:
-        console.print(table(told["samples"]))
+        console.print(table(message["samples"]))
     (row,) = [line for line in capture.get().splitlines() if "mean W1" in line]
-    values = [f"{told['samples'][label]['mean_w1']['value']:.3f}" for label in ("too much", "[b]fine")]
+    values = [f"{message['samples'][label]['mean_w1']['value']:.3f}" for label in ("too much", "[b]fine")]
     assert row.index(values[0]) < row.index(values[1])
     assert "[b]fine" in capture.get()
-    assert all_warnings(told) == [
-        f"{label}: {warning}" for label, found in told["samples"].items() for warning in found["warnings"]
+    assert all_warnings(message) == [
+        f"{label}: {warning}" for label, found in message["samples"].items() for warning in found["warnings"]
     ]
 
 
@@ -244,15 +244,15 @@ def test_files_of_different_conventions_compare_and_the_challenge_has_its_figure
     monkeypatch.setattr(
         "metacalo.evaluate.calochallenge.jetnet_kpd", lambda *both, **_: jetnet_kpd(*both, batch_size=200)
     )
-    told = evaluate_files(flat, files[1], tmp_path / "x", settings=FAST)
-    found = told["samples"]["flat"]
-    assert told["settings"]["calochallenge"] is True
+    message = evaluate_files(flat, files[1], tmp_path / "x", settings=FAST)
+    found = message["samples"]["flat"]
+    assert message["settings"]["calochallenge"] is True
     assert any("different spectra of theta" in warning for warning in found["warnings"])
     assert found["groups"]["response"]["w1"]["value"] < 0.3
     assert found["calochallenge"]["fpd"]["value"] > found["calochallenge"]["fpd_of_all"]["value"] > 0
     console = Console(width=120)
     with console.capture() as capture:
-        console.print(table(told["samples"]))
+        console.print(table(message["samples"]))
     assert f"{found['calochallenge']['fpd_of_all']['value'] * 1e3:.1f}" in capture.get()
 
 

@@ -95,7 +95,7 @@ def test_sessions_of_one_process_draw_other_noise(level, shower, exported):
     assert done.returncode == 0, done.stderr
 
 
-def test_sessions_with_one_seed_are_told(shower, exported):
+def test_sessions_with_one_seed_are_reported(shower, exported):
     done = shower(exported(**SHORT), "--showers", 4, "--threads", 2)
     assert done.returncode == 1
     assert done.stderr.endswith("are the same: their sessions draw the same noise\n")
@@ -149,7 +149,7 @@ FEWER = (("Slice", {}, ([0], [6400], [1])),)
     ],
     ids=["z first", "phi first", "too few", "MeV", "negative", "below the threshold", "no number"],
 )
-def test_what_is_wrong_is_told_in_one_sentence(steps, sentence, shower, exported, tmp_path):
+def test_what_is_wrong_is_reported_in_one_sentence(steps, sentence, shower, exported, tmp_path):
     done = shower(changed(exported(**SHORT), tmp_path / "m.onnx", *steps), "--showers", 10)
     assert done.returncode == 1
     assert sentence in done.stderr
@@ -157,7 +157,7 @@ def test_what_is_wrong_is_told_in_one_sentence(steps, sentence, shower, exported
     assert done.stderr.count("\n") == 1
 
 
-def test_what_cannot_be_run_is_told(shower, exported, tmp_path):
+def test_what_cannot_be_run_is_reported(shower, exported, tmp_path):
     path = exported(**SHORT)
     for options, sentence in [
         (["m.onnx"], "m.onnx.json: there is no such file"),
@@ -170,12 +170,12 @@ def test_what_cannot_be_run_is_told(shower, exported, tmp_path):
         done = shower(*options)
         assert done.returncode, options
         assert sentence in done.stderr
-    told = json.loads(Path(f"{path}.json").read_text(encoding="utf-8"))
-    told["interface"]["name"] = "named"
-    (tmp_path / "n.onnx.json").write_text(json.dumps(told), encoding="utf-8")
+    message = json.loads(Path(f"{path}.json").read_text(encoding="utf-8"))
+    message["interface"]["name"] = "named"
+    (tmp_path / "n.onnx.json").write_text(json.dumps(message), encoding="utf-8")
     assert "export it with --interface par04" in shower(tmp_path / "n.onnx").stderr
-    del told["mean_response"]
-    (tmp_path / "n.onnx.json").write_text(json.dumps(told), encoding="utf-8")
+    del message["mean_response"]
+    (tmp_path / "n.onnx.json").write_text(json.dumps(message), encoding="utf-8")
     assert "it has no mean_response; export the model again" in shower(tmp_path / "n.onnx").stderr
     (tmp_path / "m.onnx").write_bytes(b"none")
     shutil.copy(f"{path}.json", tmp_path / "m.onnx.json")

@@ -46,13 +46,13 @@ def expected(graphs, model):
 
     def of(name, energy, theta, phi, normal, uniform):
         mev, generator, noise = 1e3 * energy, model.generator(name), Latents.from_flat(normal, graphs[name].grid)
-        told = encode_conditions(*(x.double().numpy() for x in (mev, theta, phi)), model.detector.descriptors())
+        message = encode_conditions(*(x.double().numpy() for x in (mev, theta, phi)), model.detector.descriptors())
         with torch.no_grad():
             if name == "diffusion":
-                latents = generator.sample_from_noise(noise, told)
+                latents = generator.sample_from_noise(noise, message)
             else:
                 length = generator.prior.length
-                codes = generator.prior.sample_from_uniform(uniform[:, :length], told, generator.sampling)
+                codes = generator.prior.sample_from_uniform(uniform[:, :length], message, generator.sampling)
                 latents = generator.placed(codes, uniform[:, length:], noise)
             return model.normaliser.inverse(latents, mev, theta).numpy()
 
@@ -74,18 +74,18 @@ def assert_same_showers(found, expected):
 @pytest.mark.parametrize("level", [LEVELS.ORT_ENABLE_ALL, LEVELS.ORT_DISABLE_ALL], ids=["optimised", "as it is"])
 @pytest.mark.parametrize("name", GENERATORS)
 def test_onnx_gives_the_showers_of_pytorch(name, level, exported, expected, graphs):
-    told, seed = conditions(20), torch.arange(20) + 2**40
-    found = run_named(exported(generator=name, interface="named"), *told, seed, level=level)
-    assert_same_showers(found, expected(name, *told, *Named(graphs[name]).noise(seed)))
+    message, seed = conditions(20), torch.arange(20) + 2**40
+    found = run_named(exported(generator=name, interface="named"), *message, seed, level=level)
+    assert_same_showers(found, expected(name, *message, *Named(graphs[name]).noise(seed)))
 
 
 @pytest.mark.parametrize("name", GENERATORS)
 def test_torchscript_gives_the_showers_of_pytorch(name, exported, expected, graphs):
-    told, module = conditions(20), torch.jit.load(str(exported(generator=name, format="torchscript")))
+    message, module = conditions(20), torch.jit.load(str(exported(generator=name, format="torchscript")))
     torch.manual_seed(4)
-    found = 1e3 * module(par04(*told)).reshape(20, 9, 16, 45)
+    found = 1e3 * module(par04(*message)).reshape(20, 9, 16, 45)
     torch.manual_seed(4)
-    assert_same_showers(found.numpy(), expected(name, *told, *Par04(graphs[name]).noise(told[0])))
+    assert_same_showers(found.numpy(), expected(name, *message, *Par04(graphs[name]).noise(message[0])))
 
 
 @pytest.mark.parametrize("name", GENERATORS)
@@ -149,8 +149,8 @@ def test_the_same_cells_in_the_same_order_and_as_often(exported):
     file, model = session(exported(**SHORT)), zero_shot_model()
     model.generator("diffusion").choose("euler", 1)
     found = 1e3 * file.run(None, {"conditions": given.numpy()})[0].reshape(n, 9, 16, 45)
-    told = (1e3 * energy.double().numpy(), np.full(n, 1.3), np.full(n, 0.4))
-    own = next(model.generate("diffusion", *told, batch_size=n, autocast=False)).showers
+    message = (1e3 * energy.double().numpy(), np.full(n, 1.3), np.full(n, 0.4))
+    own = next(model.generate("diffusion", *message, batch_size=n, autocast=False)).showers
     for observe in (lambda x: x.sum((1, 2, 3)), lambda x: (x > 0).sum((1, 2, 3)), lambda x: x.max((1, 2, 3))):
         assert stats.ks_2samp(observe(found), observe(own)).pvalue > 1e-3
     for axes in ((2, 3), (1, 2), (1, 3)):  # along r, z and phi

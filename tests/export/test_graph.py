@@ -30,7 +30,7 @@ def test_correlations_of_layers_are_tabulated_between_and_beyond_the_knots(model
     assert LARGEST_ERROR <= 1e-5
 
 
-def test_correlations_that_cannot_be_tabulated_are_told(model, monkeypatch):
+def test_correlations_that_cannot_be_tabulated_are_reported(model, monkeypatch):
     monkeypatch.setattr("metacalo.export.correlations.LARGEST_ERROR", 0.0)
     with pytest.raises(MetacaloError, match="cannot be tabulated"):
         TabulatedLongitudinal.of(model.normaliser.longitudinal, model.normaliser.copula)
@@ -75,8 +75,8 @@ def test_the_graph_makes_the_showers_of_the_model(name, model, graphs):
         uniform = torch.cat([torch.rand(length, n, generator=draw).T, torch.rand(n, 46, generator=draw)], dim=1)
     normal = Latents.noise(n, graph.grid, draw).flat()
     found = graph(1e3 * energy, theta, phi, normal, uniform)
-    told = (values.double().numpy() for values in (1e3 * energy, theta, phi))
-    expected = torch.from_numpy(model.sampler(name, autocast=False)(*told, seeded(4)))
+    message = (values.double().numpy() for values in (1e3 * energy, theta, phi))
+    expected = torch.from_numpy(model.sampler(name, autocast=False)(*message, seeded(4)))
     difference = (found - expected).abs().sum((1, 2, 3)) / expected.sum((1, 2, 3))
     assert float(difference.quantile(0.95)) < 1e-4  # a code or a count at the edge of rounding may turn
     assert not ShowerGraph(model, name).generator.training

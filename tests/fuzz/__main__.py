@@ -71,7 +71,7 @@ def run_cases(
             ended.append((number, kind, end))
             if end.is_defect and keep is not None:
                 shutil.copytree(sandbox.case / "in", keep / str(number), symlinks=True, ignore=_no_files)
-                (keep / f"{number}.txt").write_text(f"{kind}: {end.verdict}\n{end.told}", encoding="utf-8")
+                (keep / f"{number}.txt").write_text(f"{kind}: {end.verdict}\n{end.message}", encoding="utf-8")
             shutil.rmtree(sandbox.place, ignore_errors=True)
             bar.advance(1, defects=sum(each.is_defect for _, _, each in ended))
         time.sleep(0.002)
@@ -91,8 +91,8 @@ def _table(ended: Sequence[tuple[int, str, Ended]]) -> str:
     for kind in [*KINDS, "all"]:
         counts = Counter(end.verdict for _, found, end in ended if kind in (found, "all"))
         defects = {name: count for name, count in counts.items() if name not in ("accepted", "refused")}
-        told = ", ".join(f"{count} {name}" for name, count in sorted(defects.items())) or "0"
-        lines.append(f"| {kind} | {sum(counts.values())} | {counts['accepted']} | {counts['refused']} | {told} |")
+        message = ", ".join(f"{count} {name}" for name, count in sorted(defects.items())) or "0"
+        lines.append(f"| {kind} | {sum(counts.values())} | {counts['accepted']} | {counts['refused']} | {message} |")
     return "\n".join(lines) + "\n"
 
 
@@ -116,16 +116,21 @@ def _run(options: argparse.Namespace, command: str) -> str:
         where = Path(place, "cases")
         if options.case is not None:
             ((_, kind, end),) = run_cases(seeds, numbers, options.seed, 1, where, None, bar)
-            return f"{kind}: {end.verdict} in {end.seconds:.1f} s\n{end.told}"
+            return f"{kind}: {end.verdict} in {end.seconds:.1f} s\n{end.message}"
         with atomic_folder(options.out, force=options.force) as folder:
             (folder / "defects").mkdir()
             ended = run_cases(seeds, numbers, options.seed, options.jobs, where, folder / "defects", bar)
             table = _table(ended)
             (folder / "table.md").write_text(table, encoding="utf-8")
             cases: list[dict[str, Any]] = [{"case": n, "kind": kind, **asdict(end)} for n, kind, end in ended]
-            told = {"memory": MEMORY, "seconds": SECONDS, "hdf5": h5py.version.hdf5_version, "h5py": h5py.__version__}
+            message = {
+                "memory": MEMORY,
+                "seconds": SECONDS,
+                "hdf5": h5py.version.hdf5_version,
+                "h5py": h5py.__version__,
+            }
             took = time.perf_counter() - started
-            save_json(folder / "cases.json", {"command": command, **told, "took": took, "cases": cases})
+            save_json(folder / "cases.json", {"command": command, **message, "took": took, "cases": cases})
             return f"{table}{took:.0f} s"
 
 
@@ -134,10 +139,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     options = _parser().parse_args(arguments)
     try:
-        told = _run(options, shlex.join(["python", "-m", "tests.fuzz", *arguments]))
+        message = _run(options, shlex.join(["python", "-m", "tests.fuzz", *arguments]))
     except MetacaloError as error:
         sys.exit(f"fuzz: {error}")
-    Console(soft_wrap=True).print(told, highlight=False, markup=False)
+    Console(soft_wrap=True).print(message, highlight=False, markup=False)
 
 
 if __name__ == "__main__":

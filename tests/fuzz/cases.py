@@ -139,8 +139,8 @@ def _spoilt_text(text: str, rng: Rng) -> bytes:
         at = int(rng.integers(len(lines)))
         key = lines[at].partition("=")[0]
         if "=" in lines[at]:
-            told = json.dumps(mutate_value(0, rng))
-            lines[at] = f"{key}= {told.replace('NaN', 'nan').replace('Infinity', 'inf').replace('null', '[]')}"
+            message = json.dumps(mutate_value(0, rng))
+            lines[at] = f"{key}= {message.replace('NaN', 'nan').replace('Infinity', 'inf').replace('null', '[]')}"
     return "\n".join(lines).encode("utf-8", "surrogatepass")
 
 

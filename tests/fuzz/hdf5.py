@@ -169,12 +169,12 @@ def _virtual(place: h5py.Group, name: str, shape: tuple[int, ...], target: str) 
 
 
 def _filtered(place: h5py.Group, name: str, values: np.ndarray, rng: Rng) -> None:
-    """Filters that are unknown, seldom, or told wrong sizes."""
+    """Filters that are unknown, seldom, or given wrong sizes."""
     kind = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     kind.set_chunk(values.shape)
     number = int(rng.choice([1, 2, 3, 5, 6, 305, 32000, 32001, 32015, 40000]))
-    told = tuple(int(n) for n in rng.choice([0, 1, 2, 8, 2**31, 2**32 - 1], int(rng.integers(0, 12))))
-    kind.set_filter(number, int(rng.integers(2)), told)
+    message = tuple(int(n) for n in rng.choice([0, 1, 2, 8, 2**31, 2**32 - 1], int(rng.integers(0, 12))))
+    kind.set_filter(number, int(rng.integers(2)), message)
     space = h5py.h5s.create_simple(values.shape)
     packed = h5py.h5d.create(place.id, name.encode(), h5py.h5t.IEEE_F32LE, space, kind)
     packed.write_direct_chunk((0,) * values.ndim, rng.bytes(int(rng.integers(1, 4096))))
@@ -229,8 +229,10 @@ def hostile_file(path: Path, names: tuple[str, ...], rng: Rng) -> None:
     with h5py.File(path, "w", libver=str(rng.choice(["earliest", "latest"]))) as file:
         place: h5py.Group = file
         if rng.random() < 0.15:
-            told = names[int(rng.integers(len(names)))].encode("utf-8", "ignore").decode()  # others h5py does not write
-            member = told.replace("\0", "").strip("./")
+            message = (
+                names[int(rng.integers(len(names)))].encode("utf-8", "ignore").decode()
+            )  # others h5py does not write
+            member = message.replace("\0", "").strip("./")
             place = file.require_group(member or "g")
         if rng.random() < 0.5:
             place.attrs.update(_DETECTOR)

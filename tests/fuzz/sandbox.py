@@ -37,12 +37,12 @@ class Ended:
 
     Attributes:
         verdict: accepted, refused, or the kind of the defect: crash, hang, memory, traceback, sentence, outside.
-        told: the last that it printed.
+        message: the last that it printed.
         seconds: of the wall clock.
     """
 
     verdict: str
-    told: str
+    message: str
     seconds: float
 
     @property
@@ -120,27 +120,27 @@ class Sandbox:
                 return None
             os.kill(self.child, signal.SIGKILL)
             os.waitpid(self.child, 0)
-            return Ended("hang", self._told(), took)
-        return Ended(self._verdict(status), self._told(), took)
+            return Ended("hang", self._message(), took)
+        return Ended(self._verdict(status), self._message(), took)
 
     def _verdict(self, status: int) -> str:
         if os.WIFSIGNALED(status):
             return "hang" if os.WTERMSIG(status) == signal.SIGXCPU else "crash"
-        code, told = os.WEXITSTATUS(status), self._told()
-        if "Timeout (" in told:
+        code, message = os.WEXITSTATUS(status), self._message()
+        if "Timeout (" in message:
             return "hang"
-        if "MemoryError" in told or "not enough memory" in told or "allocate memory" in told:
+        if "MemoryError" in message or "not enough memory" in message or "allocate memory" in message:
             return "memory"
         if code == _ODD_SENTENCE:
             return "sentence"
-        if code not in (0, 2) or "Traceback (most recent" in told:
+        if code not in (0, 2) or "Traceback (most recent" in message:
             return "traceback"
         before = (self.place / "before").read_text(encoding="utf-8", errors="surrogateescape").split("\n")
         if self._everything() != before:
             return "outside"
         return "accepted" if code == 0 else "refused"
 
-    def _told(self) -> str:
+    def _message(self) -> str:
         printed = self.place / "printed"
         return printed.read_bytes()[-4000:].decode("utf-8", "replace") if printed.exists() else ""
 

@@ -60,7 +60,7 @@ def inside(case: Path) -> int:
 )
 def test_a_case_ends_as_it_ended(tmp_path, call, verdict):
     end = ended(tmp_path, call)
-    assert end.verdict == verdict, end.told
+    assert end.verdict == verdict, end.message
     assert end.is_defect == (verdict not in ("accepted", "refused"))
 
 

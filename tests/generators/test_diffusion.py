@@ -65,7 +65,7 @@ def test_the_loss_of_an_untrained_model_by_hand(schedule: str, prediction: str, 
     angle = draw_angles(schedule, 4, generator)
     noises = Latents.noise(4, GRID, generator)
     expected = torch.zeros(())
-    for weight, data, noise in zip(weights, batch.latents.parts(), noises.parts(), strict=True):
+    for weight, data, noise in zip(weights, batch.latents.components(), noises.components(), strict=True):
         a = angle.reshape(-1, *[1] * (data.dim() - 1))
         target = {"v": a.cos() * data - a.sin() * noise, "data": data, "noise": noise}[prediction]
         expected = expected + weight * target.square().mean()

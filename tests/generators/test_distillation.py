@@ -181,7 +181,7 @@ def correlated(n: int, seed: int, shift: float = 0.0) -> Batch:
     batch = draw_batch(n, seed)
     layers = 0.5 * batch.latents.layers + 0.8 * batch.conditions[:, :1] + shift
     total = 0.5 * batch.latents.total + 0.9
-    return Batch(Latents(total, layers, *batch.latents.parts()[2:]), batch.conditions)
+    return Batch(Latents(total, layers, *batch.latents.components()[2:]), batch.conditions)
 
 
 def train(model: Diffusion, loss: Callable[[Batch, torch.Generator], Tensor], *, steps: int, rate: float) -> None:

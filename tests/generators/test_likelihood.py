@@ -101,8 +101,8 @@ def test_the_error_is_that_of_repeated_estimates():
     x = gaussian(30)
     found = [bound_of(x, PathDraws.stratified(16, LINE, seeded(100 + i))) for i in range(150)]
     spread = torch.stack([value for value, _ in found]).std(0)
-    told = torch.stack([error for _, error in found]).square().mean(0).sqrt()
-    assert float((told / spread).mean()) == pytest.approx(1.05, abs=0.12)
+    message = torch.stack([error for _, error in found]).square().mean(0).sqrt()
+    assert float((message / spread).mean()) == pytest.approx(1.05, abs=0.12)
 
 
 def test_a_wrong_denoiser_gives_less():
@@ -158,7 +158,7 @@ def test_the_bound_of_the_codes_is_one_term_of_the_density():
     codes = model.encode(batch.latents)
     torch.testing.assert_close(found.log_likelihood, model.log_likelihood(batch).double())
     mean, log_sigma = model.tokenizer.decode(codes[:, 7:].reshape(3, 6, 2))
-    means, widths = (model.tokenizer.patching.part(x, batch.latents) for x in (mean, log_sigma.exp()))
+    means, widths = (model.tokenizer.patching.split(x, batch.latents) for x in (mean, log_sigma.exp()))
     by_hand = sum(
         torch.distributions.Normal(getattr(means, part).double(), getattr(widths, part).double())
         .log_prob(getattr(batch.latents, part).double())

@@ -25,7 +25,7 @@ from metacalo.storage.checkpoint import tensor_hash
 from tests.small import disturb, draw_batch, seeded, small_autoregressive, small_diffusion
 
 CODED = ("rings", "hits")
-"""Parts of the latents that the tokenizer reads."""
+"""Portions of the latents that the tokenizer reads."""
 numbers = st.floats(-3, 3)
 
 
@@ -267,11 +267,11 @@ def test_a_missing_library_is_one_sentence_with_the_line_that_installs_it(monkey
     monkeypatch.setattr("metacalo.meta.engines.learn2learn_engine.find_spec", lambda _: None)
     for name in ("learn2learn.algorithms", "learn2learn"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    with pytest.raises(MissingExtraError) as told:
+    with pytest.raises(MissingExtraError) as message:
         resolve_engine("learn2learn")
-    assert "needs learn2learn, which is not installed: pip install" in str(told.value)
-    assert "learn2learn==0.2.0" in str(told.value)
-    assert "\n" not in str(told.value)
+    assert "needs learn2learn, which is not installed: pip install" in str(message.value)
+    assert "learn2learn==0.2.0" in str(message.value)
+    assert "\n" not in str(message.value)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("learn2learn") is None, reason="learn2learn is not installed")

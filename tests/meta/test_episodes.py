@@ -138,7 +138,7 @@ class TestTaskStream:
         left = [h5py.h5f.get_name(file).decode() for file in h5py.h5f.get_obj_ids(types=h5py.h5f.OBJ_FILE)]
         assert not [name for name in left if name.startswith(str(tmp_path))]
 
-    def test_what_cannot_be_read_ahead_is_told_when_it_is_needed(
+    def test_what_cannot_be_read_ahead_is_reported_when_it_is_needed(
         self, stream: MakeStream, thread: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         source = stream("siw", 40, 12, thread=thread)
@@ -186,10 +186,10 @@ class TestMixedBatch:
             assert 0.1 < settled.float().mean() < 0.5
             torch.testing.assert_close(structure[settled], lower[settled], atol=1e-4, rtol=0)
             assert ((structure > lower - 1e-4) & (structure < upper + 1e-4)).all()
-            told, alone = batch.conditions[part], pool.batch(rows, seeded(2), reflect=False).conditions
+            message, alone = batch.conditions[part], pool.batch(rows, seeded(2), reflect=False).conditions
             if reflect:  # the sign of cos theta goes with the image of the shower
-                told[:, 7], alone[:, 7] = told[:, 7].abs(), alone[:, 7].abs()
-            torch.testing.assert_close(told, alone, atol=1e-6 if reflect else 0, rtol=0)
+                message[:, 7], alone[:, 7] = message[:, 7].abs(), alone[:, 7].abs()
+            torch.testing.assert_close(message, alone, atol=1e-6 if reflect else 0, rtol=0)
             start += len(rows)
         assert start == len(batch)
 

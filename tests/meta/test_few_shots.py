@@ -89,7 +89,7 @@ def _energies(each: FewShots, rows: torch.Tensor) -> set[float]:
 
 
 def test_episodes_come_from_all_normalisers(stream: FewShotStream, met: list[FewShots]) -> None:
-    """The pool behind an episode is told by its latents: equal rows have others behind another normaliser."""
+    """The pool behind an episode is recognised by its latents: equal rows have others behind another normaliser."""
     drawn = [
         stream.draw_episode(inner_steps=1, support=4, query=4, generator=seeded(seed)).query.latents.total
         for seed in range(20)

@@ -1,4 +1,4 @@
-"""The next thing made in the background: the same things, one at a time, errors told and nothing left running."""
+"""The next thing made in the background: the same things, one at a time, errors raised and nothing left running."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def test_it_is_exactly_zero_at_first(modulation: Modulation) -> None:
     latents, time, conditions = inputs()
     result = make(modulation)(latents, time, conditions)
     assert (result.flat() == 0).all()
-    assert [part.shape for part in result.parts()] == [part.shape for part in latents.parts()]
+    assert [part.shape for part in result.components()] == [part.shape for part in latents.components()]
 
 
 @pytest.mark.parametrize("modulation", ["shared", "per-block"])

@@ -9,23 +9,23 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from metacalo.errors import ConfigError
-from metacalo.models.patches import PARTS, Patching
+from metacalo.models.patches import COMPONENTS, Patching
 from metacalo.normaliser.latents import Latents
 from tests.small import seeded
 
 sizes = st.integers(1, 4)
-all_parts = st.just(PARTS)
+all_parts = st.just(COMPONENTS)
 
 
 @st.composite
-def patchings(draw: Callable, parts: st.SearchStrategy = all_parts) -> Patching:
+def patchings(draw: Callable, components: st.SearchStrategy = all_parts) -> Patching:
     patch = draw(st.tuples(sizes, sizes, sizes))
     counts = draw(st.tuples(sizes, sizes, sizes))
     r, phi, z = (cells * count for cells, count in zip(patch, counts, strict=True))
-    return Patching((r, phi, z), patch, draw(parts))
+    return Patching((r, phi, z), patch, draw(components))
 
 
-@given(patchings(st.sets(st.sampled_from(PARTS), min_size=1)))
+@given(patchings(st.sets(st.sampled_from(COMPONENTS), min_size=1)))
 @example(Patching((9, 16, 45), (9, 16, 1)))
 @example(Patching((9, 16, 45), (3, 2, 3), {"cells"}))
 @example(Patching((18, 50, 45), (3, 5, 9)))
@@ -33,16 +33,16 @@ def test_latents_and_tokens_are_inverse(patching: Patching) -> None:
     latents, others = Latents.noise(2, patching.grid, seeded()), Latents.noise(2, patching.grid, seeded(1))
     tokens = patching.join(latents)
     assert tokens.shape == (2, patching.n_tokens, patching.token_size)
-    parted = patching.part(tokens, others)
-    for part in PARTS:
-        if part in patching.parts:
-            torch.testing.assert_close(getattr(parted, part), getattr(latents, part))
+    scattered = patching.split(tokens, others)
+    for component in COMPONENTS:
+        if component in patching.components:
+            torch.testing.assert_close(getattr(scattered, component), getattr(latents, component))
         else:
-            assert getattr(parted, part) is getattr(others, part)
+            assert getattr(scattered, component) is getattr(others, component)
 
 
 def test_every_part_of_the_latents_can_be_carried() -> None:
-    assert set(PARTS) == {field.name for field in fields(Latents)}
+    assert set(COMPONENTS) == {field.name for field in fields(Latents)}
 
 
 @given(patchings())
@@ -98,11 +98,11 @@ def test_values_that_tokens_share_are_averaged() -> None:
     patching = Patching((2, 2, 2), (1, 1, 1))
     # cell, ring, hits, layer, total of two tokens a ring and four a layer, the layers one after the other
     tokens = torch.arange(8.0)[None, :, None].expand(1, 8, 5)
-    parted = patching.part(tokens, Latents.noise(1, (2, 2, 2), seeded()))
-    assert parted.cells.flatten().tolist() == [0.0, 4.0, 1.0, 5.0, 2.0, 6.0, 3.0, 7.0]
-    assert parted.rings.tolist() == parted.hits.tolist() == [[[0.5, 4.5], [2.5, 6.5]]]
-    assert parted.layers.tolist() == [[1.5, 5.5]]
-    assert parted.total.tolist() == [3.5]
+    scattered = patching.split(tokens, Latents.noise(1, (2, 2, 2), seeded()))
+    assert scattered.cells.flatten().tolist() == [0.0, 4.0, 1.0, 5.0, 2.0, 6.0, 3.0, 7.0]
+    assert scattered.rings.tolist() == scattered.hits.tolist() == [[[0.5, 4.5], [2.5, 6.5]]]
+    assert scattered.layers.tolist() == [[1.5, 5.5]]
+    assert scattered.total.tolist() == [3.5]
 
 
 @pytest.mark.parametrize(

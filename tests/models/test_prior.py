@@ -67,7 +67,7 @@ def test_the_likelihood_is_the_product_of_the_conditionals(prior: Prior) -> None
 
 
 @torch.no_grad()
-def test_no_element_is_told_of_itself_or_of_later_ones(prior: Prior) -> None:
+def test_no_element_is_reported_of_itself_or_of_later_ones(prior: Prior) -> None:
     codes = prior.sample(conditions(3), seeded())
     assert codes.shape == (3, prior.length) == (3, 4 + 12 * 2)
     before = flat_logits(prior, codes, conditions(3))
@@ -78,7 +78,7 @@ def test_no_element_is_told_of_itself_or_of_later_ones(prior: Prior) -> None:
         after = flat_logits(prior, other, conditions(3))
         assert all(torch.equal(before[i], after[i]) for i in range(changed + 1))
         seen[changed] = any(not torch.equal(before[i], after[i]) for i in range(changed + 1, prior.length))
-    assert seen[:-1].all()  # and each is told to some later one
+    assert seen[:-1].all()  # and some later one sees each
     assert not torch.equal(before[0], flat_logits(prior, codes, conditions(3, seed=2))[0])
 
 

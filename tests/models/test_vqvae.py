@@ -82,7 +82,7 @@ def test_samples_follow_the_decoder(tokenizer: VQVAE) -> None:
     mean, log_sigma = tokenizer.decode(indices)
     drawn = tokenizer.sample(indices.expand(4000, -1, -1), seeded(2))
     zeros = draw_latents(1).map(torch.zeros_like)
-    centres, widths = (tokenizer.patching.part(moment, zeros) for moment in (mean, torch.exp(log_sigma)))
+    centres, widths = (tokenizer.patching.split(moment, zeros) for moment in (mean, torch.exp(log_sigma)))
     for part in ("rings", "hits", "cells"):
         values, centre, sigma = (getattr(latents, part) for latents in (drawn, centres, widths))
         assert ((values.mean(0) - centre[0]).abs() < 5 * sigma[0] / 4000**0.5).all()

@@ -60,7 +60,7 @@ def test_cell_sizes_of_the_file_serve_where_the_description_has_none():
         assert file.detector.grid.dr_mm == float(file.attributes["dr_mm"])
 
 
-def test_two_statements_that_differ_are_told(tmp_path):
+def test_two_statements_that_differ_are_reported(tmp_path):
     detector = described(tmp_path, "dr_mm = 20.0")
     with (
         pytest.warns(UserWarning, match=r"dr_mm is 17.\d+ in the file and 20 in the description of 'mine'"),
@@ -96,7 +96,7 @@ def test_a_flat_file_keeps_the_cell_sizes_that_it_states(flat, tmp_path):
         file.attrs.update(dr_mm=17.7, dz_mm=12.0)
     with open_showers(stated) as file:
         assert (file.grid.dr_mm, file.grid.dz_mm, file.detector) == (17.7, 12.0, None)  # not the challenge's detector
-    with pytest.raises(DetectorError, match="nothing tells the detector"):
+    with pytest.raises(DetectorError, match="its detector is unknown"):
         resolve_task(stated)
     stack = resolve_task(stated, detector=Detector.from_layers("Pb:2.0", "lAr:4.0"))  # a warning would be an error
     assert (stack.detector.grid.dr_mm, stack.detector.grid.dz_mm) == (17.7, 12.0)

@@ -100,8 +100,8 @@ def test_before_and_after_are_sampled_alike(tmp_path, monkeypatch):
     assert seen[0][1].temperature == 0.5
 
 
-@pytest.mark.parametrize(("far", "told"), [((1.0, 1.2), 0), ((1.5, 2.0), 1), ((44.0, 1.2), 1), ((44.0, 2.3), 2)])
-def test_a_model_far_from_geant4_is_told(far, told, tmp_path):
+@pytest.mark.parametrize(("far", "printed"), [((1.0, 1.2), 0), ((1.5, 2.0), 1), ((44.0, 1.2), 1), ((44.0, 2.3), 2)])
+def test_a_model_far_from_geant4_is_reported(far, printed, tmp_path):
     entries = {
         f"{when} (ar)": {"mean_w1": {"value": 0.1 * times, "floor": 0.1}}
         for when, times in zip(("before", "after"), far, strict=True)
@@ -109,19 +109,19 @@ def test_a_model_far_from_geant4_is_told(far, told, tmp_path):
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         warn_if_far({"showers": 200, "unseen": True, "response": {}, **entries}, tmp_path / "new.h5")
-    assert len(found) == told
+    assert len(found) == printed
 
 
-def test_a_wrong_mesh_is_told(tmp_path):
+def test_a_wrong_mesh_is_reported(tmp_path):
     detector = Detector.from_layers("Pb:2", "lAr:4", n_layers=90, grid=Grid(9, 16, 45, 4.65, 3.4))
     settings = AdaptSettings(base="base-no-pblar", shots=60, generator="diffusion", steps=0, compared_showers=60)
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         metrics = adapt("pblar", tmp_path / "model", settings, described=detector, quiet=True).metrics
-    told = "\n".join(str(one.message) for one in found)
-    assert "which is used; correct the one that is wrong" in told
-    assert "showers are not those of the described detector" in told
-    assert "do not use this model" in told
+    printed = "\n".join(str(one.message) for one in found)
+    assert "which is used; correct the one that is wrong" in printed
+    assert "showers are not those of the described detector" in printed
+    assert "do not use this model" in printed
     assert metrics["fidelity"]["far_from_geant4"] == ["before (diffusion)", "after (diffusion)"]
     assert json.loads((tmp_path / "model" / "metrics.json").read_text())["fidelity"] == metrics["fidelity"]
 

@@ -34,15 +34,15 @@ def in_gev(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("energies", "deposits", "told"),
+    ("energies", "deposits", "message"),
     [
         (1000, 1000, r"energies and deposits seem to be in GeV .* --energy-scale 1000 --scale 1000\)"),
         (1, 1000, r"deposits seem to be in GeV .* FILE --scale 1000\)"),
         (1, 33_000, r"deposits seem to be in GeV .* FILE --scale 1000\)"),  # raw ones
     ],
 )
-def test_the_mend_that_is_named_mends(in_gev, tmp_path, energies, deposits, told):
-    with open_showers(in_gev(energies, deposits)) as file, pytest.warns(UserWarning, match=told):
+def test_the_mend_that_is_named_mends(in_gev, tmp_path, energies, deposits, message):
+    with open_showers(in_gev(energies, deposits)) as file, pytest.warns(UserWarning, match=message):
         warn_of_file(file)
     settings = ConvertSettings(to="par04", energy_scale=energies, scale=1000)
     convert(tmp_path / "gev.h5", tmp_path / "mended.h5", settings)
@@ -61,7 +61,7 @@ def test_energies_alone_in_gev_are_refused_with_the_mend(in_gev, tmp_path):
         warn_of_file(file)
 
 
-def test_high_energies_in_gev_are_told_from_a_low_threshold(in_gev):
+def test_high_energies_in_gev_are_reported_from_a_low_threshold(in_gev):
     with open_showers(in_gev(1000, 1000)) as file:
         high = file.load(np.argsort(file.energy)[-30:])
     beam = replace(high, energy=high.energy * 4, showers=high.showers * 4)  # 300 GeV and more; nearly as deep
@@ -71,7 +71,7 @@ def test_high_energies_in_gev_are_told_from_a_low_threshold(in_gev):
         warn_of_showers(replace(beam, detector=None), "beam")
 
 
-def test_energies_alone_in_gev_are_told_at_any_energy(in_gev):
+def test_energies_alone_in_gev_are_reported_at_any_energy(in_gev):
     with open_showers(in_gev(1, 1)) as file:
         shots = file.load(np.argsort(file.energy)[-30:])
     with pytest.warns(
@@ -96,7 +96,7 @@ def test_few_raw_deposits_are_not_taken_for_gev(in_gev):
     warn_of_showers(raw, "thin")  # a warning would be an error
 
 
-def test_conditions_in_gev_are_told_where_they_are_copied(in_gev):
+def test_conditions_in_gev_are_reported_where_they_are_copied(in_gev):
     with open_showers(in_gev(1000, 1000)) as file:
         with pytest.warns(UserWarning, match=r"new\.h5: .*energies seem to be in GeV .*--energy-scale 1000\)"):
             warn_of_conditions(file.energy, "new.h5")

@@ -113,16 +113,16 @@ def said(function, *arguments, **named):
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
-def test_what_looks_like_a_mistake_is_told_by_inspect_and_by_reading_commands(fault, tmp_path):
+def test_what_looks_like_a_mistake_is_reported_by_inspect_and_by_reading_commands(fault, tmp_path):
     path = written(tmp_path / "new.h5", fault)
     assert any(re.search(FAULTS[fault], problem) for problem in inspect(path).problems)
     with open_showers(path) as file:
-        told = said(warn_of_file, file)
-    assert re.search(f"^{re.escape(str(path))}: .*{FAULTS[fault]}", told, re.MULTILINE)
-    assert len(told.splitlines()) <= 2
+        printed = said(warn_of_file, file)
+    assert re.search(f"^{re.escape(str(path))}: .*{FAULTS[fault]}", printed, re.MULTILINE)
+    assert len(printed.splitlines()) <= 2
 
 
-def test_phi_first_is_told(tmp_path):
+def test_phi_first_is_reported(tmp_path):
     path = written(tmp_path / "new.h5", axes=(0, 2, 1, 3))
     assert any("axes must be (r, phi, z)" in problem for problem in inspect(path).problems)
 
@@ -167,7 +167,7 @@ def test_inspect_fails_where_adapt_would(command, tmp_path):  # noqa: F811
     with h5py.File(strange, "a") as file:
         del file.attrs["active_material"]
         del file.attrs["absorber_material"]
-    assert command("inspect", strange).code == 1  # nothing tells the detector
+    assert command("inspect", strange).code == 1  # its detector is unknown
     for name, fault in {"nothing": nothing, "one": one_shower, "below": below_zero, "gev": energies_in_gev}.items():
         assert command("inspect", written(tmp_path / f"{name}.h5", fault)).code == 1, name
     negative = written(tmp_path / "negative.h5")

@@ -16,7 +16,7 @@ from metacalo.detectors.condition_range import ConditionRange, OutsideRangeWarni
 from metacalo.errors import ShowerFileError
 from metacalo.evaluate import EvaluateSettings, evaluate_files
 from metacalo.export.macro import par04_macro
-from metacalo.export.verb import ExportSettings, _told
+from metacalo.export.verb import ExportSettings, _record
 from metacalo.generate import GenerateSettings, generate
 from metacalo.model_folders.adapted import load_model
 from metacalo.model_folders.provenance_card import card_of
@@ -111,8 +111,8 @@ def test_generated_files_name_it_to_cards_and_evaluate(model, beam, tmp_path):
     assert "the model has seen: 1.0" in card_of(path)
     settings = EvaluateSettings(classifiers=False, pages=False)
     found = evaluate_files(path, resolve_task("pblar").path, tmp_path / "e", settings=settings)
-    (told,) = (text for text in found["samples"]["x"]["warnings"] if "what their model has seen" in text)
-    assert told.split("outside")[0].endswith("generated showers have energies ")
+    (printed,) = (text for text in found["samples"]["x"]["warnings"] if "what their model has seen" in text)
+    assert printed.split("outside")[0].endswith("generated showers have energies ")
     with h5py.File(path, "a") as file:
         file.attrs["model_range"] = "no JSON"
     assert "has seen" not in card_of(path)
@@ -139,11 +139,11 @@ def test_export_has_the_range_of_the_shots(model):
     """The sidecar has both ranges, and the macro a particle within them."""
 
     class Shown:
-        inputs, output, told = (), "x", {"x": ""}
+        inputs, output, printed = (), "x", {"x": ""}
 
     seen = load_model(model).shots_range
     wanted = replace(load_model(BASE, detector=resolve_task("pblar").detector), shots_range=seen)
-    sidecar = json.loads(json.dumps(_told(Shown, wanted, ExportSettings())))
+    sidecar = json.loads(json.dumps(_record(Shown, wanted, ExportSettings())))
     assert sidecar["energy_range_MeV"] == list(seen.energy_MeV)
     assert sidecar["theta_range_rad"] == list(seen.theta_rad) == [pytest.approx(math.pi / 2)] * 2
     assert (sidecar["phi_range_rad"], sidecar["ranges_of"]) == (list(seen.phi_rad), "shots")

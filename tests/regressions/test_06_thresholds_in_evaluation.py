@@ -40,14 +40,14 @@ def noisy(samples):
 
 
 def test_noise_below_the_threshold_of_the_challenge_is_not_seen_in_its_mode(samples, noisy, monkeypatch):
-    told = {}
+    message = {}
 
     def fpd(*both, **batches):
-        told.update(batches)
+        message.update(batches)
         return jetnet_fpd(*both, min_samples=100, max_samples=300, batches=1, points=3)
 
     def kpd(*both, **batches):
-        told.update(batches)
+        message.update(batches)
         return jetnet_kpd(*both, batch_size=100, batches=3)
 
     monkeypatch.setattr("metacalo.evaluate.calochallenge.jetnet_fpd", fpd)
@@ -56,7 +56,7 @@ def test_noise_below_the_threshold_of_the_challenge_is_not_seen_in_its_mode(samp
     mode = FAST.model_copy(update={"calochallenge": True})
     found, clean = (compare(sample, samples[1], mode)["calochallenge"] for sample in (noisy, samples[0]))
     assert found == clean
-    assert told == {"min_samples": 10_000, "batch_size": 10_000}
+    assert message == {"min_samples": 10_000, "batch_size": 10_000}
     assert found["features"] == 362
     assert found["threshold_mev"] == CHALLENGE_THRESHOLD == pytest.approx(0.015152, abs=1e-6)
     assert "CaloChallenge/homepage" in found["version"]
@@ -82,7 +82,7 @@ def test_a_threshold_makes_both_samples_alike_before_anything_is_computed(sample
     assert "hit cells of the reference lie below" in other
 
 
-def test_raw_and_calibrated_deposits_are_told_as_such_and_not_as_thresholds(samples):
+def test_raw_and_calibrated_deposits_are_reported_as_such_and_not_as_thresholds(samples):
     raw = replace(samples[0], showers=samples[0].showers * np.float32(0.05))
     (warning,) = compare(raw, samples[1], FAST)["warnings"]
     assert "raw deposits" in warning

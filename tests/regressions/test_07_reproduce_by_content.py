@@ -46,7 +46,7 @@ def test_any_path_to_the_same_base_gives_the_same_model(model, how):
     assert known["input base"] == resolve_base("base").hash
 
 
-def test_another_base_is_told(model):
+def test_another_base_is_reported(model):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("metacalo.reproduction.reproduce._FUNCTIONS", {"adapt": lambda again: again.out.mkdir()})
         found = reproduce(model, base="base-no-pblar")

@@ -50,10 +50,12 @@ def test_an_unfinished_write_leaves_the_study(tmp_path):
         assert len(optuna.load_study(storage=storage, study_name="mine").trials) == 3
 
 
-def test_a_relative_path_in_a_url_is_told(tmp_path, monkeypatch):
+def test_a_relative_path_in_a_url_is_reported(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    told = f"is {tmp_path}/shared/s.db, with three slashes another study in every folder"
-    with pytest.warns(UserWarning, match=rf"{re.escape(told)}.* or sqlite:////shared/s.db if /shared/s.db was meant"):
+    message = f"is {tmp_path}/shared/s.db, with three slashes another study in every folder"
+    with pytest.warns(
+        UserWarning, match=rf"{re.escape(message)}.* or sqlite:////shared/s.db if /shared/s.db was meant"
+    ):
         storage_url("sqlite:///shared/s.db")
 
 

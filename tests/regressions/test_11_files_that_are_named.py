@@ -87,7 +87,7 @@ def test_indices_from_1_are_noticed(tmp_path, siw):
 
 
 @pytest.mark.filterwarnings("ignore:.*the mesh is taken to be", "ignore:.*less even in phi")
-def test_indices_that_may_be_from_1_are_told(tmp_path, siw):
+def test_indices_that_may_be_from_1_are_reported(tmp_path, siw):
     path = one_based(tmp_path / "one.root", replace(siw, showers=np.where(np.arange(45) < 30, siw.showers, 0)))
     with pytest.warns(NtupleWarning, match="no cell has an index of 0 in r, phi or z"):
         convert(path, tmp_path / "out.h5", PAR04)

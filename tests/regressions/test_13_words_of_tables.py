@@ -63,27 +63,27 @@ def test_speed_is_against_geant4():
     assert "0.097" in text  # slower than Geant4, and not 0 times
 
 
-@pytest.mark.parametrize(("steps", "told"), [(1, "1 step in 0.5 s"), (15, "15 steps in 0.5 s")])
-def test_steps_and_the_method_are_one_line(steps, told):
+@pytest.mark.parametrize(("steps", "message"), [(1, "1 step in 0.5 s"), (15, "15 steps in 0.5 s")])
+def test_steps_and_the_method_are_one_line(steps, message):
     run = {
         "steps": steps,
         "seconds": 0.5,
         "method": "conditioning+bias",
         "parameters": {"share": 0.035, "total": 1013284},
     }
-    told = f"diffusion: {told}, conditioning+bias: 3.5 % of its parameters"
+    message = f"diffusion: {message}, conditioning+bias: 3.5 % of its parameters"
     metrics = {
         "detector": "PbLAr",
         "shots": {"number": 400},
         "base": {"name": "base-no-pblar"},
         "generators": {"diffusion": run},
     }
-    assert summary_table(metrics).caption.splitlines()[0] == told
+    assert summary_table(metrics).caption.splitlines()[0] == message
 
 
-@pytest.mark.parametrize(("showers", "told"), [(0, "holds no shower;"), (1, "holds 1 shower;")])
-def test_a_file_with_too_few_showers_to_adapt_to(showers, told):
+@pytest.mark.parametrize(("showers", "message"), [(0, "holds no shower;"), (1, "holds 1 shower;")])
+def test_a_file_with_too_few_showers_to_adapt_to(showers, message):
     with open_showers(data_folder("tasks") / "siw" / "showers.h5") as file:
         file.energy = file.energy[:showers]
-        with pytest.raises(ShowerFileError, match=told):
+        with pytest.raises(ShowerFileError, match=message):
             draw_shots(file, 2, 1)

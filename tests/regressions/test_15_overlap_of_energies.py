@@ -55,8 +55,8 @@ def test_the_other_way_round_and_no_wider_than_needed(spectrum):
     found = compare(spectrum, ten, FAST)
     assert found["showers"]["reference"] == 40
     many = replace(spectrum, energy=np.linspace(8000, 12_000, 1000).astype(np.float32))
-    _, common, (told,) = on_common_energies(of_energy(spectrum, 10, 200), many)
-    assert "between 9.8 and 10.2 GeV only, within 2% of" in told  # 5 % and 10 % hold more, and are not needed
+    _, common, (message,) = on_common_energies(of_energy(spectrum, 10, 200), many)
+    assert "between 9.8 and 10.2 GeV only, within 2% of" in message  # 5 % and 10 % hold more, and are not needed
     assert len(common) == np.count_nonzero((many.energy >= 9800) & (many.energy <= 10_200))
 
 

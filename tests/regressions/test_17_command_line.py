@@ -114,14 +114,14 @@ def test_the_config_wins_over_defaults_and_options_over_the_config(tmp_path):
 )
 def test_old_spellings_work_with_a_warning(old, new, tmp_path):
     out = () if old[0] == "tasks" else ("--out", tmp_path / "out.h5")
-    told = run(*old, *out, check=False).stderr.splitlines()
-    assert told[0].startswith("warning: ")
-    assert new in told[0]
+    message = run(*old, *out, check=False).stderr.splitlines()
+    assert message[0].startswith("warning: ")
+    assert new in message[0]
     assert (tmp_path / "out.h5").exists() == (old[0] == "convert")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("convert", "siw", "--out", "x.h5", "--format", "par4"), "metacalo: --format = 'par4' is not valid: "),
         (("generate", "--model", "none", "--sampler-steps", 0), "metacalo: --sampler-steps = 0 is not valid: "),
@@ -132,8 +132,8 @@ def test_old_spellings_work_with_a_warning(old, new, tmp_path):
         (("pretrain", "--algorithm", "mamll"), "metacalo: --algorithm = 'mamll' is not valid: "),
     ],
 )
-def test_what_is_wrong_is_named_as_it_was_typed(arguments, told):
-    assert run(*arguments, check=False).stderr.startswith(told)
+def test_what_is_wrong_is_named_as_it_was_typed(arguments, message):
+    assert run(*arguments, check=False).stderr.startswith(message)
 
 
 def test_an_option_of_another_name_than_its_key_tells_the_key():

@@ -49,7 +49,7 @@ def test_they_go_into_other_processes():
     assert callable(adapt)
 
 
-def test_other_names_are_told():
+def test_other_names_are_reported():
     import metacalo
 
     with pytest.raises(AttributeError, match="no attribute 'adopt'"):

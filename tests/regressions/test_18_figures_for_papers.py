@@ -43,8 +43,8 @@ def test_the_particle_is_named_only_where_the_file_names_it(samples, tmp_path):
     with open_showers(tmp_path / "plain.h5") as file:
         assert file.load().particle is None
         assert "e^" not in Compared.of({"Geant4": file.load()}).heading.beam
-    write_showers(tmp_path / "told.h5", samples["my model"], attributes={"particle": "e-"})
-    with open_showers(tmp_path / "told.h5") as file:
+    write_showers(tmp_path / "labelled.h5", samples["my model"], attributes={"particle": "e-"})
+    with open_showers(tmp_path / "labelled.h5") as file:
         assert file.load([3, 1]).particle == "e-"
         assert Compared.of({"Geant4": file.load()}).heading.beam.startswith("$e^{-}$, ")
 

@@ -1,4 +1,4 @@
-"""What is wrong is told in one sentence, with the file, the dataset and what to do; never with a traceback of h5py."""
+"""What is wrong is reported in one sentence, with file, dataset and mend; never with a traceback of h5py."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def test_empty_text_and_root_files(tmp_path: Path) -> None:
     (tmp_path / "text.h5").write_text("showers")
     assert "not an HDF5 file" in sentence(tmp_path / "text.h5")
     (tmp_path / "ntuple.root").write_bytes(b"root" + bytes(100))
-    told = sentence(tmp_path / "ntuple.root")
-    assert "a ROOT file; make it HDF5 by 'metacalo convert ntuple.root --format par04 --out ntuple.h5'" in told
+    message = sentence(tmp_path / "ntuple.root")
+    assert "a ROOT file; make it HDF5 by 'metacalo convert ntuple.root --format par04 --out ntuple.h5'" in message
 
 
 def test_truncated_file(par04: Path) -> None:
@@ -109,7 +109,7 @@ def test_no_showers(par04: Path, change: Change) -> None:
     ("value", "words"),
     [(np.nan, "nan MeV"), (np.inf, "inf MeV"), (-3.0, "-3 MeV"), (1e39, "inf MeV")],
 )
-def test_bad_voxels_are_told_by_row(par04: Path, change: Change, siw: Showers, value: float, words: str) -> None:
+def test_bad_voxels_are_reported_by_row(par04: Path, change: Change, siw: Showers, value: float, words: str) -> None:
     showers = siw.showers.astype(np.float64)
     showers[7, 1, 2, 3] = showers[11, 0, 0, 0] = value
     change(par04, "showers", showers)
@@ -120,7 +120,7 @@ def test_bad_voxels_are_told_by_row(par04: Path, change: Change, siw: Showers, v
         assert len(file.read([0, 6, 10])) == 3
 
 
-def test_bad_voxel_of_an_hgcal_file_is_told_by_dataset(tmp_path: Path, siw: Showers) -> None:
+def test_bad_voxel_of_an_hgcal_file_is_reported_by_dataset(tmp_path: Path, siw: Showers) -> None:
     path, bad = tmp_path / "SiW_angle_90.h5", siw.showers / 50
     bad[3] = -1
     with h5py.File(path, "w") as file:

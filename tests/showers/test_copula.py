@@ -103,11 +103,11 @@ def test_the_covariance_is_that_of_coloured_noise(d: int, k: int, size: int) -> 
     for log_energy in (float(COMPONENT_KNOTS[2]), 8.4, 12.0):
         x = torch.full((n,), log_energy)
         values = one.inverse(torch.randn(n, d, generator=generator(3)), x)[:, :size]
-        told = one.covariance(x[:2], size)
-        assert told.shape == (2, size, size)
+        message = one.covariance(x[:2], size)
+        assert message.shape == (2, size, size)
         error = 6 * one.scale[:size, None] * one.scale[:size] * (2 / n) ** 0.5
-        assert ((values.T @ values / n - told[1]).abs() < error).all()
-        torch.testing.assert_close(told[0].diagonal(), one.scale[:size] ** 2, rtol=1e-4, atol=0)
+        assert ((values.T @ values / n - message[1]).abs() < error).all()
+        torch.testing.assert_close(message[0].diagonal(), one.scale[:size] ** 2, rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("d", [3, 2])
@@ -278,9 +278,9 @@ def test_latents_are_white_again_after_they_were_coloured() -> None:
 @pytest.mark.parametrize("turn", [1, 3, 4])
 def test_a_turn_of_the_shower_commutes_with_whitening(turn: int) -> None:
     latents, x = Latents.noise(10, GRID, generator()), log_energies(10)
-    turned = copula().forward(Latents(*latents.parts()[:4], latents.cells.roll(turn, 2)), x)
+    turned = copula().forward(Latents(*latents.components()[:4], latents.cells.roll(turn, 2)), x)
     torch.testing.assert_close(turned.cells, copula().forward(latents, x).cells.roll(turn, 2), atol=1e-5, rtol=1e-5)
-    mirrored = copula().forward(Latents(*latents.parts()[:4], latents.cells.flip(2)), x)
+    mirrored = copula().forward(Latents(*latents.components()[:4], latents.cells.flip(2)), x)
     torch.testing.assert_close(mirrored.cells, copula().forward(latents, x).cells.flip(2), atol=1e-5, rtol=1e-5)
 
 

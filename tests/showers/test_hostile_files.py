@@ -41,7 +41,7 @@ def read_all(path: Path) -> None:
         file.hashes([0, count - 1])
 
 
-def told(path: Path) -> str:
+def refusal(path: Path) -> str:
     with pytest.raises(ShowerFileError) as caught:
         read_all(path)
     assert str(path) in str(caught.value)
@@ -79,33 +79,33 @@ def test_sound_files_are_read(seeds):
 
 def test_rows_that_are_declared_and_not_stored(plain):
     declare(plain, "showers", (10**12, 3, 4, 5), chunks=(1024, 3, 4, 5))
-    assert f"at most {MOST_ROWS:,} are read; split the file" in told(plain)
+    assert f"at most {MOST_ROWS:,} are read; split the file" in refusal(plain)
     declare(plain, "showers", (10**7, 3, 4, 5), chunks=(1024, 3, 4, 5))
-    assert "is declared with 2,400,000,000 bytes, but hardly any of them are stored" in told(plain)
+    assert "is declared with 2,400,000,000 bytes, but hardly any of them are stored" in refusal(plain)
     declare(plain, "showers", (24, 10**4, 10**4, 5))
-    assert "rows of 500,000,000 voxels" in told(plain)
+    assert "rows of 500,000,000 voxels" in refusal(plain)
 
 
 def test_a_column_that_is_declared_and_not_stored(plain):
     declare(plain, "incident_theta", (10**12,), chunks=(1024,))
-    assert "'incident_theta' has 1,000,000,000,000 rows" in told(plain)
+    assert "'incident_theta' has 1,000,000,000,000 rows" in refusal(plain)
 
 
 def test_a_chunk_of_gigabytes(plain):
     declare(plain, "showers", (2**24, 3, 4, 5), chunks=(2**24, 3, 4, 4), compression="gzip")
     with h5py.File(plain, "a") as file:
         file["showers"].id.write_direct_chunk((0, 0, 0, 0), deflated_zeros(2**20) + bytes(2**23))
-    assert "has chunks of 3,221,225,472 bytes" in told(plain)
+    assert "has chunks of 3,221,225,472 bytes" in refusal(plain)
 
 
 def test_a_chunk_that_inflates_to_gigabytes(plain):
     pack(plain, deflated_zeros(2**32))
-    assert "is in a chunk that inflates to more than it may; do not use it" in told(plain)
+    assert "is in a chunk that inflates to more than it may; do not use it" in refusal(plain)
 
 
 def test_a_bomb_within_a_bomb(plain):
     pack(plain, zlib.compress(deflated_zeros(2**32)), filters=2)
-    assert "is packed by the same filter twice" in told(plain)
+    assert "is packed by the same filter twice" in refusal(plain)
 
 
 @pytest.mark.parametrize(("number", "words"), [(305, "which is not installed"), (6, "which is not read")])
@@ -119,20 +119,20 @@ def test_filters_that_are_not_there_or_not_safe(plain, number, words):
         space = h5py.h5s.create_simple(shape)
         packed = h5py.h5d.create(file.id, b"showers", h5py.h5t.IEEE_F32LE, space, kind)
         packed.write_direct_chunk((0,) * 4, bytes(100))
-    assert f"is packed by filter {number}, {words}" in told(plain)
+    assert f"is packed by filter {number}, {words}" in refusal(plain)
 
 
 def test_pipes_and_devices_are_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.h5")
     (tmp_path / "zero.h5").symlink_to("/dev/zero")
     for name in ("pipe.h5", "zero.h5"):
-        assert "is no regular file" in told(tmp_path / name)
+        assert "is no regular file" in refusal(tmp_path / name)
 
 
 def test_attributes_are_bounded_and_must_be_numbers(plain):
     with h5py.File(plain, "a", libver="latest") as file:
         file.attrs["dr_mm"] = "wide"
-    assert "attribute 'dr_mm' = 'wide' is not one number" in told(plain)
+    assert "attribute 'dr_mm' = 'wide' is not one number" in refusal(plain)
     with h5py.File(plain, "a") as file:
         file.attrs.update({"dr_mm": 17.7, "n_layers": np.nan})
     with pytest.raises(MetacaloError, match="n_layers = nan is no number of periods"):
@@ -141,7 +141,7 @@ def test_attributes_are_bounded_and_must_be_numbers(plain):
         file.attrs["n_layers"] = 90
         for number in range(1001):
             file.attrs[f"a{number}"] = 1
-    assert "attributes, at most 1,000 are read" in told(plain)
+    assert "attributes, at most 1,000 are read" in refusal(plain)
 
 
 def test_a_layer_of_no_length_is_refused(plain):
@@ -179,9 +179,9 @@ def test_hostile_structures_are_read_or_refused_in_one_sentence(tmp_path_factory
 
 
 def read_or_refuse(path: Path) -> None:
-    told = "accepted"
+    refusal = "accepted"
     try:
         read_all(path)
     except MetacaloError as error:
-        told = str(error).strip()
-    assert told
+        refusal = str(error).strip()
+    assert refusal

@@ -256,6 +256,6 @@ def test_latents_of_a_detector_never_seen_are_of_order_one(held_out: tuple[Norma
     normaliser, showers = held_out
     tensors = (torch.from_numpy(array) for array in (showers.showers, showers.energy, showers.theta))
     latents = normaliser.forward(*tensors, torch.Generator().manual_seed(0))
-    for part in latents.parts():
+    for part in latents.components():
         assert abs(float(part.mean())) < 0.3
         assert float(part.std()) == pytest.approx(1, abs=0.3)

@@ -23,7 +23,7 @@ def test_flat_round_trip(n: int, grid: tuple[int, int, int]) -> None:
     assert flat.shape == (n, structure_size(grid) + n_r * n_phi * n_z)
     again = Latents.from_flat(flat, grid)
     assert again.grid == latents.grid == grid
-    for mine, theirs in zip(again.parts(), latents.parts(), strict=True):
+    for mine, theirs in zip(again.components(), latents.components(), strict=True):
         assert torch.equal(mine, theirs)
 
 
@@ -60,7 +60,7 @@ def test_functions_of_each_part_and_of_pairs() -> None:
     assert torch.equal(a.map(torch.neg).flat(), -a.flat())
     assert torch.equal(a.combine(b, torch.sub).flat(), a.flat() - b.flat())
     sums = a.combine(b, lambda x, y: (x * y).sum())
-    torch.testing.assert_close(sum(sums.parts()), (a.flat() * b.flat()).sum())
+    torch.testing.assert_close(sum(sums.components()), (a.flat() * b.flat()).sum())
     assert torch.equal(a.to("cpu").flat(), a.flat())
 
 

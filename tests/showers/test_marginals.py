@@ -310,7 +310,7 @@ def test_shrinking() -> None:
     torch.testing.assert_close(same.columns(), seen.columns())
 
 
-def test_an_offset_that_sites_share_is_told_by_all_their_values() -> None:
+def test_an_offset_that_sites_share_is_estimated_from_all_their_values() -> None:
     """A prior that is off by 0.5 in all sites of one kind, by -0.3 in those of another; five values in each row."""
     n_sites, n_values = 60, 5.0
     generator = torch.Generator().manual_seed(0)

@@ -113,7 +113,7 @@ def test_latents_of_the_sample_are_standard_normal_at_all_energies(shots: Shower
     latents = plain.forward(*tensors_of(shots), generator())
     x = torch.log(energy)
     for part, mean, width in zip(
-        latents.parts(), (0.2, 0.06, 0.06, 0.06, 0.02), (0.2, 0.08, 0.08, 0.08, 0.02), strict=True
+        latents.components(), (0.2, 0.06, 0.06, 0.06, 0.02), (0.2, 0.08, 0.08, 0.08, 0.02), strict=True
     ):
         for low, high in ((6.9, 8.4), (8.4, 10.0), (10.0, 11.6)):
             chosen = part[(x > low) & (x < high)]
@@ -123,7 +123,7 @@ def test_latents_of_the_sample_are_standard_normal_at_all_energies(shots: Shower
 
 def test_unseen_showers_of_the_detector_have_nearly_normal_latents(plain: Normaliser) -> None:
     latents = plain.forward(*tensors_of(load("siw", slice(300, 600))), generator())
-    for part, tolerance in zip(latents.parts(), (0.15, 0.05, 0.05, 0.05, 0.02), strict=True):
+    for part, tolerance in zip(latents.components(), (0.15, 0.05, 0.05, 0.05, 0.02), strict=True):
         assert abs(float(part.mean())) < tolerance
         assert abs(float(part.std()) - 1) < 2 * tolerance
 

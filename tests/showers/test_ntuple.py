@@ -106,9 +106,9 @@ def test_what_cannot_be_right_is_refused(tmp_path: Path, siw: Showers) -> None:
         r"'events/zCell' is not a list of hit cells per event": {"zCell": np.ones(12)},
         r"no tree has rhoCell, .*; found trees: 'events' \(EnergyMC, ThetaMC": {"zCell": None},
     }
-    for number, (told, branches) in enumerate(cases.items()):
+    for number, (message, branches) in enumerate(cases.items()):
         path = spoilt(tmp_path / f"{number}.root", siw, **branches)
-        with pytest.raises(ShowerFileError, match=told) as caught, open_ntuple(path) as file:
+        with pytest.raises(ShowerFileError, match=message) as caught, open_ntuple(path) as file:
             file.load(slice(0, 12))
         assert str(path) in str(caught.value)
 
@@ -136,7 +136,7 @@ def test_cells_of_the_detector_itself_are_not_the_mesh(tmp_path: Path, siw: Show
         open_ntuple(path)
 
 
-def test_without_uproot_the_install_line_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_uproot_the_install_line_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uproot", None)
     with pytest.raises(MissingExtraError, match=r"x\.root: .*pip install 'metacalo\[root\]'"):
         open_ntuple(tmp_path / "x.root")

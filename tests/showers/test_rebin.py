@@ -35,17 +35,17 @@ def test_edges_and_axis_stay_where_they_were(siw: Showers) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mesh", "told"),
+    ("mesh", "message"),
     [
         ((4, 16, 45), "9 cells in r cannot be added up to 4; 1, 3, 9 would do"),
         ((9, 50, 45), "16 cells in phi cannot be added up to 50; 1, 2, 4, 8, 16 would do"),
         ((9, 16, 40), "45 cells in z cannot be added up to 40; 1, 3, 5, 9, 15, 45 would do"),
     ],
 )
-def test_an_axis_that_does_not_divide_is_named(mesh, told) -> None:
+def test_an_axis_that_does_not_divide_is_named(mesh, message) -> None:
     with pytest.raises(ShowerFileError) as caught:
         coarser_grid(Grid(), mesh)
-    assert str(caught.value) == told
+    assert str(caught.value) == message
 
 
 def test_sizes_that_are_not_known_stay_so() -> None:

@@ -1,4 +1,4 @@
-"""One sample in several files: found, told apart where they differ, and read as if one file held it."""
+"""One sample in several files: found, refused where they differ, and read as if one file held it."""
 
 from __future__ import annotations
 

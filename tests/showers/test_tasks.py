@@ -90,11 +90,11 @@ def test_resolving(tmp_path: Path, siw: Showers, tasks: dict[str, Task], par04: 
         resolve_task(data_folder("tasks") / "family")
     with pytest.raises(ShowerFileError, match=r"plane\.h5: there is no such file; did you mean 'plain\.h5'"):
         resolve_task(par04.with_name("plane.h5"))
-    with pytest.raises(DetectorError, match=r"plain\.h5: nothing tells the detector; describe it by --absorber"):
+    with pytest.raises(DetectorError, match=r"plain\.h5: its detector is unknown; describe it by --absorber"):
         resolve_task(par04)
 
 
-def test_incomplete_tasks_are_told(tmp_path: Path, siw: Showers) -> None:
+def test_incomplete_tasks_are_reported(tmp_path: Path, siw: Showers) -> None:
     place = own_task(tmp_path, siw)
     with pytest.raises(DetectorError, match=r"a task 'mine' is in .* too; rename one"):
         discover_tasks(tmp_path, tmp_path)

@@ -61,7 +61,7 @@ def test_hgcal_has_a_dataset_per_energy(tmp_path: Path, siw: Showers) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "told"),
+    ("name", "change", "message"),
     [
         ("a.h5", {"gev": [1, 2.718281828]}, "an incident energy is 2.718282 GeV, and hgcal has one dataset per round"),
         ("a.h5", {"degrees": 70}, "theta = 70 degrees, .* in its name (90 here); call it a_angle_70.h5"),
@@ -69,9 +69,9 @@ def test_hgcal_has_a_dataset_per_energy(tmp_path: Path, siw: Showers) -> None:
         ("a.h5", {"phi": 1.0}, "phi = 1 rad, which hgcal cannot keep"),
     ],
 )
-def test_what_hgcal_cannot_keep(tmp_path: Path, siw: Showers, name: str, change: dict, told: str) -> None:
+def test_what_hgcal_cannot_keep(tmp_path: Path, siw: Showers, name: str, change: dict, message: str) -> None:
     showers = at(siw, **({"gev": [1, 2]} | change))
-    with pytest.raises(OutputError, match=told.replace("(", r"\(").replace(")", r"\)")):
+    with pytest.raises(OutputError, match=message.replace("(", r"\(").replace(")", r"\)")):
         write_showers(tmp_path / name, showers, convention="hgcal")
     assert list(tmp_path.iterdir()) == []
 

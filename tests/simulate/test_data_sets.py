@@ -43,7 +43,7 @@ def test_what_geant4_pybind_stored_is_found_the_newest_first(bare):
     assert environment("G4EmStandardPhysics")["G4ENSDFSTATEDATA"].endswith("G4ENSDFSTATE3.0")
 
 
-def test_a_variable_wins_and_one_that_leads_nowhere_is_told(bare, monkeypatch):
+def test_a_variable_wins_and_one_that_leads_nowhere_is_reported(bare, monkeypatch):
     folder(bare / ".geant4_pybind" / "G4EMLOW8.8")
     mine = folder(bare / "mine")
     (mine / "ENSDFSTATE.dat").touch()
@@ -81,13 +81,13 @@ def test_hadrons_need_more(bare, monkeypatch, physics, missing):
         environment(physics)
 
 
-def test_the_missing_extra_is_told_with_the_line_that_installs_it(bare, monkeypatch):
+def test_the_missing_extra_is_reported_with_the_line_that_installs_it(bare, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'metacalo\[geant4\]'"):
         environment("G4EmStandardPhysics")
 
 
-def test_an_element_without_data_is_told_before_geant4_aborts(tmp_path):
+def test_an_element_without_data_is_reported_before_geant4_aborts(tmp_path):
     place = folder(tmp_path / "data", 1, 6, 82)
     require_elements({"Pb": ["Pb"], "PVT": ["C", "H"]}, str(place))
     with pytest.raises(DataSetError, match=r"'brass' has Cu, of which .* know nothing \(they have H, C, Pb\)"):

@@ -12,8 +12,8 @@ from metacalo.simulate.energies import shot, spectrum_text
 N = 2000
 
 
-def energies(**told) -> np.ndarray:
-    beam = BeamSettings(**told)
+def energies(**message) -> np.ndarray:
+    beam = BeamSettings(**message)
     return np.array([shot(beam, "barrel", 1, index).energy for index in range(N)]) / 1e3
 
 
@@ -63,5 +63,5 @@ def test_the_spectrum_in_words():
     assert spectrum_text(BeamSettings(), "barrel") == (
         "log-uniform 1-100 GeV; theta uniform 0.87-2.27; phi uniform 0-6.283"
     )
-    told = BeamSettings(energy_GeV=(10, 50), theta=1.5, phi=0)
-    assert spectrum_text(told, "barrel") == "10, 50 GeV; theta 1.5; phi 0"
+    message = BeamSettings(energy_GeV=(10, 50), theta=1.5, phi=0)
+    assert spectrum_text(message, "barrel") == "10, 50 GeV; theta 1.5; phi 0"

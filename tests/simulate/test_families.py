@@ -77,11 +77,11 @@ def test_a_family_is_a_folder_of_tasks_and_goes_on_after_an_end(few, tmp_path, m
     out, settings = tmp_path / "tasks" / "mine" / "showers.h5", SimulateSettings(showers=3, workers=1)
     original, begun = families.simulate_prepared, []
 
-    def ends(prepared, *told, **more):
+    def ends(prepared, *message, **more):
         begun.append(prepared.detector.name)
         if len(begun) == 3:
             raise KeyboardInterrupt
-        return original(prepared, *told, **more)
+        return original(prepared, *message, **more)
 
     monkeypatch.setattr(families, "simulate_prepared", ends)
     with pytest.raises(KeyboardInterrupt):

@@ -37,5 +37,5 @@ def test_a_tree_has_every_sheet_once_and_in_order(n):
 
 
 def test_a_job_comes_through_json_as_it_was():
-    told = job(Sheet("Pb", 2.0, "active"))
-    assert Job.from_json(told.to_json()) == told
+    message = job(Sheet("Pb", 2.0, "active"))
+    assert Job.from_json(message.to_json()) == message

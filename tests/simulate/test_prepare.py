@@ -123,7 +123,7 @@ def test_settings_of_the_command_win(tmp_path):
         prepare(described(tmp_path, SMALL), beam={"energy_GeV": "0"})
 
 
-def test_geant4_s_own_materials_have_the_names_told():
+def test_geant4_s_own_materials_have_the_names_recorded():
     assert nist_name(find_material("Pb")) == "G4_Pb"
     assert nist_name(find_material("liquid argon")) == "G4_lAr"
     assert nist_name(find_material("steel")) == ""

@@ -188,7 +188,7 @@ def test_reading_the_memory_gives_what_the_bindings_say(detector, tmp_path, monk
     assert (tmp_path / "asked.h5").read_bytes() == whole.path.read_bytes()
 
 
-def test_a_wrong_physics_is_told_with_near_ones_and_leaves_nothing(detector, tmp_path):
+def test_a_wrong_physics_is_reported_with_near_ones_and_leaves_nothing(detector, tmp_path):
     with pytest.raises(
         ConfigError, match="G4EmStandardPhysiks: geant4_pybind has no such physics; near it are G4EmSta"
     ):

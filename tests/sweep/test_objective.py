@@ -17,7 +17,7 @@ from metacalo.sweep.space import Hyperparameters
 
 
 class Model:
-    """Stands for a base, its preprocessing and an adapted model: it remembers, and generates what it is told to."""
+    """Stands for a base, its preprocessing and an adapted model: it remembers, and generates what it is asked to."""
 
     base: Any
 

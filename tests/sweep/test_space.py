@@ -1,4 +1,4 @@
-"""What a sweep may vary, and how a mistake in it is told."""
+"""What a sweep may vary, and the message on a mistake in it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_the_rate_is_in_units_of_the_method_unless_it_is_given():
 
 
 @pytest.mark.parametrize(
-    ("space", "told"),
+    ("space", "message"),
     [
         ({"stepz": {"low": 1, "high": 2}}, "unknown key 'stepz'; did you mean 'steps'?"),
         ({"rate": {"low": 1, "hgih": 2}}, "unknown key 'rate.hgih'; did you mean 'high'?"),
@@ -82,15 +82,15 @@ def test_the_rate_is_in_units_of_the_method_unless_it_is_given():
         ({"rate": {"choices": [1]}, "learning_rate": {"choices": [1]}}, "rate and learning_rate exclude each other"),
     ],
 )
-def test_a_mistake_is_one_sentence(space, told):
+def test_a_mistake_is_one_sentence(space, message):
     with pytest.raises(ConfigError) as refused:
         SearchSpace.build(space, source="space.toml")
     assert str(refused.value).startswith("space.toml: ")
-    assert told in str(refused.value)
+    assert message in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
-def test_a_sampler_that_the_network_has_not_is_told_before_the_trials():
+def test_a_sampler_that_the_network_has_not_is_reported_before_the_trials():
     space = SearchSpace.build({"sampler": {"choices": ["heun", "shortcut"]}})
     with pytest.raises(ConfigError, match="needs a distilled network"):
         space.require_samplers(small_diffusion())

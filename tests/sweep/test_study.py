@@ -71,11 +71,11 @@ def test_names_of_storages():
         "metacalo sweep --storage 'postgresql://me:hush@host/x' --trials 5",
     ],
 )
-def test_no_password_is_told(text):
-    told = without_password(text)
-    assert "***" in told
-    assert not re.search("hu@?sh", told)
-    assert "host" in told
+def test_no_password_is_reported(text):
+    message = without_password(text)
+    assert "***" in message
+    assert not re.search("hu@?sh", message)
+    assert "host" in message
     assert without_password("sqlite:///out/s.db") == "sqlite:///out/s.db"
 
 
@@ -107,7 +107,7 @@ def test_a_storage_that_fails_while_trials_run_is_one_sentence(tmp_path):
         optuna.create_study(storage=storage)
 
 
-def test_a_server_that_refuses_is_told_without_the_password(postgres):
+def test_a_server_that_refuses_is_reported_without_the_password(postgres):
     pytest.importorskip("psycopg")
     with pytest.raises(ConfigError, match="password authentication failed") as refused:
         open_storage(storage_url(postgres.replace(PASSWORD, "wrong-word")))

@@ -69,10 +69,12 @@ CATALOGUE: Final[tuple[Entry, ...]] = (
     Entry(
         "longitudinal_profile",
         _PROFILES,
-        "Mean part of a shower's energy in each layer.",
+        "Mean fraction of a shower's energy in each layer.",
         distributions.longitudinal_profile,
     ),
-    Entry("lateral_profile", _PROFILES, "Mean part of a shower's energy in each ring.", distributions.lateral_profile),
+    Entry(
+        "lateral_profile", _PROFILES, "Mean fraction of a shower's energy in each ring.", distributions.lateral_profile
+    ),
     _distribution("longitudinal_mean", _PROFILES, "Energy-weighted mean depth of each shower."),
     _distribution("longitudinal_width", _PROFILES, "Energy-weighted standard deviation of depth."),
     _distribution("lateral_mean", _PROFILES, "Energy-weighted mean distance from the axis."),
@@ -123,11 +125,13 @@ CATALOGUE: Final[tuple[Entry, ...]] = (
     Entry(
         "layer_correlations",
         _LAYERS,
-        "Pearson correlations of the layers' parts of the energy around their mean at the shower's energy.",
+        "Pearson correlations of the layers' fractions of the energy around their mean at the shower's energy.",
         layers.layer_correlations,
         wide=True,
     ),
-    Entry("layer_occupancy", _LAYERS, "Mean part of a layer's cells that have energy.", distributions.layer_occupancy),
+    Entry(
+        "layer_occupancy", _LAYERS, "Mean fraction of a layer's cells that have energy.", distributions.layer_occupancy
+    ),
     _layer("layer_mean_r", "Mean distance from the axis within each layer."),
     _layer("layer_width_r", "Standard deviation of the distance from the axis within each layer."),
     _layer("layer_centre_x", "Mean of x within each layer."),

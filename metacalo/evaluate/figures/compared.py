@@ -55,7 +55,7 @@ class Compared:
 
     @property
     def grid(self) -> Grid:
-        """The mesh, with cell sizes where a detector tells them."""
+        """The mesh, with cell sizes where the detector has them."""
         n_r, n_phi, n_z = (int(cells) for cells in self.samples[0].showers.shape[1:])
         for sample in self.samples:
             known = sample.detector.grid if sample.detector else None
@@ -65,7 +65,7 @@ class Compared:
 
     @property
     def radial_cell(self) -> tuple[float, str]:
-        """Size of a cell along r with its unit: mm where a detector tells it, else 1 cell."""
+        """Size of a cell along r with its unit: mm where the detector has it, else 1 cell."""
         dr = self.grid.dr_mm
         return (dr, "mm") if isfinite(dr) else (1.0, "cells")
 

@@ -70,11 +70,11 @@ def profile_by_energy(compared: Compared) -> Figure | None:
     """Longitudinal profiles in four bins of incident energy; None where there is but one energy."""
     if compared.one_energy:
         return None
-    parts = [
+    panels = [
         (ranged(low / 1000, high / 1000, "GeV"), compared.in_energy(low, high))
         for low, high in pairwise(compared.energy_edges(_ENERGY_BINS))
     ]
-    return _profiles(compared, parts)
+    return _profiles(compared, panels)
 
 
 def profile_by_angle(compared: Compared) -> Figure | None:
@@ -83,21 +83,21 @@ def profile_by_angle(compared: Compared) -> Figure | None:
     low, high = float(angles[0].min()), float(angles[0].max())
     if high - low < _NARROW:
         return None
-    parts = [
+    panels = [
         (f"{first:.0f}° to {last:.0f}° to the normal", [(found >= first) & (found <= last) for found in angles])
         for first, last in pairwise(np.linspace(low, high, _ANGLE_BINS + 1))
     ]
-    return _profiles(compared, parts)
+    return _profiles(compared, panels)
 
 
-def _profiles(compared: Compared, parts: list[tuple[str, list[NDArray[np.bool_]]]]) -> Figure:
-    columns = 2 if len(parts) % 2 == 0 else len(parts)
-    rows = -(-len(parts) // columns)
+def _profiles(compared: Compared, panels: list[tuple[str, list[NDArray[np.bool_]]]]) -> Figure:
+    columns = 2 if len(panels) % 2 == 0 else len(panels)
+    rows = -(-len(panels) // columns)
     figure = new_figure(4.6 * columns + 0.4, 3.9 * rows + 0.8)
     top = add_legend(figure, compared.labels, compared.heading)
     place = {"left": 0.05 + 0.09 / columns, "right": 0.985, "top": top - 0.01, "bottom": 0.105 / rows + 0.02}
     grid = figure.add_gridspec(rows, columns, hspace=0.22, wspace=0.24, **place)
-    for index, (label, chosen) in enumerate(parts):
+    for index, (label, chosen) in enumerate(panels):
         fractions = [found.layer_fraction[rows] for found, rows in zip(compared.seen, chosen, strict=True)]
         curves = profile(compared.layer_edges, fractions)
         upper, lower = split(figure, grid[index // columns, index % columns])

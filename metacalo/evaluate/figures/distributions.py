@@ -112,19 +112,19 @@ def histogram_panel(axes: Axes, curves: Curves) -> None:
 
 
 def longitudinal_profile(compared: Compared) -> Figure:
-    """Mean part of the shower's energy in each layer."""
+    """Mean fraction of the shower's energy in each layer."""
     curves = profile(compared.layer_edges, [found.layer_fraction for found in compared.seen])
     return _profile(compared, curves, "layer", "mean energy fraction of a layer")
 
 
 def lateral_profile(compared: Compared) -> Figure:
-    """Mean part of the shower's energy in each ring."""
+    """Mean fraction of the shower's energy in each ring."""
     curves = profile(compared.ring_edges, [found.ring_fraction for found in compared.seen])
     return _profile(compared, curves, f"r ({compared.radial_cell[1]})", "mean energy fraction of a ring")
 
 
 def layer_occupancy(compared: Compared) -> Figure:
-    """Mean part of each layer's cells that have energy."""
+    """Mean fraction of each layer's cells that have energy."""
     curves = profile(compared.layer_edges, [found.layer_occupancy for found in compared.seen])
     return _profile(compared, curves, "layer", "mean occupancy of the layer")
 

@@ -23,7 +23,7 @@ __all__ = ["chosen_layers", "layer_correlations", "layer_energies", "layer_energ
 
 Array = NDArray[np.float64]
 
-_DEPTHS: Final = (0.02, 0.15, 0.4, 0.7, 0.9, 0.98)  # parts of the mean shower that end in the layers shown
+_DEPTHS: Final = (0.02, 0.15, 0.4, 0.7, 0.9, 0.98)  # fractions of the mean shower that end in the layers shown
 _MAP_BINS: Final = 8
 _SEEN: Final = 1e-3  # of the largest fraction: below, ratios are of single showers
 _DIVERGING: Final = "RdBu_r"

@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 
 _REACHES: Final = (0.02, 0.05, 0.1, 0.2, 0.5)  # of a ratio from 1
 _ASIDE: Final = 0.6  # of a bin's width, over which the samples' points stand side by side
-_SHOWN: Final = 0.9  # part of the points that a ratio's range must show
+_SHOWN: Final = 0.9  # fraction of the points that a ratio's range must show
 
 
 def split(figure: Figure, cell: SubplotSpec) -> tuple[Axes, Axes]:

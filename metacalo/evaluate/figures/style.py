@@ -51,7 +51,7 @@ class Heading(NamedTuple):
     """What a figure is of: the detector, and the beam of the reference.
 
     Attributes:
-        detector: its name, and what else is told of it; may be empty.
+        detector: its name, particle and energies; may be empty.
         beam: particle (where known), energies and angles, as matplotlib writes them.
     """
 
@@ -101,7 +101,7 @@ def handles(samples: int, linewidth: float = 1.6) -> list[Artist]:
 
 
 def marker(index: int) -> str:
-    """Shape of the points of the generated sample `index`, from 0: colours need not be told apart."""
+    """Shape of the points of the generated sample `index`, from 0: readable without colour."""
     return _MARKERS[index % len(_MARKERS)]
 
 

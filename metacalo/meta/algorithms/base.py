@@ -22,7 +22,7 @@ class Algorithm(ABC):
     """Meta-trains a generator: `step` turns a meta-batch of episodes into gradients, an outer optimizer does the rest.
 
     Attributes:
-        default_subspace: what the inner loop moves unless told; None where there is no inner loop.
+        default_subspace: what the inner loop moves by default; None where there is no inner loop.
         fixed_subspace: whether it is part of what the algorithm is.
         inner: the parameters that the inner loop moves, by name.
     """
@@ -91,7 +91,7 @@ class Algorithm(ABC):
         start: Mapping[str, nn.Parameter] | None = None,
         rate: Mapping[str, Tensor] | None = None,
     ) -> InnerLoop:
-        """One step for each support batch, from the model's own parameters at the rate of all unless told."""
+        """One step for each support batch, from the model's own parameters at the common rate by default."""
         return InnerLoop(
             self.inner if start is None else start,
             self.rate if rate is None else rate,

@@ -14,7 +14,7 @@ __all__ = ["Reptile"]
 class Reptile(Algorithm):
     """The start minus what the inner loop leads to stands in for the gradient (arXiv:1803.02999), first order.
 
-    Only the inner parameters get one. The query set has no part in it: its loss is told, as that of the others is.
+    Only the inner parameters get one. The query set does not enter; its loss is logged, as for the other algorithms.
     """
 
     def step(self, episodes: list[Episode], noise: torch.Generator) -> Tensor:

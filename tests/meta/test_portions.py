@@ -1,4 +1,4 @@
-"""Parts of a task that does not fit in memory: all of it in each pass, and each part like the whole."""
+"""Portions of a task that does not fit in memory: all of it in each pass, and each portion like the whole."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metacalo.showers import ShowerFile, open_showers
-from metacalo.training_data.parts import Parts
+from metacalo.training_data.portions import Portions
 
 ROWS = 3000
 
@@ -19,7 +19,7 @@ ROWS = 3000
 @pytest.fixture(scope="module")
 def ascending(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """3,000 showers of two voxels in chunks of 16, sorted by energy."""
-    path = tmp_path_factory.mktemp("parts") / "ascending.h5"
+    path = tmp_path_factory.mktemp("portions") / "ascending.h5"
     with h5py.File(path, "w") as file:
         file.create_dataset("showers", data=np.ones((ROWS, 1, 1, 2), np.float32), chunks=(16, 1, 1, 2))
         file["incident_energy"] = np.geomspace(1e3, 1e5, ROWS)
@@ -35,27 +35,27 @@ def ascending(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_a_pass_has_every_row_once(ascending: Path, rows: set[int], capacity: int, seed: int, of_pass: int) -> None:
     with open_showers(ascending) as file:
-        parts = Parts.of(file, np.array(sorted(rows)), capacity, seed)
-    found = [parts.part(of_pass * len(parts) + index) for index in range(len(parts))]
-    assert all(0 < len(part) <= capacity for part in found)
+        portions = Portions.of(file, np.array(sorted(rows)), capacity, seed)
+    found = [portions.portion(of_pass * len(portions) + index) for index in range(len(portions))]
+    assert all(0 < len(portion) <= capacity for portion in found)
     assert sorted(np.concatenate(found).tolist()) == sorted(rows)
-    assert len(parts) == 1 or len(parts) <= 1 + 2 * ROWS / min(capacity, ROWS)
+    assert len(portions) == 1 or len(portions) <= 1 + 2 * ROWS / min(capacity, ROWS)
 
 
 def test_what_fits_is_one_part_in_its_order(ascending: Path) -> None:
     with open_showers(ascending) as file:
-        parts = Parts.of(file, np.arange(5, 500), 495)
-    np.testing.assert_array_equal(parts.part(3), np.arange(5, 500))
-    np.testing.assert_array_equal(parts.sample(), np.arange(5, 500))
+        portions = Portions.of(file, np.arange(5, 500), 495)
+    np.testing.assert_array_equal(portions.portion(3), np.arange(5, 500))
+    np.testing.assert_array_equal(portions.sample(), np.arange(5, 500))
 
 
 @pytest.mark.parametrize(("rows", "capacity"), [(600, 512), (ROWS, 512), (ROWS, 1000)])
 def test_the_sample_that_normalisers_are_fitted_on_is_as_large_as_may_be(
     ascending: Path, rows: int, capacity: int
 ) -> None:
-    """Though parts of a sample that is a little too large are half as large, and of all energies."""
+    """Though portions of a sample that is a little too large are half as large, and of all energies."""
     with open_showers(ascending) as file:
-        sample = Parts.of(file, np.arange(rows), capacity).sample()
+        sample = Portions.of(file, np.arange(rows), capacity).sample()
     assert len(set(sample.tolist())) == capacity
     counts, _ = np.histogram(sample, np.linspace(0, rows, 9))
     assert counts.min() > 0.5 * capacity / 8
@@ -65,11 +65,11 @@ def test_the_sample_that_normalisers_are_fitted_on_is_as_large_as_may_be(
 def test_a_file_sorted_by_energy_gives_parts_of_all_energies(ascending: Path, reserved: bool) -> None:
     rows = np.arange(ROWS) if not reserved else np.flatnonzero(np.random.default_rng(0).random(ROWS) > 0.1)
     with open_showers(ascending) as file:
-        parts, log_energy = Parts.of(file, rows, 512, seed=3), np.log(file.energy)
-    assert len(parts) == 6
+        portions, log_energy = Portions.of(file, rows, 512, seed=3), np.log(file.energy)
+    assert len(portions) == 6
     tenths = np.linspace(log_energy[0], log_energy[-1], 11)
-    for number in range(2 * len(parts)):
-        energies = log_energy[parts.part(number)]
+    for number in range(2 * len(portions)):
+        energies = log_energy[portions.portion(number)]
         counts, _ = np.histogram(energies, tenths)
         assert counts.min() > 0.4 * len(energies) / 10
         first, _ = np.histogram(energies[:128], tenths[::2])  # the copula is fitted on the first of them
@@ -78,12 +78,12 @@ def test_a_file_sorted_by_energy_gives_parts_of_all_energies(ascending: Path, re
 
 def test_passes_and_seeds_deal_anew(ascending: Path) -> None:
     with open_showers(ascending) as file:
-        parts, others = (Parts.of(file, np.arange(ROWS), 512, seed) for seed in (0, 1))
-        again = Parts.of(file, np.arange(ROWS), 512, 0)
-    n = len(parts)
-    np.testing.assert_array_equal(parts.part(2), again.part(2))
-    assert set(parts.part(0)) != set(parts.part(n))
-    assert set(parts.part(0)) != set(others.part(0))
+        portions, others = (Portions.of(file, np.arange(ROWS), 512, seed) for seed in (0, 1))
+        again = Portions.of(file, np.arange(ROWS), 512, 0)
+    n = len(portions)
+    np.testing.assert_array_equal(portions.portion(2), again.portion(2))
+    assert set(portions.portion(0)) != set(portions.portion(n))
+    assert set(portions.portion(0)) != set(others.portion(0))
 
 
 def test_no_chunk_is_decompressed_twice_in_a_pass(ascending: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,8 +97,8 @@ def test_no_chunk_is_decompressed_twice_in_a_pass(ascending: Path, monkeypatch: 
 
     monkeypatch.setattr(ShowerFile, "_block", counted)
     with open_showers(ascending) as file:
-        parts = Parts.of(file, np.arange(ROWS), 512)
-        for number in range(len(parts)):
-            file.read(parts.part(number))
+        portions = Portions.of(file, np.arange(ROWS), 512)
+        for number in range(len(portions)):
+            file.read(portions.portion(number))
     chunks = [chunk for first, last in read for chunk in range(first // 16, last // 16 + 1)]
     assert len(chunks) == len(set(chunks)) == -(-ROWS // 16)

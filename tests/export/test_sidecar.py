@@ -16,16 +16,16 @@ SHIPPED = ConditionRange.shipped()
 
 def test_the_sidecar_tells_what_the_file_is(exported, model):
     path = exported(**SHORT)
-    told = json.loads(path.with_name(f"{path.name}.json").read_text(encoding="utf-8"))
-    assert told["interface"]["name"] == "par04"
-    assert list(told["interface"]["inputs"]) == ["conditions"]
-    assert (told["mesh"]["n_phi"], told["mesh"]["dz_mm"]) == (16, 12.0)
-    assert told["base"] == {"name": "base-no-pblar", "hash": model.base.hash}
-    assert told["sampling"] == {"sampler": "euler", "steps": 1}
-    assert told["settings"]["seed"] == 5
-    assert len(told["model_hash"]) == 64
-    grid = Grid(*(told["mesh"][axis] for axis in ("n_r", "n_phi", "n_z")))
-    assert Detector.from_attributes(told["detector"], grid, "") == model.detector
+    sidecar = json.loads(path.with_name(f"{path.name}.json").read_text(encoding="utf-8"))
+    assert sidecar["interface"]["name"] == "par04"
+    assert list(sidecar["interface"]["inputs"]) == ["conditions"]
+    assert (sidecar["mesh"]["n_phi"], sidecar["mesh"]["dz_mm"]) == (16, 12.0)
+    assert sidecar["base"] == {"name": "base-no-pblar", "hash": model.base.hash}
+    assert sidecar["sampling"] == {"sampler": "euler", "steps": 1}
+    assert sidecar["settings"]["seed"] == 5
+    assert len(sidecar["model_hash"]) == 64
+    grid = Grid(*(sidecar["mesh"][axis] for axis in ("n_r", "n_phi", "n_z")))
+    assert Detector.from_attributes(sidecar["detector"], grid, "") == model.detector
 
 
 def test_only_par04_has_a_macro(exported):
