@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from metacalo.adapt import AdaptSettings
-from metacalo.adaptation.methods import adapt_generator
+from metacalo.adaptation.adapt_generator import adapt_generator
 from metacalo.evaluate import EvaluateSettings, compare
 from metacalo.model_folders.adapted import ShowerModel, load_model, zero_shot
 from metacalo.model_folders.base import resolve_base

@@ -13,7 +13,8 @@ import torch
 from benchmarks.fidelity_row import BATCH, split
 from benchmarks.meta_training import StudySettings, TrainedBase
 from metacalo.adapt import AdaptSettings
-from metacalo.adaptation.methods import Method, adapt_generator
+from metacalo.adaptation.adapt_generator import adapt_generator
+from metacalo.adaptation.methods import Method
 from metacalo.evaluate.metrics import fpd, standardise, wasserstein1
 from metacalo.evaluate.observables import observables
 from metacalo.generators.base import ShowerGenerator, bf16

@@ -15,8 +15,9 @@ import numpy as np
 from pydantic import Field
 
 import metacalo
+from metacalo.adaptation.adapt_generator import adapt_generator
 from metacalo.adaptation.before_after import GeantSample, compare_models, warn_if_far
-from metacalo.adaptation.methods import MethodSettings, adapt_generator
+from metacalo.adaptation.methods import MethodSettings
 from metacalo.detectors.condition_range import ConditionRange, left_range, warn_outside
 from metacalo.detectors.detector import Detector
 from metacalo.detectors.json_record import record_of

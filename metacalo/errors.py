@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Final, Self
 
 __all__ = [
+    "MALFORMED",
+    "UNREADABLE",
     "BaseMismatchError",
     "ConfigError",
     "DataSetError",
@@ -33,6 +35,13 @@ _FULL: Final = {
     errno.EDQUOT: "your quota on the disk is used up; free some",
     errno.EFBIG: "the file would be larger than files may be here; raise the limit (ulimit -f)",
 }
+
+
+MALFORMED: Final = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, AssertionError, RuntimeError)
+"""What Python, numpy and torch raise where data that were read do not have the form that the code expects."""
+
+UNREADABLE: Final = (OSError, *MALFORMED)
+"""What the libraries of file formats raise where a file is damaged or the disk refuses."""
 
 
 class MetacaloError(Exception):

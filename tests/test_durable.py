@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import platform
@@ -17,7 +16,6 @@ import torch
 
 from metacalo.errors import OutputError
 from metacalo.showers import Showers, open_showers, write_showers
-from metacalo.storage import atomic as durable
 from metacalo.storage.atomic import clear_leftovers, discard, put_in_place
 from metacalo.storage.checkpoint import atomic_file, atomic_folder, save_tensors
 
@@ -58,33 +56,14 @@ def test_the_next_writer_removes_what_a_killed_one_left(tmp_path: Path, dead: in
     assert sorted(tmp_path.iterdir()) == sorted([path, *theirs])
 
 
-def two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a file system that cannot exchange two names."""
-    monkeypatch.setattr(durable, "_exchanged", lambda *_: False)
-
-
-@pytest.mark.parametrize("exchange", [True, False])
-def test_a_folder_takes_the_place_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool) -> None:
-    if not exchange:
-        two_steps(monkeypatch)
+def test_a_folder_takes_the_place_of_another(tmp_path: Path) -> None:
     path, new = folder_of(tmp_path / "model", "old"), folder_of(tmp_path / "new", "new")
     put_in_place(new, path)
     assert (path / "a").read_text() == "new"
-    assert not new.exists() or (new / "a").read_text() == "old"
     with atomic_folder(path, force=True) as temporary:
         (temporary / "a").write_text("newer")
     assert (path / "a").read_text() == "newer"
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has renameat2")
-def test_an_exchange_never_leaves_the_name_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No rename is asked of Python where the system exchanges names."""
-    path, new = folder_of(tmp_path / "model", "old"), folder_of(tmp_path / "new", "new")
-    if getattr(ctypes.CDLL(None), "renameat2", None) is None or not durable._exchanged(new, path):
-        pytest.skip("this file system has no exchange of names")
-    monkeypatch.setattr(Path, "rename", lambda *_: pytest.fail("renamed in two steps"))
-    put_in_place(new, path)
-    assert (path / "a").read_text() == "old"  # they were exchanged once above, and now back
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_folder_that_was_moved_away_is_put_back(tmp_path: Path, dead: int) -> None:
@@ -99,7 +78,6 @@ def test_a_folder_that_was_moved_away_is_put_back(tmp_path: Path, dead: int) -> 
 
 
 def test_a_failed_second_step_undoes_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    two_steps(monkeypatch)
     path = folder_of(tmp_path / "model", "old")
     rename = Path.rename
 

@@ -13,15 +13,9 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from metacalo.adaptation.methods import (
-    LEARNING_RATES,
-    RATE_SHARES,
-    Method,
-    MethodSettings,
-    adapt_generator,
-    mean_loss,
-    rate_share,
-)
+from metacalo.adaptation.adapt_generator import adapt_generator
+from metacalo.adaptation.early_stopping import mean_loss
+from metacalo.adaptation.methods import LEARNING_RATES, RATE_SHARES, Method, MethodSettings, rate_share
 from metacalo.errors import ConfigError, MetacaloError
 from metacalo.generators.base import Batch, ShowerGenerator
 from metacalo.model_folders.base import GENERATORS

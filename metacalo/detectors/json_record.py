@@ -8,7 +8,7 @@ from typing import Any
 
 from metacalo.detectors.detector import Detector
 from metacalo.detectors.grid import Grid
-from metacalo.errors import DetectorError
+from metacalo.errors import MALFORMED, DetectorError
 
 __all__ = ["detector_of", "record_of"]
 
@@ -30,7 +30,7 @@ def detector_of(record: Mapping[str, Any]) -> Detector:
     """
     try:
         n_r, n_phi, n_z = (int(cells) for cells in record["grid"])
-    except (KeyError, TypeError, ValueError, OverflowError):
+    except MALFORMED:
         message = "a detector's record has no 'grid' of three numbers of cells"
         raise DetectorError(message) from None
     found = Detector.from_attributes(record, Grid(n_r, n_phi, n_z), "detector")

@@ -16,7 +16,7 @@ from metacalo.config import Settings
 from metacalo.detectors.grid import Grid
 from metacalo.detectors.materials import Material, find_material, near_match
 from metacalo.detectors.simulation_settings import BeamSettings, GeometrySettings, PhysicsSettings, PlateSettings
-from metacalo.errors import ConfigError, DetectorError
+from metacalo.errors import MALFORMED, ConfigError, DetectorError
 from metacalo.storage.documents import DocumentError, parse_json, read_toml
 
 __all__ = ["DetectorSettings", "Layer", "layers_from_attributes", "layers_to_attributes", "parse_layers"]
@@ -241,7 +241,7 @@ def _layers_from_json(text: str) -> tuple[Layer, ...]:
             name, composition = str(entry["material"]), entry.get("composition")
             own = Material(name, composition, float(entry["density_g_cm3"])) if composition else find_material(name)
             layers.append(Layer(own, float(entry["thickness_mm"]), bool(entry.get("active", False))))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except MALFORMED as error:
         raise DetectorError(f"attribute 'layers' is no JSON list of material, thickness_mm, active ({error})") from None
     return tuple(layers)
 

@@ -17,6 +17,7 @@ from metacalo.detectors.condition_range import ConditionRange, left_range, warn_
 from metacalo.detectors.detector import Detector
 from metacalo.detectors.grid import Grid
 from metacalo.errors import (
+    MALFORMED,
     BaseMismatchError,
     ConfigError,
     DetectorError,
@@ -295,7 +296,7 @@ def load_model(path: PathLike, *, base: PathLike | None = None, detector: Detect
         expected = predicted_normaliser(of.hyperprior, described, of.config.grid, of.path)
         require_alike(tensors, expected.tensors())
         normaliser = of.preprocessing.load(tensors, of.hyperprior)
-    except (KeyError, ValueError) as error:
+    except MALFORMED as error:
         raise ModelFolderError(f"{folder}/normaliser.safetensors: not complete ({error}); adapt again") from None
     libraries = {name: _library(folder / f"{name}.safetensors", config.grid) for name in config.libraries}
     seen = config.shots_range
@@ -338,7 +339,7 @@ def _adopt(generator: ShowerGenerator, method: SubspaceName, source: Path) -> No
 def _library(path: Path, grid: tuple[int, int, int]) -> FrozenLibrary:
     try:
         library = FrozenLibrary.from_tensors(load_tensors(path)[0])
-    except (KeyError, ValueError, ShowerFileError) as error:
+    except (ShowerFileError, *MALFORMED) as error:
         raise ModelFolderError(f"{path}: not a complete library ({error}); adapt again") from None
     if library.showers.shape[1:] != grid:
         raise ModelFolderError(f"{path}: holds showers on another mesh than config.json says; adapt again")

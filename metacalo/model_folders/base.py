@@ -16,7 +16,7 @@ from torch import Tensor
 from metacalo.config import Settings
 from metacalo.detectors.condition_range import TRAINED_THETA, ConditionRange
 from metacalo.detectors.grid import Grid
-from metacalo.errors import ModelFolderError, UnknownNameError
+from metacalo.errors import MALFORMED, ModelFolderError, UnknownNameError
 from metacalo.generators.autoregressive import Autoregressive
 from metacalo.generators.base import ShowerGenerator
 from metacalo.generators.diffusion import Diffusion, DiffusionSettings
@@ -127,7 +127,7 @@ class Base:
         seen = load_hashes(weights.pop("seen"), path / "seen.safetensors")
         try:
             hyperprior = PREPROCESSING[config.preprocessing].load_prior(weights.pop("hyperprior"))
-        except (KeyError, ValueError, IndexError, RuntimeError) as error:
+        except MALFORMED as error:
             raise ModelFolderError(f"{path}/hyperprior.safetensors: no tensor {error}; make the base again") from None
         return cls(path, config, digest, hyperprior, seen, weights)
 

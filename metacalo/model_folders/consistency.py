@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from metacalo.detectors.detector import Detector
-from metacalo.errors import ModelFolderError
+from metacalo.errors import MALFORMED, ModelFolderError
 from metacalo.normaliser.latents import Latents
 from metacalo.normaliser.preprocessing import AnyNormaliser, DetectorPrior
 
@@ -32,7 +32,7 @@ def require_sizes(build: Callable[[], nn.Module], tensors: Mapping[str, Tensor],
     try:
         with torch.device("meta"):
             sketch = build()
-    except (RuntimeError, ValueError, TypeError, IndexError, ZeroDivisionError, OverflowError) as error:
+    except MALFORMED as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelFolderError(f"{source.parent}/config.json: no network has those sizes ({reason})") from None
     for key, tensor in sketch.state_dict().items():
@@ -78,7 +78,7 @@ def predicted_normaliser(
         shower = normaliser.inverse(noise, torch.tensor([1e4]), torch.tensor([math.pi / 2]))
         fits = tuple(shower.shape[1:]) == grid and bool(shower.isfinite().all())
         reason = None if fits else f"it makes showers of {tuple(shower.shape[1:])} cells, or no finite ones"
-    except (RuntimeError, ValueError, IndexError, TypeError, KeyError, AssertionError, ArithmeticError) as error:
+    except MALFORMED as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     if reason is None:
         return normaliser if scale == 1 else hyperprior.predict(described, scale=scale)

@@ -34,7 +34,7 @@ class MetaSettings(Settings):
     """The outer loop's algorithm and its episodes."""
 
     algorithm: AlgorithmName = Field(default="fomaml", description="what the outer loop does")
-    engine: EngineName = Field(default="higher", description="library that takes the inner steps")
+    engine: EngineName = Field(default="torch", description="library that takes the inner steps")
     subspace: SubspaceName | None = Field(
         default=None,
         description="what the inner loop moves; by default head for anil, context for cavia, adapters for the others",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from metacalo.errors import ModelFolderError
+from metacalo.errors import MALFORMED, ModelFolderError
 from metacalo.model_folders.adapted import AdaptedConfig
 from metacalo.model_folders.base import BaseConfig, checked_kind
 from metacalo.runtime.wording import counted
@@ -48,7 +48,7 @@ def readme(folder: Path, found: ValidatedFolder, *, repository: str, source: str
         try:
             text = text or _joined(_adapted_lines(folder, metrics))
             figures = of_metrics(metrics)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except MALFORMED as error:
             raise ModelFolderError(f"{folder}/metrics.json: not what adapt writes ({error!r}); adapt again") from None
     return _header(repository, source, license, (*_TAGS, found.kind), figures) + text
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 import metacalo
-from metacalo.errors import HubError, MissingExtraError
+from metacalo.errors import UNREADABLE, HubError, MissingExtraError
 from metacalo.storage.atomic import remove
 
 __all__ = ["DEFAULT_REVISION", "Repository", "Revision", "require_hub"]
@@ -198,7 +198,7 @@ class Repository:
 
         try:
             yield
-        except (HTTPError, OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+        except (HTTPError, *UNREADABLE) as error:
             if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
                 raise
             raise HubError(self._sentence(error, revision)) from None

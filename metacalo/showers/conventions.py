@@ -24,7 +24,7 @@ import numpy as np
 from metacalo.detectors.detector import Detector
 from metacalo.detectors.grid import Grid
 from metacalo.detectors.stack import number
-from metacalo.errors import DetectorError, MetacaloError, ShowerFileError
+from metacalo.errors import MALFORMED, DetectorError, MetacaloError, ShowerFileError
 from metacalo.showers.hdf5_limits import (
     MOST_ROWS,
     check_chunks,
@@ -256,7 +256,7 @@ def _calochallenge(
     voxels, attributes = showers.shape[1], read_attributes(place, where)
     try:
         stated_shape = tuple(round(number(attributes, key)) for key in ("n_r", "n_phi", "n_z") if key in attributes)
-    except (DetectorError, ValueError, OverflowError) as error:
+    except (DetectorError, *MALFORMED) as error:
         raise ShowerFileError(f"{where}: n_r, n_phi, n_z are no numbers of cells ({error}); correct them") from None
     stated = mesh if mesh is not None and math.prod(mesh) == voxels else CALOCHALLENGE_GRIDS.get(voxels, (0, 0, 0))
     shape = stated_shape if len(stated_shape) == 3 else stated

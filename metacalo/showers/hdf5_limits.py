@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import h5py
 
-from metacalo.errors import MetacaloError, ShowerFileError
+from metacalo.errors import UNREADABLE, MetacaloError, ShowerFileError
 from metacalo.storage.hdf5_access import read_failure, scalar
 
 __all__ = ["check_chunks", "check_storage", "is_own_group", "naming_read_errors", "read_attributes"]
@@ -132,7 +132,7 @@ def naming_read_errors(what: str) -> Iterator[None]:
         yield
     except (MetacaloError, MemoryError):
         raise
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except UNREADABLE as error:
         raise ShowerFileError(f"{what}: {read_failure(error)}") from None
 
 
@@ -141,7 +141,7 @@ def is_own_group(place: h5py.Group, name: str) -> bool:
     try:
         own = isinstance(place.get(name, getlink=True), h5py.HardLink)
         return own and place.get(name, getclass=True) is h5py.Group
-    except (KeyError, RuntimeError, OSError, TypeError):  # damaged, and so no group that could be read
+    except UNREADABLE:  # damaged, and so no group that could be read
         return False
 
 

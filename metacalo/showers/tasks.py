@@ -12,7 +12,7 @@ from typing import Literal
 import h5py
 
 from metacalo.detectors.detector import Detector
-from metacalo.errors import DetectorError, ShowerFileError, UnknownNameError
+from metacalo.errors import UNREADABLE, DetectorError, ShowerFileError, UnknownNameError
 from metacalo.showers.hdf5_limits import is_own_group
 from metacalo.showers.shards import SHOWER_FILE, shard_paths
 from metacalo.showers.shower_file import ShowerFile, open_showers
@@ -112,7 +112,7 @@ def _groups(path: Path) -> list[str]:
             if "showers" in file:
                 return []
             return [name for name in file if is_own_group(file, name)]
-    except (ShowerFileError, OSError, RuntimeError, ValueError, KeyError):  # damaged: who opens it says so
+    except (ShowerFileError, *UNREADABLE):  # damaged: who opens it says so
         return []
 
 

@@ -161,7 +161,7 @@ def _open_work(work: Path, family: FamilySettings, settings: SimulateSettings, *
     record = work / "family.json"
     wanted = {
         "family": family.model_dump(mode="json"),
-        "settings": settings.model_dump(mode="json", exclude={"workers"}),
+        "settings": settings.model_dump(mode="json", exclude={"workers", "direct_reads"}),
     }
     if record.is_file() and not force:
         if not resume:

@@ -59,7 +59,7 @@ class Simulation:
             return detector
 
         return {
-            "active": lambda: recorder(self.g4, "active", self.points),
+            "active": lambda: recorder(self.g4, "active", self.points, direct_reads=self.job.direct_reads),
             "passive": lambda: add("passive"),
             "front": lambda: add("front"),
         }

@@ -46,6 +46,7 @@ class Job:
         sheets: all of them, from the origin outwards; plates in front end at `inner_radius_mm`.
         substances: by the names that the sheets use.
         n_r, n_phi, n_z, dr_mm, dz_mm: the mesh.
+        direct_reads: see `mesh_deposits.recorder`.
         particle, physics, production_cut_mm: see `PhysicsSettings` and `BeamSettings`.
     """
 
@@ -62,6 +63,7 @@ class Job:
     particle: str
     physics: str
     production_cut_mm: float
+    direct_reads: bool = True
 
     def to_json(self) -> str:
         """One line, the same for equal jobs."""

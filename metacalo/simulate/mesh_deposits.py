@@ -32,12 +32,13 @@ class Points:
         return np.frombuffer(bytes(self.energy)), np.frombuffer(bytes(self.place)).reshape(-1, 3)
 
 
-def recorder(g4: Any, name: str, points: Points) -> Any:
+def recorder(g4: Any, name: str, points: Points, *, direct_reads: bool = True) -> Any:
     """A sensitive detector that puts each deposit into `points`.
 
     Reading a deposit and a place through the bindings takes twice as long as the call itself. A serial run has one
-    step and one end of it, which never move: they are looked up once, and read from memory as long as that agrees with
-    what the bindings say. Where it does not, the bindings are asked each time.
+    step and one end of it, which never move: with `direct_reads` they are looked up once, in the layout that pybind11
+    gives its instances, and read from memory if the first hit there is what the bindings return. If it is not, or
+    without `direct_reads`, the bindings are asked each time.
     """
 
     class Recorder(g4.G4VSensitiveDetector):
@@ -45,7 +46,7 @@ def recorder(g4: Any, name: str, points: Points) -> Any:
             deposit = step.GetTotalEnergyDeposit()
             if not deposit:
                 return True  # a zero would agree with any empty memory
-            memory = _memory(step)
+            memory = _memory(step) if direct_reads else None
             if memory is None:
                 self.__dict__["ProcessHits"] = lambda step, _: _asked(step, points)
                 return _asked(step, points)

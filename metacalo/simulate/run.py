@@ -46,6 +46,9 @@ class SimulateSettings(Settings):
     physics: str | None = Field(
         default=None, description="physics constructor or reference list of Geant4, such as FTFP_BERT"
     )
+    direct_reads: bool = Field(
+        default=True, description="read deposits from memory once the bindings have confirmed where they lie"
+    )
 
     @property
     def beam(self) -> dict[str, Any]:
@@ -175,7 +178,9 @@ def _simulated(
         done = sum(shot.energy for shot in shots if shot.index in journal) / 1e3
         with (
             track(f"simulate {prepared.detector.name} [GeV]", total, completed=int(done), quiet=quiet) as bar,
-            Pool(prepared.job, variables, None if verbose else work, ready) as pool,
+            Pool(
+                replace(prepared.job, direct_reads=settings.direct_reads), variables, None if verbose else work, ready
+            ) as pool,
         ):
             spent, energy = 0.0, 0.0
             for deposits in pool.showers(missing, settings.workers or cores()):

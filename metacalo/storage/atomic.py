@@ -1,20 +1,17 @@
 """What a result goes through on its way to its name, so that neither a kill nor a power cut leaves half of one.
 
 A result is made under a temporary name beside its own, `.<name>.tmp-<PID>-<host>`, flushed to the disk, and put in
-place in one step; then its folder is flushed, for a rename is not on the disk before. What a killed process leaves
+place; then its folder is flushed, for a rename is not on the disk before. What a killed process leaves
 under such a name is removed by the next one that writes the same result. The name holds the host, because disks are
 shared and a PID means nothing elsewhere: what another host left stays, for its writer may be alive.
 """
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import os
 import platform
 import re
 import shutil
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -22,8 +19,6 @@ from typing import Final
 
 __all__ = ["clear_leftovers", "discard", "finish_set", "put_in_place", "put_set_in_place", "remove", "temporary_beside"]
 
-_AT_FDCWD: Final = -100  # of fcntl.h: paths are relative to the working directory
-_RENAME_EXCHANGE: Final = 2  # of linux/fs.h
 _GONE: Final = ".gone"  # marks a file of an old set that is to be removed
 
 
@@ -48,12 +43,10 @@ def clear_leftovers(path: Path) -> None:
 
 
 def put_in_place(temporary: Path, path: Path) -> None:
-    """Gives a finished file or folder its name, in the place of what has it; at no time is there less than one of both.
+    """Gives a finished file or folder its name, in the place of what has it.
 
-    The old folder is left under the temporary name or removed.
-
-    Folders change places in one step (Linux's renameat2) where the file system can. Where not, as on NFS, the old one
-    is moved away first; `clear_leftovers` puts it back if the process is killed between the two steps.
+    A file replaces another in one step. An old folder is moved away first, and removed when the new one is in place;
+    `clear_leftovers` puts it back if the process is killed between the two steps.
 
     Raises:
         OSError: the system refused; `path` is as it was.
@@ -63,8 +56,8 @@ def put_in_place(temporary: Path, path: Path) -> None:
         temporary.replace(path)
     elif not os.path.lexists(path):
         temporary.rename(path)
-    elif not _exchanged(temporary, path):
-        _exchange_in_two_steps(temporary, path)
+    else:
+        _replace_folder(temporary, path)
     _flush(path.parent)
 
 
@@ -131,7 +124,7 @@ def remove(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _exchange_in_two_steps(temporary: Path, path: Path) -> None:
+def _replace_folder(temporary: Path, path: Path) -> None:
     retired = temporary_beside(path, "old")
     path.rename(retired)
     try:
@@ -140,21 +133,6 @@ def _exchange_in_two_steps(temporary: Path, path: Path) -> None:
         retired.rename(path)
         raise
     remove(retired)
-
-
-def _exchanged(one: Path, other: Path) -> bool:
-    """Swaps two names in one step; False where the system or the file system has no such step."""
-    if sys.platform != "linux":
-        return False
-    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # glibc 2.28 and later
-    if renameat2 is None:
-        return False
-    if renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
-        return True
-    number = ctypes.get_errno()
-    if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
-        return False
-    raise OSError(number, os.strerror(number), str(other))
 
 
 def _left_beside(path: Path) -> Iterator[tuple[Path, str]]:

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from metacalo.errors import ModelFolderError, OutputError
+from metacalo.errors import UNREADABLE, ModelFolderError, OutputError
 from metacalo.storage.atomic import clear_leftovers, put_in_place, put_set_in_place, remove, temporary_beside
 from metacalo.storage.documents import DocumentError, read_json
 
@@ -166,7 +166,7 @@ def load_tensors(
         with safe_open(str(path), framework="pt", device=device) as handle:
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
             metadata = dict(handle.metadata() or {})
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (SafetensorError, *UNREADABLE) as error:
         raise ModelFolderError(f"{path}: not a readable safetensors file ({error}); make the model again") from None
     for name, tensor in tensors.items():
         if tensor.dtype not in _DTYPES:

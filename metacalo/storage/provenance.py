@@ -21,7 +21,7 @@ import h5py
 import torch
 
 import metacalo
-from metacalo.errors import ModelFolderError, ShowerFileError
+from metacalo.errors import UNREADABLE, ModelFolderError, ShowerFileError
 from metacalo.storage.checkpoint import load_json
 from metacalo.storage.documents import DocumentError, parse_json
 from metacalo.storage.hdf5_access import open_hdf5, scalar
@@ -111,7 +111,7 @@ def load_provenance(path: str | Path) -> dict[str, Any] | None:
         with open_hdf5(path) as file:
             record = file.attrs.get(Path(FILE).stem)
         found = None if record is None else parse_json(str(scalar(record)))
-    except (ShowerFileError, OSError, RuntimeError, KeyError, TypeError, DocumentError) as error:
+    except (ShowerFileError, DocumentError, *UNREADABLE) as error:
         raise ModelFolderError(
             f"{path}: its provenance cannot be read ({error}); is it a result of metacalo?"
         ) from None

@@ -9,7 +9,9 @@ from typing import Final, Literal
 
 import numpy as np
 
-from metacalo.adaptation.methods import MethodSettings, adapt_generator, mean_loss
+from metacalo.adaptation.adapt_generator import adapt_generator
+from metacalo.adaptation.early_stopping import mean_loss
+from metacalo.adaptation.methods import MethodSettings
 from metacalo.errors import MetacaloError
 from metacalo.evaluate.metrics import fpd, standardise, wasserstein1
 from metacalo.evaluate.observables import observables

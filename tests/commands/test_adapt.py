@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from metacalo.adapt import AdaptSettings, adapt
+from metacalo.adaptation.adapt_generator import adapt_generator
 from metacalo.adaptation.before_after import summary_table
-from metacalo.adaptation.methods import adapt_generator
 from metacalo.errors import DetectorError
 from metacalo.model_folders.adapted import load_model, seen_hashes, zero_shot
 from metacalo.model_folders.base import load_half

@@ -19,7 +19,7 @@ import pytest
 from metacalo import generate as generating
 from metacalo import pretrain
 from metacalo.adapt import AdaptResult
-from metacalo.adaptation import methods
+from metacalo.adaptation.early_stopping import BestAverage
 from metacalo.showers import data_folder
 from metacalo.showers.part_files import part_file
 from metacalo.showers.writer import ShowerWriter
@@ -104,7 +104,7 @@ def test_a_signal_is_one_line_and_leaves_nothing(
     how: str,
 ) -> None:
     out = tmp_path / "new" / "result"
-    place = (methods, "_take_in") if name == "adapt" else (ShowerWriter, "append")
+    place = (BestAverage, "take_in") if name == "adapt" else (ShowerWriter, "append")
     monkeypatch.setattr(*place, sends(number))
     ran = command(*lines_of(sample, adapted, out)[name])
     assert (ran.code, ran.out) == (code, "")

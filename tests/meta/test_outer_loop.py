@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from metacalo.errors import ModelFolderError
 from metacalo.generators.base import Batch
 from metacalo.meta.algorithms import Algorithm, resolve_algorithm
-from metacalo.meta.engines import HigherEngine
+from metacalo.meta.engines import TorchEngine
 from metacalo.meta.outer_loop import OuterLoop, StageSettings
 from metacalo.storage.checkpoint import tensor_hash
 from metacalo.training_data.episodes import Episode, TaskStream
@@ -77,7 +77,7 @@ class Run:
         parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         self.algorithm: Algorithm | None = None
         if self.kind != "tokenizer":
-            self.algorithm = resolve_algorithm(self.meta)(self.model, HigherEngine(), rate=0.02)
+            self.algorithm = resolve_algorithm(self.meta)(self.model, TorchEngine(), rate=0.02)
             self.algorithm.prepare()
             parameters = self.algorithm.parameters()
         settings = StageSettings(steps=self.steps, batch=4, warmup=10, learning_rate=3e-3, average=0.9)

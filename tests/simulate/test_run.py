@@ -176,15 +176,19 @@ def test_more_showers_begin_with_the_same_ones(whole, detector, tmp_path):
         np.testing.assert_allclose(raw[both], expected[both], rtol=1e-5)
 
 
-def test_reading_the_memory_gives_what_the_bindings_say(detector, tmp_path, monkeypatch, whole):
-    """In the worker, a step's memory is made to look wrong, so that each step asks the bindings."""
-    site = tmp_path / "site"
-    site.mkdir()
-    (site / "sitecustomize.py").write_text(
-        "import metacalo.simulate.mesh_deposits as scoring\nscoring._memory = lambda step: None\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", str(site))
-    simulate(detector, tmp_path / "asked.h5", SETTINGS)
+@pytest.mark.parametrize("why", ["direct_reads is off", "memory looks wrong"])
+def test_direct_reads_and_the_bindings_give_the_same_showers(detector, tmp_path, monkeypatch, whole, why):
+    settings = SETTINGS
+    if why == "direct_reads is off":
+        settings = SETTINGS.model_copy(update={"direct_reads": False})
+    else:  # in the workers, so that each step asks the bindings
+        site = tmp_path / "site"
+        site.mkdir()
+        (site / "sitecustomize.py").write_text(
+            "import metacalo.simulate.mesh_deposits as scoring\nscoring._memory = lambda step: None\n"
+        )
+        monkeypatch.setenv("PYTHONPATH", str(site))
+    simulate(detector, tmp_path / "asked.h5", settings)
     assert (tmp_path / "asked.h5").read_bytes() == whole.path.read_bytes()
 
 

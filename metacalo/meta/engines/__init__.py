@@ -26,10 +26,10 @@ __all__ = [
     "resolve_engine",
 ]
 
-EngineName = Literal["higher", "torch", "learn2learn"]
+EngineName = Literal["torch", "higher", "learn2learn"]
 ENGINES: dict[str, Callable[[], Engine]] = {
-    "higher": HigherEngine,
     "torch": TorchEngine,
+    "higher": HigherEngine,
     "learn2learn": Learn2LearnEngine,
 }
 

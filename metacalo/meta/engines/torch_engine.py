@@ -30,7 +30,7 @@ class _Fast:
 
 
 class TorchEngine:
-    """`torch.func.functional_call` and `torch.autograd.grad`; needs no other library."""
+    """The default engine: `torch.func.functional_call` and `torch.autograd.grad`, no other library."""
 
     def adapt(self, model: nn.Module, loop: InnerLoop, loss: InnerLoss) -> FastModel:
         """See `Engine`."""
