@@ -139,7 +139,7 @@ def test_export_has_the_range_of_the_shots(model):
     """The sidecar has both ranges, and the macro a particle within them."""
 
     class Shown:
-        inputs, output, printed = (), "x", {"x": ""}
+        inputs, output, meanings = (), "x", {"x": ""}
 
     seen = load_model(model).shots_range
     wanted = replace(load_model(BASE, detector=resolve_task("pblar").detector), shots_range=seen)
