@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -17,6 +18,7 @@ from metacalo.config import Settings
 from metacalo.detectors.detector import Detector
 from metacalo.detectors.grid import Grid
 from metacalo.detectors.json_record import record_of
+from metacalo.detectors.simulation_settings import Particle
 from metacalo.errors import ConfigError, OutputError, ShowerFileError
 from metacalo.ntuples.ntuple_files import NtupleFiles, holds_ntuples
 from metacalo.runtime.progress import track
@@ -66,6 +68,13 @@ class ConvertSettings(Settings):
     energy_scale: float = Field(
         default=1.0, gt=0, allow_inf_nan=False, description="factor on incident energies: 1000 for a file in GeV"
     )
+    theta: float | None = Field(
+        default=None, ge=0, le=math.pi, description="rad: of all showers, for files that do not say"
+    )
+    phi: float | None = Field(
+        default=None, ge=-2 * math.pi, le=2 * math.pi, description="rad: of all showers, for files that do not say"
+    )
+    particle: Particle | None = Field(default=None, description="that came in, for files that do not say")
     threshold: float = Field(
         default=0.0, ge=0, allow_inf_nan=False, description="deposits below it, in MeV of the new file, become 0"
     )
@@ -159,6 +168,9 @@ def convert(
     ):
         rows = settings.chosen(len(file), source)
         file.energy = file.energy * np.float32(settings.energy_scale)
+        for axis in ("theta", "phi"):
+            if (angle := getattr(settings, axis)) is not None:
+                setattr(file, axis, np.full(len(file), angle, np.float32))
         detector = file.detector if described is None else described_on_mesh(described, file.grid, source)
         grid = detector.grid if detector else file.grid
         if mesh is not None:
@@ -172,6 +184,8 @@ def convert(
                 stacklevel=2,
             )
         attributes = _kept(file.attributes, settings, bool(detector)) | _history(file, settings, group, command)
+        if particle := settings.particle or file.particle:
+            attributes["particle"] = particle
         attributes[Path(FILE).stem] = json.dumps(_provenance(source, settings, group, described, command))
         step = max(1, BATCH_BYTES // (4 * file.grid.n_voxels))
         with (

@@ -86,6 +86,7 @@ class Inspection:
         showers, inspected: how many there are, and how many were looked at.
         grid: the mesh; cell sizes are NaN where neither the file nor its detector has them.
         detector: what the file describes; None where it does not, or where that cannot be.
+        particle: that came in, as Geant4 calls it; None where neither attributes nor the name say.
         assumed: true where the detector follows from the convention or the name, not from the file.
         energy_GeV: least and greatest incident energy in GeV, of all that are right.
         energies_GeV: the energies, where they are a few discrete ones; else empty.
@@ -107,6 +108,7 @@ class Inspection:
     inspected: int
     grid: Grid
     detector: Detector | None
+    particle: str | None
     assumed: bool
     energy_GeV: Range  # noqa: N815
     energies_GeV: tuple[float, ...]  # noqa: N815
@@ -176,6 +178,7 @@ def inspect(path: PathLike, *, group: str | None = None, showers: int | None = N
             inspected=census.showers,
             grid=file.grid,
             detector=file.detector,
+            particle=file.particle,
             assumed=file.detector_is_assumed,
             energy_GeV=_range(file.energy[file.energy > 0] / 1000.0),
             energies_GeV=_discrete(file.energy / 1000.0),

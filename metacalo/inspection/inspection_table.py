@@ -76,6 +76,7 @@ def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
     yield "showers", f"{found.showers:,}{looked}"
     yield "mesh", f"{found.grid} in r, phi, z; {_cells(found.grid)}"
     yield "detector", _detector(found.detector) + (" (assumed: the file does not say)" if found.assumed else "")
+    yield "particle", found.particle or "unknown: the file does not say"
     discrete = ", ".join(f"{energy:g}" for energy in found.energies_GeV)
     yield "energy", _span(found.energy_GeV, "GeV") + (f": {discrete}" if len(found.energies_GeV) > 1 else "")
     yield "theta, phi", f"{_span(found.theta, 'rad')}, {_span(found.phi, 'rad')}"

@@ -41,7 +41,7 @@ class NtupleFiles:
 
     Attributes:
         path: as given.
-        grid, detector, attributes: see `NtupleFile`; the mesh is one that holds the cells of all files.
+        grid, detector, particle, attributes: see `NtupleFile`; the mesh is one that holds the cells of all files.
         energy: incident energies in MeV, float32 (N,).
         theta, phi: incident angles in rad, float32 (N,).
     """
@@ -69,6 +69,7 @@ class NtupleFiles:
         self._starts = np.cumsum([0, *map(len, files)])
         self.grid = files[0].grid
         self.detector: Detector | None = None
+        self.particle: str | None = None
         self.attributes: Mapping[str, Any] = {}
         self.energy, self.theta, self.phi = (
             np.concatenate([getattr(file, name) for file in files]) for name in ("energy", "theta", "phi")

@@ -99,8 +99,11 @@ class ShowerDataset:
     Attributes:
         files: opens it.
         path: its file.
-        name, shape, dtype, chunks, compression: as h5py gives them.
+        name, chunks, compression: as h5py gives them.
+        shape, dtype: of the showers: with `field`, of that field of all rows.
         stored_bytes: what it takes on the disk.
+        row_dtype: as stored.
+        field: of compound rows, the one that holds the showers.
     """
 
     files: OpenFiles
@@ -111,23 +114,26 @@ class ShowerDataset:
     chunks: tuple[int, ...] | None
     compression: str | None
     stored_bytes: int
+    row_dtype: np.dtype[Any]
+    field: str | None = None
 
     @classmethod
-    def of(cls, dataset: h5py.Dataset, path: Path, files: OpenFiles) -> ShowerDataset:
+    def of(cls, dataset: h5py.Dataset, path: Path, files: OpenFiles, field: str | None = None) -> ShowerDataset:
         """What stands for `dataset` when its file is closed."""
-        size = dataset.id.get_storage_size()
-        layout = (dataset.name, dataset.shape, dataset.dtype, dataset.chunks, dataset.compression)
-        return cls(files, path, *layout, size)
+        stored = dataset.dtype
+        voxels = stored if field is None else stored[field]
+        layout = (dataset.name, (*dataset.shape, *voxels.shape), voxels.base, dataset.chunks, dataset.compression)
+        return cls(files, path, *layout, dataset.id.get_storage_size(), stored, field)
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         found = self.files.file(self.path).get(self.name)
-        if not isinstance(found, h5py.Dataset) or (found.shape, found.dtype) != (self.shape, self.dtype):
+        if not isinstance(found, h5py.Dataset) or (len(found), found.dtype) != (len(self), self.row_dtype):
             raise ShowerFileError(f"{self.path}: '{self.name.lstrip('/')}' was changed while it was read; start again")
         check_chunks(found, rows.start, rows.stop, f"{self.path}: '{self.name.lstrip('/')}'")
-        values: np.ndarray = found[rows]
+        values: np.ndarray = (found if self.field is None else found.fields(self.field))[rows]
         return values
 
 
@@ -161,7 +167,9 @@ def join_shards(paths: Sequence[Path], files: OpenFiles, recognised: Callable[[P
 
 
 def _on_demand(source: Source, path: Path, files: OpenFiles) -> Source:
-    return replace(source, datasets=tuple(ShowerDataset.of(dataset, path, files) for dataset in source.datasets))
+    return replace(
+        source, datasets=tuple(ShowerDataset.of(dataset, path, files, source.field) for dataset in source.datasets)
+    )
 
 
 def _require_alike(path: Path, source: Source, first_path: Path, first: Source) -> None:

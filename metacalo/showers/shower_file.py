@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from metacalo.detectors.condition_range import ConditionRange
 from metacalo.detectors.detector import Detector
 from metacalo.detectors.grid import Grid
+from metacalo.detectors.published import PARTICLES_OF_PDG, particle_in
 from metacalo.errors import DetectorError, ShowerFileError
 from metacalo.showers.chunks import LARGEST_BLOCK, runs
 from metacalo.showers.conventions import Convention, Refuse, Source, recognise, refuse_at_once
@@ -152,11 +153,16 @@ class ShowerFile:
 
     @property
     def particle(self) -> str | None:
-        """The attribute `particle`: what came in, as Geant4 calls it; None where the file does not say."""
-        found = np.asarray(self.attributes.get("particle", "")).ravel()
-        name = found[0] if len(found) == 1 else ""
-        text = name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
-        return text.strip() or None
+        """What came in, as Geant4 calls it: the attribute `particle`, else `pdg`, else a word of the file's name."""
+        text = self._attribute("particle")
+        if not text:
+            text = PARTICLES_OF_PDG.get(self._attribute("pdg"), "")
+        return text or particle_in(self.path.stem)
+
+    def _attribute(self, name: str) -> str:
+        found = np.asarray(self.attributes.get(name, "")).ravel()
+        value = found[0] if len(found) == 1 else ""
+        return (value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)).strip()
 
     def read(self, rows: Rows) -> ShowerArray:
         """Showers of those rows, in that order: float32 (n, R, PHI, Z) in MeV.

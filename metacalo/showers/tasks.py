@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from math import isnan
 from pathlib import Path
 from typing import Literal
 
@@ -116,6 +117,15 @@ def _groups(path: Path) -> list[str]:
         return []
 
 
+def _assumption(file: ShowerFile, detector: Detector) -> str:
+    """What is taken for the detector that a file does not describe, and which cell sizes are not published."""
+    cells = f"dr {detector.grid.dr_mm:.4g} mm, dz {detector.grid.dz_mm:.4g} mm"
+    whose = "that of CaloChallenge" if file.convention == "calochallenge" else "that of its name"
+    axes = [axis for axis, size in (("dr", detector.stated.dr_mm), ("dz", detector.stated.dz_mm)) if isnan(size)]
+    guessed = f", {' and '.join(axes)} from its Moliere radius and X0, as they are not published" if axes else ""
+    return f"does not describe its detector; {whose} ({detector.name}, {cells}{guessed}) is assumed"
+
+
 def _described_task(path: Path, group: str | None, name: str, detector: Detector | None = None) -> Task:
     with open_showers(path, group=group, detector=detector) as file:
         if file.detector is None:
@@ -123,13 +133,8 @@ def _described_task(path: Path, group: str | None, name: str, detector: Detector
                 f"{path}: its detector is unknown; describe it by --absorber and --active, put a {DETECTOR_FILE} "
                 "beside it, or give it the attributes absorber_material, absorber_thickness_mm, ..."
             )
-        if file.detector_is_assumed and file.convention == "calochallenge":
-            cells = f"dr {file.grid.dr_mm:g} mm, dz {file.grid.dz_mm:g} mm"
-            warnings.warn(
-                f"{path}: does not describe its detector; that of CaloChallenge ({file.detector.name}, {cells}) is "
-                "assumed; state another by --description",
-                stacklevel=2,
-            )
+        if file.detector_is_assumed:
+            warnings.warn(f"{path}: {_assumption(file, file.detector)}; state another by --description", stacklevel=2)
         return Task(name, file.detector, path, group, len(file))
 
 

@@ -12,10 +12,10 @@ import uproot
 
 from metacalo.convert import ConvertSettings, convert
 from metacalo.detectors.grid import Grid
+from metacalo.detectors.published import published_detector
 from metacalo.errors import ShowerFileError
 from metacalo.ntuples.ntuple import NtupleWarning
 from metacalo.showers import data_folder, open_showers
-from metacalo.showers.conventions import known_detector
 from tests.ntuple import write_ntuple, write_tree
 
 PAR04 = ConvertSettings(to="par04")
@@ -106,5 +106,5 @@ def test_indices_that_may_be_from_1_are_reported(tmp_path, siw):
     ],
 )
 def test_detector_names_are_found_as_words(stem, name):
-    found = known_detector(stem, Grid())
+    found = published_detector(stem, Grid())
     assert (found.name if found else None) == name
