@@ -27,12 +27,12 @@ docs: $(VENV)/.installed
 	$(VENV)/bin/pip install -q -c constraints.txt -e ".[docs]"
 	$(VENV)/bin/mkdocs build --strict
 
-# optional, for `metacalo pretrain --engine learn2learn`; why it takes these options: docs/architecture.md
+# optional, for `metacalo pretrain --engine learn2learn`; why it takes these options: docs/how-it-works/architecture.md
 learn2learn: $(VENV)/.installed
 	$(VENV)/bin/pip install -q -c constraints.txt "Cython<3.1" "setuptools<81" wheel
 	$(VENV)/bin/pip install -q --no-deps --no-build-isolation --use-pep517 -C--global-option=build_ext learn2learn==0.2.0
 
-# docs/geant4.md; wants g++, cmake and npm
+# docs/how-to/geant4.md; wants g++, cmake and npm
 par04: $(VENV)/.installed
 	PYTHON=$(VENV)/bin/python docs/examples/par04/fetch-onnxruntime.sh build/onnxruntime
 	cmake -S docs/examples/par04 -B build/par04 -DCMAKE_BUILD_TYPE=Release \

@@ -36,7 +36,7 @@ def commands(text: str) -> set[str]:
 
 
 def test_texts_are_found() -> None:
-    assert {"README.md", "Makefile", "run", "CARD.md", "evaluation.md"} <= {path.name for path in TEXTS}
+    assert {"README.md", "Makefile", "run", "CARD.md", "evaluate.md"} <= {path.name for path in TEXTS}
     assert commands("`metacalo nosuch --x`, metacalo is") == {"nosuch"}
 
 

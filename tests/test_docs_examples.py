@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 from metacalo.convert import ConvertSettings, convert
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/python.md", "docs/evaluation.md")
+PAGES = ("README.md", "docs/how-to/python.md", "docs/how-to/evaluate.md")
 SKIP = "<!-- not executed: "
 
 
@@ -44,7 +44,7 @@ def test_the_blocks_of_a_page_run(page: str, tmp_path: Path) -> None:
         (tmp_path / name).symlink_to(ROOT / name)
     for name, rows in {"full.h5": "siw", "ar.h5": "siw", "diffusion.h5": "siw", "showers.h5": "pblar"}.items():
         (tmp_path / "out").mkdir(exist_ok=True)
-        place = tmp_path / "out" if name == "showers.h5" and page == "docs/evaluation.md" else tmp_path
+        place = tmp_path / "out" if name == "showers.h5" and page == "docs/how-to/evaluate.md" else tmp_path
         convert(rows, place / name, ConvertSettings(to="par04", showers=200))
     environment = {
         **os.environ,

@@ -52,7 +52,7 @@ def storage_url(text: str) -> str:
     if text.endswith(".log") or text.startswith("journal:"):
         raise ConfigError(
             f"--storage {text}: journal files lose a study when a write is cut short, and are not taken; give a file "
-            "*.db on a disk of this machine, or a PostgreSQL server for several machines (docs/sweeps.md)"
+            "*.db on a disk of this machine, or a PostgreSQL server for several machines (docs/how-to/sweep.md)"
         )
     if "://" not in text and text.endswith((".db", ".sqlite", ".sqlite3")):
         return f"sqlite:///{Path(text).expanduser().absolute()}"
