@@ -27,7 +27,7 @@ docs: $(VENV)/.installed
 	$(VENV)/bin/pip install -q -c constraints.txt -e ".[docs]"
 	$(VENV)/bin/mkdocs build --strict
 
-# optional, for `metacalo pretrain --engine learn2learn`; why it takes these options: docs/how-it-works/architecture.md
+# optional, for `metacalo pretrain --engine learn2learn`; why it takes these options: docs/how-it-works/meta-learning.md
 learn2learn: $(VENV)/.installed
 	$(VENV)/bin/pip install -q -c constraints.txt "Cython<3.1" "setuptools<81" wheel
 	$(VENV)/bin/pip install -q --no-deps --no-build-isolation --use-pep517 -C--global-option=build_ext learn2learn==0.2.0

@@ -25,7 +25,10 @@ LEARNING_RATES: Mapping[Method, float] = {
     "adapters": 1e-2,
     "full": 5e-4,
 }
-"""Highest learning rate of each method: the fewer parameters move, the farther each (docs/experiments/index.md)."""
+"""Highest learning rate of each method: the fewer parameters move, the farther each.
+
+Measured in docs/experiments/adaptation-methods.md.
+"""
 
 RATE_SHARES: Mapping[Method, Mapping[SubspaceName, float]] = {
     "conditioning+bias": {"context": 1.0, "conditioning": 0.3, "modulation": 1.0, "bias": 0.6},

@@ -68,7 +68,7 @@ class ResidualQuantizer(nn.Module):
 
         Gradients go straight through once for the whole row of codebooks. The library's go through each of them: the
         encoder is pulled `depth` times as hard as the decoder's error says, and its loss fell for 250 steps and then
-        rose until the codes carried no information (docs/experiments/index.md).
+        rose until the codes carried no information (docs/experiments/networks.md).
         """
         with torch.autocast(vectors.device.type, enabled=False):
             vectors = vectors.float()

@@ -49,7 +49,8 @@ N_ATOMS = 2
 
 _TENSORS = ("knots", "t0", "t1", "quantiles", "weight", "planes")
 _MEDIAN = LEVELS.index(0.5)
-_COMMON_STRENGTH = 30.0  # values that no departure counts for; 3 to 100 serve alike (docs/experiments/index.md)
+# values that no departure counts for; 3 to 100 serve alike (docs/experiments/trust-in-shots.md)
+_COMMON_STRENGTH = 30.0
 _LATENT_LIMIT = 6.0
 _REACHED = 5.0  # |score| at which an atom that can be begins at the latest: single precision draws none beyond 5.29
 _ROUNDING = 1e-2  # of a score, where regression or averages stand for `NO_ATOM`
