@@ -13,7 +13,13 @@ from markdown_it import MarkdownIt
 from metacalo.convert import ConvertSettings, convert
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/how-to/python.md", "docs/how-to/evaluate.md")
+PAGES = (
+    "README.md",
+    "docs/start/tutorial.md",
+    "docs/how-to/adapt.md",
+    "docs/how-to/evaluate.md",
+    "docs/how-to/python.md",
+)
 SKIP = "<!-- not executed: "
 
 
