@@ -16,7 +16,6 @@ ROOT = Path(__file__).parents[1]
 PAGES = (
     "README.md",
     "docs/start/tutorial.md",
-    "docs/how-to/adapt.md",
     "docs/how-to/evaluate.md",
     "docs/how-to/python.md",
 )
