@@ -21,6 +21,7 @@ from metacalo.evaluate.classifier import ClassifierTest
 from metacalo.evaluate.copies import copies
 from metacalo.evaluate.diversity import Spacing, distinct_showers, nearest_ratio
 from metacalo.evaluate.fluctuations import correlation_difference, energy_edges, layer_residuals, response_by_energy
+from metacalo.evaluate.ladder import ladder
 from metacalo.evaluate.manifold import Overlap, overlap
 from metacalo.evaluate.metrics import (
     Cut,
@@ -44,7 +45,7 @@ __all__ = ["STEPS", "compare"]
 Array = NDArray[np.float64]
 Distance = Callable[[Any, Any], float]  # of two samples that rows can be taken of
 
-STEPS: Final = 7
+STEPS: Final = 8
 """Steps of a comparison, for its progress bar."""
 
 _PROFILES = ("longitudinal_profile", "lateral_profile")
@@ -85,7 +86,7 @@ def compare(
         `threshold_mev`; None unless asked for), `groups` (per group `w1`,
         `separation` and, of the profiles, `profile_difference` and `chi2`, see `profile_chi2`, with `ndf` and `p_value`
         of the first cut), `response` (mean and width of both samples), `response_by_energy` (the same per bin),
-        `showers` (numbers of showers), `threshold_mev` (0 for none) and `warnings`.
+        `ladder` (see `Rung`), `showers` (numbers of showers), `threshold_mev` (0 for none) and `warnings`.
 
     Raises:
         ShowerFileError: the grids differ, one sample has fewer than 20 showers, or their energies do not overlap.
@@ -123,6 +124,9 @@ def compare(
     metrics["copies"] = (
         _copies(marks, expected_marks, settings.cut(shots), settings) if shots is not None and len(shots) else None
     )
+    done()
+    rungs = ladder(generated, reference.showers, ours, theirs, classifiers=metrics["high_level_auc"] is not None)
+    metrics["ladder"] = [rung.as_json() for rung in rungs]
     done()
     metrics["calochallenge"] = _challenge(generated, reference, halves[0]) if settings.calochallenge else None
     done()

@@ -10,6 +10,7 @@ from typing import Final
 from matplotlib.figure import Figure
 
 from metacalo.evaluate.figures import conditions, displays, distributions, layers
+from metacalo.evaluate.figures import ladder as ladder_figure
 from metacalo.evaluate.figures.compared import Compared
 
 __all__ = ["CATALOGUE", "Entry"]
@@ -45,6 +46,7 @@ def _layer(name: str, caption: str) -> Entry:
     return Entry(name, _LAYERS, caption, partial(draw, name=name))
 
 
+_LADDER: Final = "Fixed energies and angles"
 _ENERGY: Final = "Energy"
 _PROFILES: Final = "Profiles and moments"
 _CELLS: Final = "Cells"
@@ -52,6 +54,14 @@ _LAYERS: Final = "Layers"
 _DISPLAYS: Final = "Event displays"
 
 CATALOGUE: Final[tuple[Entry, ...]] = (
+    Entry(
+        "ladder",
+        _LADDER,
+        "At each energy and angle: shifts of means in Geant4's spreads, ratios of widths, differences of correlations. "
+        "Colours are their size in errors, white below two.",
+        ladder_figure.pull_matrix,
+        wide=True,
+    ),
     _distribution("response", _ENERGY, "Deposited over incident energy."),
     _distribution("total_energy", _ENERGY, "Deposited energy."),
     Entry(
