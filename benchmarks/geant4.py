@@ -148,8 +148,8 @@ def run(tasks: Sequence[str], showers: int, workers: int | None, seed: int) -> t
         assert shipped.detector is not None
         row = _row(at_one, observables(single.showers, single.energy), spread.prepared.detector)
         sampling = f"{spread.sampling_fraction:.4f}({spread.error:.4f})"
-        told = f"{shipped.detector.sampling_fraction:.4f}"
-        physics.add_row(task, *row, sampling, told, f"{spread.ms_per_GeV:.1f}")
+        fraction = f"{shipped.detector.sampling_fraction:.4f}"
+        physics.add_row(task, *row, sampling, fraction, f"{spread.ms_per_GeV:.1f}")
         for found in differences(shipped, many):
             values = (f"{value:.4f}" for value in (found.shipped, found.simulated, found.error))
             compared.add_row(task, found.name, *values, f"{found.sigmas:+.1f}")
@@ -163,9 +163,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--showers", type=int, default=100, help="of either kind, for each task")
     parser.add_argument("--workers", type=int, help="processes; by default one for each core")
     parser.add_argument("--seed", type=int, default=1)
-    told = parser.parse_args(arguments)
+    chosen = parser.parse_args(arguments)
     try:
-        tables = run(told.tasks, told.showers, told.workers, told.seed)
+        tables = run(chosen.tasks, chosen.showers, chosen.workers, chosen.seed)
     except MetacaloError as error:
         raise SystemExit(f"geant4: {error}") from None
     for table in tables:

@@ -30,10 +30,9 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from benchmarks.clock import seconds_of_work
-from benchmarks.fidelity_row import split
-from benchmarks.meta_row import compared, distances
-from benchmarks.workers import limit_threads
+from benchmarks.fidelity.row import split
+from benchmarks.measuring import limit_threads, seconds_of_work
+from benchmarks.meta.row import compared, distances
 from metacalo.adapt import AdaptSettings, adapted_model
 from metacalo.detectors.detector import Detector
 from metacalo.errors import ConfigError, MetacaloError
@@ -164,7 +163,7 @@ def _take_in(average: Diffusion, network: Diffusion, step: int) -> None:
 def markdown(result: dict[str, Any]) -> str:
     """Time to quality, data efficiency, and the curves behind them."""
     adapted, wanted, limit = result["adapted"], _wanted(result), result["settings"]["limit"]
-    told = [
+    lines = [
         "# Time to quality",
         "",
         f"    {result['command']}",
@@ -181,16 +180,16 @@ def markdown(result: dict[str, Any]) -> str:
         last = curve[-1]
         done = passed(last, wanted)
         ratio = f"{'' if done else '> '}{last['seconds'] / adapted['seconds']:.0f}"
-        told.append(
+        lines.append(
             f"| {name} | {int(n):,} | {last['seconds']:.0f} | {last['steps']:,} | {last['w1']:.3f} | "
             f"{last['geometric_w1']:.3f} | {last['fpd']:.2f} | {'yes' if done else 'no'} | {ratio} |"
         )
-    told += [
+    lines += [
         "",
         f"Rows of all {result['showers']['most']:,} showers were trained for {limit:.0f} s at most, others for "
         f"{result['settings']['efficiency']:.0f} s; all until they pass the adapted model.",
     ]
-    return "\n".join(told) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def _wanted(result: dict[str, Any]) -> dict[str, float]:
@@ -227,26 +226,26 @@ def picture(result: dict[str, Any], out: Path) -> None:
         save_picture(figure, out / "curves.png")
 
 
-def _run(told: argparse.Namespace, command: str) -> None:
-    out, file = Path(told.out), Path(told.out) / "table.json"
-    settings = {key: value for key, value in vars(told).items() if key not in ("out", "resume")}
-    limit_threads(told.threads)
-    base, task = resolve_base(told.base), resolve_task(told.task)
+def _run(chosen: argparse.Namespace, command: str) -> None:
+    out, file = Path(chosen.out), Path(chosen.out) / "table.json"
+    settings = {key: value for key, value in vars(chosen).items() if key not in ("out", "resume")}
+    limit_threads(chosen.threads)
+    base, task = resolve_base(chosen.base), resolve_task(chosen.task)
     with task.open() as showers:
         seen = np.isin(showers.hashes(), base.seen)
         if seen.any():
             raise ConfigError(
                 f"base '{base.config.name}' was trained on '{task.name}'; give one that never saw it by --base"
             )
-        if min(told.shots, told.showers) < 20 or told.shots + told.showers > len(seen):
+        if min(chosen.shots, chosen.showers) < 20 or chosen.shots + chosen.showers > len(seen):
             raise ConfigError(
-                f"{showers.path}: holds {len(seen)} showers, --shots {told.shots} and --showers {told.showers} want "
-                "20 or more each, and no more than that together"
+                f"{showers.path}: holds {len(seen)} showers, --shots {chosen.shots} and --showers {chosen.showers} "
+                "want 20 or more each, and no more than that together"
             )
-        order, unseen = split(seen, len(seen) - told.showers, told.seed, told.showers)
+        order, unseen = split(seen, len(seen) - chosen.showers, chosen.seed, chosen.showers)
         every, reference = showers.load(order), showers.load(unseen)
-    draw = np.random.default_rng(told.seed).permutation(len(every))
-    if file.exists() and told.resume:
+    draw = np.random.default_rng(chosen.seed).permutation(len(every))
+    if file.exists() and chosen.resume:
         result = {key: value for key, value in load_json(file).items() if key != "unfinished"}
         if any(result["settings"].get(key) != value for key, value in settings.items() if key not in _EXTENDABLE):
             raise ConfigError(f"{file}: was made with other settings; give --out another folder")
@@ -254,13 +253,13 @@ def _run(told: argparse.Namespace, command: str) -> None:
         result = {"command": command, "settings": settings, "curves": {}}
         result["showers"] = {"unseen": len(reference), "most": len(every)}
         result["floor"] = compared(reference, every.select(draw[: len(reference)]))
-        result["adapted"] = adaptation(base, task, every.select(np.sort(draw[: told.shots])), reference, told.seed)
+        result["adapted"] = adaptation(base, task, every.select(np.sort(draw[: chosen.shots])), reference, chosen.seed)
         out.mkdir(parents=True, exist_ok=True)
     console = Console(soft_wrap=True, highlight=False)
     for name, rival in rivals(base).items():
-        for n in (len(every), *(n for n in told.fewer if n < len(every))):
+        for n in (len(every), *(n for n in chosen.fewer if n < len(every))):
             key = f"{name} | {n}"
-            if key in result["curves"] or name not in told.rivals:
+            if key in result["curves"] or name not in chosen.rivals:
                 continue
 
             def keep(curve: list[dict[str, Any]], key: str = key) -> None:
@@ -273,8 +272,8 @@ def _run(told: argparse.Namespace, command: str) -> None:
                 every.select(np.sort(draw[:n])),
                 reference,
                 wanted=_wanted(result),
-                limit=told.limit if n == len(every) else told.efficiency,
-                seed=told.seed,
+                limit=chosen.limit if n == len(every) else chosen.efficiency,
+                seed=chosen.seed,
                 keep=keep,
             )
             result["curves"][key] = curve

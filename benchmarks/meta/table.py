@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.meta_row import BOUND, FROM_SCRATCH
-from benchmarks.meta_training import BASELINE
+from benchmarks.meta.row import BOUND, FROM_SCRATCH
+from benchmarks.meta.training import BASELINE
 from metacalo.evaluate.figures.style import new_figure
 from metacalo.runtime.pictures import drawing, save_picture
 
@@ -48,7 +48,7 @@ def steps_to(row: Row, loss: float) -> int | None:
 def markdown(result: Mapping[str, Any]) -> str:
     """All tables; see `benchmarks.meta`."""
     rows, settings = list(result["rows"].values()), result["settings"]
-    told = [
+    lines = [
         "# Meta-learning",
         "",
         f"    {result['command']}",
@@ -66,21 +66,21 @@ def markdown(result: Mapping[str, Any]) -> str:
     for heldout in settings["heldout"]:
         of = [row for row in rows if row["heldout"] == heldout]
         if of:
-            told += ["", f"## {heldout} never seen", "", *_bases(result["bases"].get(heldout, {}))]
-            told += ["", "### Against training from scratch", "", *_gains(of, settings)]
-            told += ["", "### Loss less that of multi-task training", "", *_matrix(of, settings)]
-            told += ["", "### Algorithms", "", *_arms(of, settings, by_algorithm=True)]
-            told += ["", "### Methods, after multi-task training", "", *_arms(of, settings, by_algorithm=False)]
+            lines += ["", f"## {heldout} never seen", "", *_bases(result["bases"].get(heldout, {}))]
+            lines += ["", "### Against training from scratch", "", *_gains(of, settings)]
+            lines += ["", "### Loss less that of multi-task training", "", *_matrix(of, settings)]
+            lines += ["", "### Algorithms", "", *_arms(of, settings, by_algorithm=True)]
+            lines += ["", "### Methods, after multi-task training", "", *_arms(of, settings, by_algorithm=False)]
     if result["missing"]:
-        told += ["", f"Not measured, the budget being spent: {len(result['missing'])} rows; `--resume` goes on."]
-    return "\n".join(told) + "\n"
+        lines += ["", f"Not measured, the budget being spent: {len(result['missing'])} rows; `--resume` goes on."]
+    return "\n".join(lines) + "\n"
 
 
 def _bases(bases: Mapping[str, Row]) -> list[str]:
     lines = ["| base | outer steps | seconds | inner rate |", "|---|---:|---:|---:|"]
-    for name, told in bases.items():
-        rate = "-" if told["inner_rate"] is None else f"{told['inner_rate']:g}"
-        lines.append(f"| {name} | {told['steps']:,} | {told['seconds']:.0f} | {rate} |")
+    for name, base in bases.items():
+        rate = "-" if base["inner_rate"] is None else f"{base['inner_rate']:g}"
+        lines.append(f"| {name} | {base['steps']:,} | {base['seconds']:.0f} | {rate} |")
     return lines
 
 

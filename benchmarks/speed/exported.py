@@ -1,6 +1,6 @@
 """An exported generator against PyTorch: milliseconds of a shower, size, and whether the showers are the same.
 
-    metacalo export --model out/pblar --out out/m.onnx && python -m benchmarks.export --onnx out/m.onnx
+    metacalo export --model out/pblar --out out/m.onnx && python -m benchmarks.speed exported --onnx out/m.onnx
 
 Showers of both are drawn at the same energies, 1 to 100 GeV, and angles. Their distances stand beside those of two
 halves of PyTorch's own; with the interface `named`, which takes a seed, showers of the same noise are compared one by
@@ -45,18 +45,18 @@ class Exported:
     """An exported file with the PyTorch model that it was made of.
 
     Raises:
-        MetacaloError: the file, what is told of it, or the model is not there.
+        MetacaloError: the file, its sidecar, or the model is not there.
     """
 
     def __init__(self, path: Path, model: str | None = None, *, threads: int = 1, optimised: bool = True) -> None:
         if not path.is_file():
             raise ModelFolderError(f"{path}: there is no such file; make it by 'metacalo export'")
-        self.told: dict[str, Any] = load_json(path.with_name(f"{path.name}.json"))
-        self.generator = str(self.told["generator"])
-        grid = Grid(*(self.told["mesh"][axis] for axis in ("n_r", "n_phi", "n_z")))
-        detector = Detector.from_attributes(self.told["detector"], grid, "detector")
-        self.model = _model(model or self.told["model"], detector)
-        options = self.told["settings"]
+        self.sidecar: dict[str, Any] = load_json(path.with_name(f"{path.name}.json"))
+        self.generator = str(self.sidecar["generator"])
+        grid = Grid(*(self.sidecar["mesh"][axis] for axis in ("n_r", "n_phi", "n_z")))
+        detector = Detector.from_attributes(self.sidecar["detector"], grid, "detector")
+        self.model = _model(model or self.sidecar["model"], detector)
+        options = self.sidecar["settings"]
         chosen = SamplingOptions(**{name: options[name] for name in SamplingOptions.model_fields})
         chosen.choose(self.model.generators.get(self.generator))
         settings = onnxruntime.SessionOptions()
@@ -68,7 +68,7 @@ class Exported:
     @property
     def named(self) -> bool:
         """Whether it takes a seed."""
-        return bool(self.told["interface"]["name"] == "named")
+        return bool(self.sidecar["interface"]["name"] == "named")
 
     def showers(self, energy: np.ndarray, theta: np.ndarray, phi: np.ndarray, first_seed: int = 0) -> np.ndarray:
         """Showers (n, R, PHI, Z) in MeV, of energies in MeV and angles in rad."""
@@ -129,10 +129,10 @@ def agreement(file: Exported, n: int, seed: int = 1) -> dict[str, Any]:
             parts.append(file.showers(energy[rows], theta[rows], phi[rows], start))
             bar.advance(len(parts[-1]))
     detector = file.model.detector
-    told = [values.astype(np.float32) for values in (energy, theta, phi)]
-    drawn = Showers(np.concatenate(parts), told[0], told[1], told[2], detector)
+    columns = [values.astype(np.float32) for values in (energy, theta, phi)]
+    drawn = Showers(np.concatenate(parts), columns[0], columns[1], columns[2], detector)
     own = [part.showers for part in file.model.generate(file.generator, energy, theta, phi, seed=seed, autocast=False)]
-    reference = Showers(np.concatenate(own), told[0], told[1], told[2], detector)
+    reference = Showers(np.concatenate(own), columns[0], columns[1], columns[2], detector)
     metrics = compare(drawn, reference, EvaluateSettings(classifiers=False))
     means = [showers.showers.mean(0, dtype=np.float64).ravel() for showers in (drawn, reference)]
     least = [float(showers.showers[showers.showers > 0].min()) for showers in (drawn, reference)]
@@ -183,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         file = Exported(options.onnx, options.model, optimised=not options.no_optimisation)
         result: dict[str, Any] = {
-            "command": shlex.join(["python", "-m", "benchmarks.export", *arguments]),
+            "command": shlex.join(["python", "-m", "benchmarks.speed", "exported", *arguments]),
             "megabytes": options.onnx.stat().st_size / 1e6,
             "milliseconds": costs(file, options.seconds),
             "same_noise": same_noise(file),

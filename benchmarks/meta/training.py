@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, get_args
 import torch
 from pydantic import Field, model_validator
 
-from benchmarks.clock import seconds_of_work
+from benchmarks.measuring import seconds_of_work
 from metacalo.adapt import AdaptSettings
 from metacalo.adaptation.methods import Method
 from metacalo.config import Device, Settings
@@ -69,7 +69,7 @@ class StudySettings(Settings):
     start_seconds: float = Field(gt=0, description="training of each start on mixed batches")
     algorithm_seconds: float = Field(gt=0, description="training of each algorithm from there, on episodes")
     batch: int = Field(default=64, ge=1)
-    engine: EngineName = "higher"
+    engine: EngineName = "torch"
     few_shots: FewShotSettings = Field(
         default=FewShotSettings(), description="what normalisers the episodes are behind"
     )
@@ -101,7 +101,7 @@ class StudySettings(Settings):
 
     def training(self, heldout: str, **stage: Any) -> PretrainSettings:
         """A run that trains the study's generator alone; `stage` has its length and speed."""
-        told = {"batch": self.batch, "warmup": 20, "average": 0.99, **stage}
+        schedule = {"batch": self.batch, "warmup": 20, "average": 0.99, **stage}
         return PretrainSettings.resolve(
             self.recipe,
             name=f"no-{heldout}",
@@ -112,9 +112,13 @@ class StudySettings(Settings):
             capacity=self.capacity,
             distil={"steps": 0},
             minutes_between_states=1e6,
-            train_tokenizer={"steps": max(1, told["steps"] // 3), "batch": self.batch, "learning_rate": 1.5e-3},
-            train_ar=told,
-            train_diffusion=told,
+            train_tokenizer={
+                "steps": max(1, schedule["steps"] // 3),
+                "batch": self.batch,
+                "learning_rate": 1.5e-3,
+            },
+            train_ar=schedule,
+            train_diffusion=schedule,
         )
 
 
@@ -137,8 +141,8 @@ class TrainedBase:
     @classmethod
     def load(cls, folder: Path) -> TrainedBase:
         """Reads a folder that `trained_bases` left."""
-        told = load_json(folder / "training.json")
-        return cls(Base.load(folder), told["steps"], told["seconds"], told["inner_rate"])
+        record = load_json(folder / "training.json")
+        return cls(Base.load(folder), record["steps"], record["seconds"], record["inner_rate"])
 
 
 def trained_bases(heldout: str, settings: StudySettings, out: Path) -> Iterator[tuple[str, TrainedBase]]:
@@ -279,7 +283,7 @@ def _stages(recipe: PretrainSettings, data: TrainingData, initial: Base | None, 
 
 
 def _run(
-    recipe: PretrainSettings, data: TrainingData, initial: Base | None, folder: Path, told: Mapping[str, Any]
+    recipe: PretrainSettings, data: TrainingData, initial: Base | None, folder: Path, record: Mapping[str, Any]
 ) -> None:
     """Trains and writes a base."""
     work = folder.with_name(folder.name + ".work")
@@ -290,5 +294,5 @@ def _run(
     steps = recipe.stage_settings(recipe.stages[-1]).steps
     with atomic_folder(folder) as made:
         save_base(made, config, data.hyperprior if initial is None else initial.hyperprior, data.seen, weights)
-        save_json(made / "training.json", {"steps": steps, "seconds": seconds, **told})
+        save_json(made / "training.json", {"steps": steps, "seconds": seconds, **record})
     shutil.rmtree(work)

@@ -6,19 +6,23 @@ import re
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from benchmarks.fidelity_figures import at_one_energy, figures
+from benchmarks.fidelity.figures import at_one_energy, figures
 from metacalo.adapt import AdaptSettings, adapted_model
 from metacalo.config import Device, Settings
 from metacalo.detectors.detector import Detector
 from metacalo.evaluate import EvaluateSettings, compare
 from metacalo.evaluate.checks import FEWEST
+from metacalo.evaluate.ladder import ladder
+from metacalo.evaluate.observables import observables
 from metacalo.evaluate.signatures import Signatures, signatures
+from metacalo.generators.diffusion import Diffusion
+from metacalo.generators.samplers import SamplerName
 from metacalo.model_folders.adapted import ShowerModel, zero_shot
 from metacalo.model_folders.base import Base, resolve_base
 from metacalo.normaliser.response import convention_scale
@@ -73,15 +77,17 @@ class Wanted(NamedTuple):
     base: str
     generator: str
     seed: int
+    sampler: str = ""  # such as euler:4; the base's own where empty
 
     @property
     def key(self) -> str:
         """Its name in table.json."""
-        return " | ".join(map(str, self))
+        return " | ".join(str(column) for column in self if column != "")
 
     def label(self, settings: FidelitySettings) -> str:
         """What the table calls it: the generator, and its base where that is not the first one."""
-        return self.generator if self.base == settings.bases[0] else f"{self.generator} ({Path(self.base).name})"
+        name = f"{self.generator} {self.sampler}".strip()
+        return name if self.base == settings.bases[0] else f"{name} ({Path(self.base).name})"
 
     def picture(self, settings: FidelitySettings, folder: Path) -> Path:
         """Where its showers for the picture lie."""
@@ -116,17 +122,28 @@ def split(known: NDArray[np.bool_], shots: int, seed: int, most: int) -> tuple[N
 
 
 def adapted(
+    base: Base, detector: Detector, shots: Showers, wanted: Wanted, settings: FidelitySettings
+) -> tuple[ShowerModel, float | None]:
+    """The base adapted to the shots, or as it is without any, sampled as wanted, and the seconds that it took."""
+    model, seconds = _adapted(base, detector, shots, wanted.generator, wanted.seed, settings)
+    generator = model.generators.get(wanted.generator)
+    if wanted.sampler and isinstance(generator, Diffusion):
+        sampler, _, steps = wanted.sampler.partition(":")
+        generator.choose(cast("SamplerName", sampler), int(steps))
+    return model, seconds
+
+
+def _adapted(
     base: Base, detector: Detector, shots: Showers, name: str, seed: int, settings: FidelitySettings
 ) -> tuple[ShowerModel, float | None]:
-    """The base adapted to the shots, or as it is without any, and the seconds that it took."""
     if len(shots) == 0:
         return zero_shot(base, detector), None
     before = zero_shot(base, detector, scale=convention_scale(shots.showers, shots.energy))
-    told = AdaptSettings.resolve(
+    chosen = AdaptSettings.resolve(
         settings.config, shots=len(shots), generator=name, seed=seed, device=settings.device, compared_showers=0
     )
     # bars of processes side by side would overwrite each other
-    model, runs = adapted_model(before, shots, told, quiet=True)
+    model, runs = adapted_model(before, shots, chosen, quiet=True)
     return model, float(runs[name]["seconds"])
 
 
@@ -145,7 +162,7 @@ def measure(wanted: Wanted, settings: FidelitySettings, pictures: Path | None = 
         hashes = file.hashes()
         rows = split(seen(hashes, bases.values()), wanted.shots, wanted.seed, settings.showers)
         shots, reference = (file.load(part) for part in rows)
-    model, seconds = adapted(base, task.detector, shots, wanted.generator, wanted.seed, settings)
+    model, seconds = adapted(base, task.detector, shots, wanted, settings)
     n, counted = len(reference), settings.diversity
     if wanted.base != settings.bases[0]:  # it may be slow: nothing is asked of it but the comparison
         n, counted = min(n, settings.beside_showers or n), 0
@@ -217,6 +234,12 @@ def _at_fixed_energies(
                 "extrapolation": not 0.99 * low <= 1e3 * energy <= 1.01 * high,
                 "showers": {"generated": len(sample), "reference": len(reference)},
                 "figures": at_one_energy(sample, reference),
+                "ladder": _rungs(sample, reference, classifiers=settings.rotations > 0),
             }
         )
     return rows
+
+
+def _rungs(generated: Showers, reference: Showers, *, classifiers: bool) -> list[dict[str, Any]]:
+    seen = [observables(sample.showers, sample.energy) for sample in (generated, reference)]
+    return [rung.as_json() for rung in ladder(generated, reference, *seen, classifiers=classifiers)]

@@ -1,6 +1,6 @@
 """How long `metacalo evaluate` takes, and how much memory.
 
-    python -m benchmarks.evaluation --showers 10000
+    python -m benchmarks.speed evaluation --showers 10000
 
 A task's showers, cut into two halves and repeated turned in phi until there are as many as wanted, are written to two
 files and compared with each other as `metacalo evaluate` does: first without classifiers, then with them, each in a
@@ -10,8 +10,6 @@ process of its own, whose memory is measured. Copies make the figures of the com
 from __future__ import annotations
 
 import argparse
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -22,7 +20,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.workers import workers
+from benchmarks.measuring import peak_memory, workers
 from metacalo.errors import MetacaloError
 from metacalo.evaluate import EvaluateSettings, evaluate_files
 from metacalo.evaluate.observables import observables
@@ -42,8 +40,7 @@ def judged(paths: tuple[Path, Path], settings: EvaluateSettings) -> dict[str, fl
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         evaluate_files(paths[0], paths[1], Path(folder) / "out", settings=settings)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
-    return {"seconds": time.perf_counter() - started, "memory_GiB": peak}
+    return {"seconds": time.perf_counter() - started, "memory_GiB": peak_memory()}
 
 
 def _observables(showers: Showers) -> float:
@@ -82,13 +79,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--task", default="siw")
     parser.add_argument("--showers", type=int, default=10_000, help="of either file")
     parser.add_argument("--threads", type=int, default=2)
-    told = parser.parse_args(arguments)
+    chosen = parser.parse_args(arguments)
     try:
-        found = run(told.task, told.showers, told.threads)
+        found = run(chosen.task, chosen.showers, chosen.threads)
     except MetacaloError as error:
         Console(stderr=True, soft_wrap=True).print(f"evaluation: {error}", markup=False)
         raise SystemExit(2) from None
-    table = Table("evaluation", "seconds", "memory [GiB]", title=f"{told.showers:,} against {told.showers:,} showers")
+    table = Table("evaluation", "seconds", "memory [GiB]", title=f"{chosen.showers:,} showers against as many")
     for name, figures in found.items():
         if name != "observables":
             table.add_row(name, f"{figures['seconds']:.0f}", f"{figures['memory_GiB']:.2f}")

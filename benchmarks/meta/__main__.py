@@ -25,11 +25,10 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.clock import seconds_of_work
-from benchmarks.meta_row import BOUND, FROM_SCRATCH, Detector, Wanted, measure
-from benchmarks.meta_table import markdown, pictures
-from benchmarks.meta_training import BASELINE, StudySettings, TrainedBase, given_start, trained_bases
-from benchmarks.workers import workers
+from benchmarks.measuring import seconds_of_work, workers
+from benchmarks.meta.row import BOUND, FROM_SCRATCH, Detector, Wanted, measure
+from benchmarks.meta.table import markdown, pictures
+from benchmarks.meta.training import BASELINE, StudySettings, TrainedBase, given_start, trained_bases
 from metacalo.adaptation.methods import Method
 from metacalo.errors import ConfigError, MetacaloError
 from metacalo.meta.algorithms import ALGORITHMS
@@ -136,19 +135,19 @@ def collected(settings: StudySettings, out: Path, command: str) -> dict[str, Any
     }
 
 
-def _starts(told: Sequence[str]) -> dict[str, str]:
+def _starts(given: Sequence[str]) -> dict[str, str]:
     """Task to base, of TASK=BASE each."""
-    for pair in told:
+    for pair in given:
         if "=" not in pair:
             raise ConfigError(f"--start {pair}: TASK=BASE is needed, such as pblar=base-no-pblar")
-    return dict(pair.split("=", 1) for pair in told)
+    return dict(pair.split("=", 1) for pair in given)
 
 
 def settings_of(arguments: argparse.Namespace, seconds: float) -> StudySettings:
     """Settings of a new study, with so many seconds for each held-out detector."""
     detectors = max(_FEWEST, int(_FITTING * seconds / _FIT_SECONDS))
     small = detectors < _MANY
-    told = {
+    given = {
         "heldout": arguments.heldout,
         "data": arguments.data,
         "detectors": arguments.detectors or (detectors if small else None),
@@ -162,7 +161,7 @@ def settings_of(arguments: argparse.Namespace, seconds: float) -> StudySettings:
         "showers": arguments.showers,
         "device": arguments.device,
     }
-    given = {name: value for name, value in told.items() if value is not None}
+    given = {name: value for name, value in given.items() if value is not None}
     planned = {**_SMALL, **given} if small and arguments.config is None else given
     training = (_SMALL_TRAINING if small else _TRAINING) * seconds
     algorithms = len(planned.get("algorithms", ALGORITHMS))

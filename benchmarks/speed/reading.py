@@ -1,12 +1,12 @@
 """Whether reading keeps up with training: showers a second, memory by the size of the data, and time lost waiting.
 
-    python -m benchmarks.input --out out/input
-    python -m benchmarks.input --gigabytes 1 5 20 --out out/input
+    python -m benchmarks.speed reading --out out/input
+    python -m benchmarks.speed reading --gigabytes 1 5 20 --out out/input
 
 The showers of a task, turned in phi again and again, are written to files of `--shard-showers` as a task folder holds
 them, and copied until the voxels take as many gigabytes (float32, before compression) as wanted. Each size is then read
 as `metacalo pretrain` does, in a process of its own: all showers are hashed, the normaliser is fitted, and batches are
-drawn from part after part; the most memory that was resident is told, of all of it and of the drawing. Apart from that,
+drawn from portion after portion; the most memory that was resident is kept, of all and of the drawing. Apart from that,
 on the least of the data: CPU seconds of the input pipeline and of a plain step of the diffusion transformer in its
 default sizes, and how long training waits for its parts with and without a thread that reads ahead. The copies are
 removed at the end; `input.json` has the figures, as far as they are there.
@@ -16,9 +16,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -33,8 +31,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.evaluation import repeated
-from benchmarks.workers import workers
+from benchmarks.measuring import peak_memory, workers
+from benchmarks.speed.evaluation import repeated
 from metacalo.errors import MetacaloError
 from metacalo.generators.base import Batch, bf16
 from metacalo.model_folders.base import build_generator, sees_cells
@@ -69,7 +67,7 @@ def lay_out(folder: Path, task: str, gigabytes: float, per_file: int) -> None:
 
 
 def memory_of(folder: Path, capacity: int) -> dict[str, float]:
-    """Reads a folder of tasks as pretraining does, and tells showers, seconds, and GiB that were resident at most."""
+    """Reads a folder of tasks as pretraining does, and counts showers, seconds, and GiB that were resident at most."""
     began = time.process_time()
     data = _data(folder, capacity)
     prepared = time.process_time() - began
@@ -84,7 +82,7 @@ def memory_of(folder: Path, capacity: int) -> dict[str, float]:
         "showers": sum(data.counts.values()),
         "preparing_seconds": prepared,
         "drawing_GiB": resident,
-        "most_GiB": _peak_memory(),
+        "most_GiB": peak_memory(),
     }
 
 
@@ -169,38 +167,33 @@ def _seconds(work: Callable[[], object], repeats: int) -> float:
 
 
 def _resident_memory() -> float:
-    """GiB that this process holds now; what it held at most where the system does not tell."""
+    """GiB that this process holds now; what it held at most where the system does not say."""
     pages = Path("/proc/self/statm")
     if not pages.exists():
-        return _peak_memory()
+        return peak_memory()
     return int(pages.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGESIZE") / 2**30
 
 
-def _peak_memory() -> float:
-    """GiB that this process held at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
-
-
-def run(told: argparse.Namespace, folder: Path, out: Path) -> dict[str, Any]:
+def run(chosen: argparse.Namespace, folder: Path, out: Path) -> dict[str, Any]:
     """All figures, of folders that are made and removed one after another; `out` is written anew with each."""
-    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(told).items()}
+    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(chosen).items()}
     found: dict[str, Any] = {"settings": settings, "memory": {}}
-    sizes = sorted(told.gigabytes)
+    sizes = sorted(chosen.gigabytes)
     with track("input", len(sizes) + 2) as bar:
 
         def add(name: str, measure: Callable[..., Any], *given: object, into: dict[str, Any]) -> None:
-            with workers(1, told.threads) as pool:  # a fresh process each
+            with workers(1, chosen.threads) as pool:  # a fresh process each
                 into[name] = pool.submit(measure, folder, *given).result()
             save_json(out, found)
             bar.advance()
 
         for gigabytes in sizes:
-            lay_out(folder, told.task, gigabytes, told.shard_showers)
-            add(f"{gigabytes:g}", memory_of, told.capacity, into=found["memory"])
+            lay_out(folder, chosen.task, gigabytes, chosen.shard_showers)
+            add(f"{gigabytes:g}", memory_of, chosen.capacity, into=found["memory"])
             if gigabytes == sizes[0]:
-                add("rates", rates_of, told.capacity, told.steps, into=found)
-                add("waiting", waiting_of, told.waiting_capacity, into=found)
-            shutil.rmtree(folder / told.task)
+                add("rates", rates_of, chosen.capacity, chosen.steps, into=found)
+                add("waiting", waiting_of, chosen.waiting_capacity, into=found)
+            shutil.rmtree(folder / chosen.task)
     return found
 
 
@@ -215,11 +208,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--waiting-capacity", type=int, default=1024, help="of the parts that training waits for")
     parser.add_argument("--steps", type=int, default=20, help="of which a rate is the median")
     parser.add_argument("--threads", type=int, default=1)
-    told = parser.parse_args(arguments)
+    chosen = parser.parse_args(arguments)
     try:
-        told.out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=told.out) as folder:
-            found = run(told, Path(folder), told.out / "input.json")
+        chosen.out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=chosen.out) as folder:
+            found = run(chosen, Path(folder), chosen.out / "input.json")
     except MetacaloError as error:
         Console(stderr=True, soft_wrap=True).print(f"input: {error}", markup=False)
         raise SystemExit(2) from None

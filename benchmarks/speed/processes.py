@@ -1,11 +1,11 @@
 """What several processes buy, and what pretraining on five detectors of a million showers each would cost.
 
-    python -m benchmarks.scaling --processes 1 2 --out out/scaling
+    python -m benchmarks.speed processes --processes 1 2 --out out/scaling
 
 Each number of processes is a run of torchrun on the same tasks with the networks of the default recipe: mixed steps
-and meta-steps of both generators, told as showers per second. On the CPU the clock is that of the busiest process's
-own work (`benchmarks.clock`): what processes with a core each would take, whatever else the machine does; waiting for
-one another is not in it. Below: hours for LEMURS, from floating-point operations and from the preparation of data.
+and meta-steps of both generators, as showers per second. On the CPU the clock is that of the busiest process's
+own work (`measuring`): what processes with a core each would take, whatever else the machine does; waiting for one
+another is not in it. Below: hours for LEMURS, from floating-point operations and from the preparation of data.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.clock import seconds_of_work
+from benchmarks.measuring import seconds_of_work
 from metacalo.generators.base import ShowerGenerator, bf16
 from metacalo.meta.algorithms import Algorithm, resolve_algorithm
 from metacalo.meta.engines import resolve_engine
@@ -197,7 +197,7 @@ def tables(runs: dict[int, dict[str, Any]]) -> list[Table]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """See the module."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed processes", description=__doc__.splitlines()[0])
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--steps", type=int, default=5)
@@ -215,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         file = chosen.out / f"processes-{world}.json"
         worker = ["--worker", str(file), "--device", chosen.device, "--steps", str(chosen.steps)]
         launch = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(world)]
-        subprocess.run([sys.executable, "-m", *launch, "-m", "benchmarks.scaling", *worker], check=True)
+        subprocess.run([sys.executable, "-m", *launch, "-m", "benchmarks.speed.processes", *worker], check=True)
         runs[world] = load_json(file)
     for table in tables(runs):
         Console(width=120).print(table)

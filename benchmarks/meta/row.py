@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from benchmarks.fidelity_row import BATCH, split
-from benchmarks.meta_training import StudySettings, TrainedBase
+from benchmarks.fidelity.row import BATCH, split
+from benchmarks.meta.training import StudySettings, TrainedBase
 from metacalo.adapt import AdaptSettings
 from metacalo.adaptation.adapt_generator import adapt_generator
 from metacalo.adaptation.methods import Method
@@ -128,14 +128,14 @@ def measure(wanted: Wanted, trained: TrainedBase, detector: Detector, settings: 
     fresh, bound = alone is not None, wanted.algorithm == BOUND
     shots, unseen = detector.split(wanted.shots, wanted.seed)
     normaliser, unseen_pool, fit_seconds = detector.fitted(wanted.shots, wanted.seed, alone)
-    told = settings.adaptation(wanted.method, wanted.seed)
+    settled = settings.adaptation(wanted.method, wanted.seed)
     name = settings.generator
     generator = trained.base.generator(name) if alone is None else _fresh(name, trained.base, alone, wanted.seed)
     record: dict[str, Any] = {"seconds": 0.0, "steps": 0, "best_step": 0, "checks": [], "parameters": {"share": 0.0}}
     if wanted.shots:
         pool = detector.pool(detector.all_but(unseen) if bound else shots, normaliser)
-        told = _patient(told, settings, told.highest_rate if bound else 1e-3) if fresh or bound else told
-        record = adapt_generator(generator, pool, told, rates={} if fresh else trained.base.rates(name))
+        settled = _patient(settled, settings, settled.highest_rate if bound else 1e-3) if fresh or bound else settled
+        record = adapt_generator(generator, pool, settled, rates={} if fresh else trained.base.rates(name))
     model = ShowerModel(trained.base, detector.task.detector, normaliser, {name: generator})
     return {
         **wanted._asdict(),
@@ -158,9 +158,9 @@ def _fresh(name: str, base: Base, alone: PreprocessingName, seed: int) -> Shower
     return base.fresh(name)
 
 
-def _patient(told: AdaptSettings, settings: StudySettings, rate: float) -> AdaptSettings:
+def _patient(usual: AdaptSettings, settings: StudySettings, rate: float) -> AdaptSettings:
     """Adaptation's schedule stretched for a network that knows nothing, or for all showers."""
-    return told.model_copy(
+    return usual.model_copy(
         update={"steps": settings.scratch_steps, "learning_rate": rate, "patience": 5, "check_every": 15}
     )
 

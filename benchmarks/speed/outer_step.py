@@ -1,8 +1,8 @@
 """What an outer step costs: time and memory by inner steps, order and subspace, beside a plain step of the same batch.
 
-    python -m benchmarks.meta_cost --base base --out out/cost
+    python -m benchmarks.speed outer-step --base base --out out/cost
 
-Each configuration runs in a process of its own, whose peak memory is told. A plain step is a forward and backward pass
+Each configuration runs in a process of its own, whose peak memory is taken. A plain step is a forward and backward pass
 over all showers of the meta-batch at once. Below: throughput of training and of sampling, bfloat16 against single
 precision, and fused attention against the plain formula, which is the one that can be differentiated twice.
 """
@@ -10,7 +10,6 @@ precision, and fused attention against the plain formula, which is the one that 
 from __future__ import annotations
 
 import argparse
-import resource
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -22,8 +21,7 @@ import torch
 from rich.console import Console
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.clock import seconds_of_work
-from benchmarks.workers import workers
+from benchmarks.measuring import peak_memory, seconds_of_work, workers
 from metacalo.errors import MetacaloError
 from metacalo.generators.base import Batch, ShowerGenerator, bf16
 from metacalo.meta.algorithms import resolve_algorithm
@@ -60,7 +58,7 @@ class Case(NamedTuple):
     subspace: SubspaceName | None = None
     half: bool = True
     fused: bool = True
-    engine: str = "higher"
+    engine: str = "torch"
 
 
 def cases(generators: Sequence[str], inner_steps: Sequence[int], engines: Sequence[str]) -> list[Case]:
@@ -72,7 +70,7 @@ def cases(generators: Sequence[str], inner_steps: Sequence[int], engines: Sequen
             found += [Case(kind, name, k, "adapters") for kind in ("fomaml", "maml")]
         whole: tuple[SubspaceName, ...] = ("context", "head", "low-rank", "conditioning+bias", "full")
         found += [Case("maml", name, 2, subspace) for subspace in whole]
-        found += [Case("maml", name, 2, "adapters", engine=engine) for engine in engines if engine != "higher"]
+        found += [Case("maml", name, 2, "adapters", engine=engine) for engine in engines if engine != "torch"]
         found += [Case("plain", name), Case("plain", name, half=False), Case("maml", name, 2, "adapters", half=False)]
         found += [Case("plain", name, fused=False), Case("sample", name), Case("sample", name, half=False)]
     return list(dict.fromkeys(found))
@@ -87,13 +85,8 @@ def measure(case: Case, base: str, task: str, device: str, repeats: int) -> dict
         run()
         times.append(seconds_of_work(device) - started)
     seconds = min(times[1:])  # what other programs do to caches only lengthens it
-    peak = torch.cuda.max_memory_allocated() if device == "cuda" else _resident()
-    return {**case._asdict(), "seconds": seconds, "showers_per_second": showers / seconds, "GiB": peak / 2**30}
-
-
-def _resident() -> int:
-    """Largest resident memory of this process so far, in bytes (the system tells KiB, on macOS bytes)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    peak = torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else peak_memory()
+    return {**case._asdict(), "seconds": seconds, "showers_per_second": showers / seconds, "GiB": peak}
 
 
 def _prepared(case: Case, base_name: str, task_name: str, device: str) -> tuple[Callable[[], object], int]:
@@ -143,7 +136,7 @@ def _outer(case: Case, model: ShowerGenerator, pool: ShowerPool, device: str) ->
 def markdown(result: dict[str, Any]) -> str:
     """Two tables: outer steps beside plain ones, and what numbers and attention cost."""
     rows = result["rows"]
-    told = [
+    lines = [
         "# Cost of meta-learning",
         "",
         f"    {result['command']}",
@@ -162,22 +155,22 @@ def markdown(result: dict[str, Any]) -> str:
         names = (row["kind"], "second" if row["kind"] == "maml" else "first", row["subspace"], row["engine"])
         cells = names if outer else ("plain", "-", "-", "-")
         ratio = row["seconds"] / plain[row["generator"], row["inner_steps"]]["seconds"]
-        told.append(
+        lines.append(
             f"| {row['generator']} | {' | '.join(map(str, cells))} | {row['inner_steps']} | {row['seconds']:.3f} | "
             f"{ratio:.2f} | {row['GiB']:.2f} |"
         )
-    told += ["", "| generator | what | numbers | attention | showers/s | GiB |", "|---|---|---|---|---:|---:|"]
+    lines += ["", "| generator | what | numbers | attention | showers/s | GiB |", "|---|---|---|---|---:|---:|"]
     for row in rows:
         outer = row["kind"] not in ("plain", "sample")
-        if row["inner_steps"] != 2 or (outer and (row["engine"] != "higher" or row["subspace"] != "adapters")):
+        if row["inner_steps"] != 2 or (outer and (row["engine"] != "torch" or row["subspace"] != "adapters")):
             continue
         numbers, attention = "bfloat16" if row["half"] else "single", "fused" if row["fused"] else "formula"
         attention = "formula" if row["kind"] == "maml" else attention
-        told.append(
+        lines.append(
             f"| {row['generator']} | {row['kind']} | {numbers} | {attention} | {row['showers_per_second']:.0f} | "
             f"{row['GiB']:.2f} |"
         )
-    return "\n".join(told) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def _default(row: dict[str, Any], kind: str) -> bool:
@@ -191,28 +184,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--task", default="siw", help="whose showers the batches hold")
     parser.add_argument("--generator", nargs="+", default=["ar", "diffusion"])
     parser.add_argument("--inner-steps", type=int, nargs="+", default=[1, 2, 3, 5])
-    parser.add_argument("--engine", nargs="+", default=["higher", "torch"], help="learn2learn is an optional extra")
+    parser.add_argument("--engine", nargs="+", default=["torch", "higher"], help="learn2learn is an optional extra")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", default="out/cost")
-    told = parser.parse_args(arguments)
+    chosen = parser.parse_args(arguments)
     rows = []
-    wanted = cases(told.generator, told.inner_steps, told.engine)
+    wanted = cases(chosen.generator, chosen.inner_steps, chosen.engine)
     try:
-        resolve_base(told.base), resolve_task(told.task)
+        resolve_base(chosen.base), resolve_task(chosen.task)
         for case in _tracked(wanted):
             # a fresh process for each: memory that was once taken is never given back
-            with workers(1, told.threads) as pool:
-                told_case = (case, told.base, told.task, told.device, told.repeats)
-                rows.append(pool.submit(measure, *told_case).result())
+            with workers(1, chosen.threads) as pool:
+                of_case = (case, chosen.base, chosen.task, chosen.device, chosen.repeats)
+                rows.append(pool.submit(measure, *of_case).result())
     except MetacaloError as error:
         Console(stderr=True, soft_wrap=True).print(f"meta_cost: {error}", markup=False)
         raise SystemExit(2) from None
     given = arguments if arguments is not None else sys.argv[1:]
-    result = {"command": f"python -m benchmarks.meta_cost {' '.join(given)}", "rows": rows}
-    result |= {"device": told.device, "threads": told.threads}
-    out = Path(told.out)
+    result = {"command": f"python -m benchmarks.speed outer-step {' '.join(given)}", "rows": rows}
+    result |= {"device": chosen.device, "threads": chosen.threads}
+    out = Path(chosen.out)
     out.mkdir(parents=True, exist_ok=True)
     save_json(out / "table.json", result)
     with atomic_file(out / "table.md") as temporary:

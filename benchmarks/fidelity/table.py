@@ -14,8 +14,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from benchmarks.fidelity_figures import DECADES, Entry, averaged
-from benchmarks.fidelity_row import FROZEN
+from benchmarks.fidelity.figures import DECADES, Entry, averaged
+from benchmarks.fidelity.row import FROZEN
+from metacalo.evaluate.ladder import CORRELATIONS, LADDER_OBSERVABLES
 from metacalo.evaluate.rounding import quoted
 
 __all__ = ["markdown"]
@@ -101,6 +102,7 @@ def _tables(result: Row) -> list[tuple[str, list[str]]]:
         ("Voxels per decade of energy (MeV): number against Geant4", _table(groups, per_decade)),
         ("E_total/E_inc by incident energy (GeV)", _table(groups, per_energy)),
         ("E_total/E_inc at fixed energies", _fixed(groups)),
+        ("Fixed energies and angles: mean shift in Geant4's spreads / ratio of widths", _ladder(result, groups)),
     ]
     return [(title, lines) for title, lines in found if lines]
 
@@ -129,8 +131,8 @@ def _groups(result: Row) -> list[Group]:
 
 def _head(group: Group, rows: Sequence[Row]) -> Cells:
     """Task and shots, and whether the base of these rows knows the task."""
-    told = "in training" if rows[0]["pretrained_on"] else "never seen"
-    return [f"{group.task} ({told})", str(group.shots)]
+    known = "in training" if rows[0]["pretrained_on"] else "never seen"
+    return [f"{group.task} ({known})", str(group.shots)]
 
 
 def _table(
@@ -154,11 +156,11 @@ def _table(
             head = [*_head(group, rows), label, f"{generated:,}"]
             lines.append(_line([*head, *(quoted(part["value"], part["error"]) for part in scaled), *further]))
             if generated not in floors:
-                told = cells(GEANT4, rows) if cells else []
+                further_floor = cells(GEANT4, rows) if cells else []
                 name = GEANT4 if not floors else f"{GEANT4}, for {generated:,}"
                 head = [*_head(group, group.rows[0]), name, f"{reference:,}"]
                 floor_cells = [quoted(part["floor"], part["floor_error"]) for part in scaled]
-                floors[generated] = [*head, *floor_cells, *told]
+                floors[generated] = [*head, *floor_cells, *further_floor]
         lines += map(_line, floors.values())
     return lines
 
@@ -202,9 +204,9 @@ def _against_frozen(groups: Sequence[Group]) -> list[str]:
                 gain = _distance(theirs, column) - _distance(ours, column)
                 clear = abs(gain) > hypot(ours["error"] or 0.0, theirs["error"] or 0.0)
                 (equal if not clear else better if gain > 0 else worse).append(column.title.removesuffix(", %"))
-            told = (", ".join(part) or "-" for part in (equal, worse))
+            listed = (", ".join(part) or "-" for part in (equal, worse))
             n = f"{len(better)} of {len(better) + len(equal) + len(worse)}"
-            lines.append(_line([*_head(group, rows), label, n, *told]))
+            lines.append(_line([*_head(group, rows), label, n, *listed]))
     titles = ("task", "shots", "generator", "better in", "equal within errors in", "worse in")
     return [*_header(titles, ()), *lines] if lines else []
 
@@ -218,21 +220,40 @@ def _fixed(groups: Sequence[Group]) -> list[str]:
     lines = []
     for group in groups:
         for index, first in enumerate(group.rows[0][0]["fixed"]):
-            told = f"{first['energy_GeV']:g} GeV" + (" (extrapolation)" if first["extrapolation"] else "")
+            at = f"{first['energy_GeV']:g} GeV" + (" (extrapolation)" if first["extrapolation"] else "")
             for label, rows in zip(group.labels, group.rows, strict=True):
                 parts = [averaged(r["fixed"][index]["figures"][c.figure] for r in rows) for c in FIXED]
                 cells = [_scaled(part, column.factor) for part, column in zip(parts, FIXED, strict=True)]
                 n = f"{rows[0]['fixed'][index]['showers']['generated']:,}"
                 lines.append(
                     _line(
-                        [*_head(group, rows), told, label, n, *(quoted(cell["value"], cell["error"]) for cell in cells)]
+                        [*_head(group, rows), at, label, n, *(quoted(cell["value"], cell["error"]) for cell in cells)]
                     )
                 )
             theirs = [quoted(cell["floor"], cell["floor_error"]) for cell in cells]
-            head = [*_head(group, group.rows[0]), told, GEANT4]
+            head = [*_head(group, group.rows[0]), at, GEANT4]
             lines.append(_line([*head, f"{first['showers']['reference']:,}", *theirs]))
     titles = [column.title for column in FIXED]
     return [*_header(("task", "shots", "energy", "generator", "showers"), titles), *lines] if lines else []
+
+
+def _ladder(result: Row, groups: Sequence[Group]) -> list[str]:
+    """A line for each rung and generator; the first seed is shown."""
+    if not result.get("ladder"):
+        return []
+    lines = _header(("task", "shots", "generator", "rung"), ("chi2/ndf", "AUC", *LADDER_OBSERVABLES, *CORRELATIONS))
+    for group in groups:
+        for label, rows in zip(group.labels, group.rows, strict=True):
+            fixed = [rung for at in rows[0]["fixed"] for rung in at["ladder"]]
+            for rung in (*rows[0]["metrics"]["ladder"], *fixed):
+                auc = rung["auc"]
+                cells = [f"{rung['chi2'] / rung['ndf']:.1f}", quoted(auc["value"], auc["error"]) if auc else "-"]
+                for name in LADDER_OBSERVABLES:
+                    shift, width = rung["shifts"][name], rung["widths"][name]
+                    cells.append(" / ".join(quoted(each["value"], each["error"]) for each in (shift, width)))
+                cells += [quoted(off["value"], off["error"]) for off in (rung["correlations"][c] for c in CORRELATIONS)]
+                lines.append(_line([*_head(group, rows), label, rung["label"], *cells]))
+    return lines
 
 
 def _preface(result: Row) -> list[str]:
@@ -246,8 +267,8 @@ def _preface(result: Row) -> list[str]:
     ]
     if speeds:
         lines[0] += f" Milliseconds a shower at batch {speeds[0]['batch']} on {speeds[0]['where']}."
-    told = {warning: None for row in result["rows"].values() for warning in row["metrics"]["warnings"]}
-    notes = [*result["left_out"], *told]
+    warnings = {warning: None for row in result["rows"].values() for warning in row["metrics"]["warnings"]}
+    notes = [*result["left_out"], *warnings]
     return lines + (["", *(f"- {note}" for note in notes)] if notes else [])
 
 

@@ -6,7 +6,9 @@ Every row adapts one generator to the shots (at 0 shots it is taken as it is), g
 showers that neither adaptation nor pretraining has seen, and compares. The frozen-shower library of the same shots
 stands beside, and the generators of other bases (`--beside`). `table.md` and `table.json` are written anew after every
 row; `--resume` goes on from there. The defaults take about 20 minutes on two cores, most of it for generating the
-10,000 showers of a row among which different ones are counted (`--diversity`).
+10,000 showers of a row among which different ones are counted (`--diversity`). `--ladder` adds a table of every energy
+and angle, and `--samplers euler:4 heun:2` (or `all`) rows of other samplers of the diffusion generator, with a picture
+of distances against milliseconds.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from benchmarks.fidelity_row import (
+from benchmarks.fidelity.frontier import frontier
+from benchmarks.fidelity.row import (
     BATCH,
     FROZEN,
     FidelitySettings,
@@ -36,23 +39,31 @@ from benchmarks.fidelity_row import (
     split,
     task_of,
 )
-from benchmarks.fidelity_table import markdown
-from benchmarks.workers import workers
+from benchmarks.fidelity.table import markdown
+from benchmarks.measuring import workers
 from metacalo.adapt import AdaptSettings
 from metacalo.errors import ConfigError, MetacaloError, UnknownNameError
 from metacalo.evaluate import profile_figure
 from metacalo.evaluate.checks import FEWEST
+from metacalo.generators.diffusion import DiffusionSettings
+from metacalo.generators.samplers import SHORTCUT_STEPS
 from metacalo.model_folders.base import Base, resolve_base
 from metacalo.runtime.progress import track
 from metacalo.showers.shower_file import open_showers
 from metacalo.storage.checkpoint import atomic_file, load_json, save_json
 
+ORDERLY_STEPS, RANDOM_STEPS = (1, 2, 4, 8, 16), (50, 400)  # of `--samplers all`
 SPEED_SHOWERS, SPEED_SECONDS = 3 * BATCH, 10.0
 LIBRARY = 400  # shots of the library whose speed is measured
 
 
 def planned(
-    settings: FidelitySettings, tasks: Sequence[str], shots: Sequence[int], seeds: Sequence[int], generators: list[str]
+    settings: FidelitySettings,
+    tasks: Sequence[str],
+    shots: Sequence[int],
+    seeds: Sequence[int],
+    generators: list[str],
+    samplers: Sequence[str] = (),
 ) -> tuple[list[Wanted], list[str]]:
     """The rows, and a sentence for each one that cannot be.
 
@@ -84,10 +95,11 @@ def planned(
                 )
                 continue
             wanted += [
-                Wanted(name, number, base, generator, seed)
+                Wanted(name, number, base, generator, seed, sampler)
                 for base in bases
                 for generator in _generators(bases[base], generators, library=base == settings.bases[0] and number > 0)
                 for seed in seeds
+                for sampler in _samplers(bases[base], generator, samplers)
             ]
     return list(dict.fromkeys(wanted)), left_out
 
@@ -96,6 +108,32 @@ def _generators(base: Base, chosen: list[str], *, library: bool) -> Iterator[str
     for name in (*base.config.generators, *((FROZEN,) if library else ())):
         if not chosen or name in chosen:
             yield name
+
+
+def _samplers(base: Base, generator: str, chosen: Sequence[str]) -> list[str]:
+    """`name:steps` of the samplers of a row; the base's own where none is asked for.
+
+    Raises:
+        ConfigError: one is not `name:steps`, or the network has no such sampler.
+    """
+    if generator != "diffusion" or not chosen:
+        return [""]
+    settings = base.config.diffusion
+    if list(chosen) != ["all"]:
+        for sampler in chosen:
+            name, colon, steps = sampler.partition(":")
+            if not colon or not steps.isdecimal():
+                raise ConfigError(f"--samplers {sampler}: give a sampler and its steps, such as euler:4, or all")
+            DiffusionSettings.build(
+                {**settings.model_dump(), "sampler": name, "steps": int(steps)}, source=f"--samplers {sampler}"
+            )
+        return list(chosen)
+    possible = {
+        "shortcut": SHORTCUT_STEPS if settings.dit.shortcuts else (),
+        **{name: ORDERLY_STEPS for name in ("euler", "heun", "ddim") if settings.prediction != "noise"},
+        "ddpm": RANDOM_STEPS,
+    }
+    return [f"{name}:{steps}" for name, numbers in possible.items() for steps in numbers]
 
 
 def run(
@@ -118,13 +156,16 @@ def run(
             result["rows"][row.key] = found
             _write(result, wanted, out)
             bar.advance()
-            told = {name: found["figures"][name]["value"] for name in ("mean_w1", "fpd", "low_level_auc")}
-            figures = ", ".join(f"{name} {value:.3f}" for name, value in told.items() if value is not None)
+            values = {name: found["figures"][name]["value"] for name in ("mean_w1", "fpd", "low_level_auc")}
+            figures = ", ".join(f"{name} {value:.3f}" for name, value in values.items() if value is not None)
             console.print(f"{row.key}: {figures} ({found['row_seconds']:.0f} s)")
     for row in wanted:
         label = row.label(settings)
         if label not in result["speed"]:
             result["speed"][label] = speed(row, settings)
+    if any(row.sampler for row in wanted):
+        with atomic_file(out / "frontier.png") as temporary:
+            frontier(result, temporary)
     for task in dict.fromkeys(row.task for row in wanted):
         rows = [row for row in wanted if (row.task, row.shots) == (task, settings.picture_shots)]
         if pictures is not None:
@@ -155,7 +196,7 @@ def speed(row: Wanted, settings: FidelitySettings) -> dict[str, Any]:
     with task.open() as file:
         shots = file.load(slice(0, LIBRARY if row.generator == FROZEN else 0))
         conditions = [np.resize(part, SPEED_SHOWERS) for part in (file.energy, file.theta, file.phi)]
-    model, _ = adapted(base, task.detector, shots, row.generator, row.seed, settings)
+    model, _ = adapted(base, task.detector, shots, row, settings)
     taken, started = [], time.perf_counter()
     last = started
     for _ in model.generate(row.generator, *conditions, batch_size=BATCH, device=settings.device):
@@ -197,6 +238,7 @@ def fresh(settings: FidelitySettings, command: str, seeds: Sequence[int], left_o
         "bases": {name: {"name": base.config.name, "hash": base.hash} for name, base in bases.items()},
         "adapt": AdaptSettings.resolve(settings.config).model_dump(mode="json"),
         "seeds": list(seeds),
+        "ladder": False,
         "left_out": left_out,
         "speed": {},
         "rows": {},
@@ -213,10 +255,9 @@ def resumed(new: dict[str, Any], path: Path) -> dict[str, Any]:
         return new
     old = load_json(path)
     names = [key for key, value in new["settings"].items() if old["settings"].get(key) != value]
-    names += [told for key, told in (("bases", "weights of a base"), ("adapt", "config")) if old[key] != new[key]]
+    names += [what for key, what in (("bases", "weights of a base"), ("adapt", "config")) if old[key] != new[key]]
     if names:
-        told = ", ".join(names)
-        raise ConfigError(f"{path}: was made with other {told}; leave --resume out or give another --out")
+        raise ConfigError(f"{path}: was made with other {', '.join(names)}; leave --resume out or give another --out")
     return new | {name: old[name] for name in ("rows", "speed")}
 
 
@@ -247,6 +288,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--rotations", type=int, help="fifths that classifiers are tested on, 0 to 5 (3)")
     made.add_argument("--picture-shots", type=int, help="shots of the models in the picture, 0 = none (400)")
     made.add_argument("--device", help="cpu or cuda")
+    made.add_argument("--samplers", nargs="+", default=[], help="of diffusion: name:steps, or all")
+    made.add_argument("--ladder", action="store_true", help="add a table of every energy and angle")
     made.add_argument("--jobs", type=int, default=2, help="rows side by side")
     made.add_argument("--resume", action="store_true", help="keep the rows of an interrupted run")
     made.add_argument("--out", type=Path, default=Path("out/fid"))
@@ -262,9 +305,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         chosen = {name: options[name] for name in FidelitySettings.model_fields if name != "bases"}
         settings = FidelitySettings.resolve(None, bases=(base, *beside), **chosen)
-        wanted, left_out = planned(settings, tasks, shots, seeds, options["generator"])
+        wanted, left_out = planned(settings, tasks, shots, seeds, options["generator"], options["samplers"])
         result = fresh(settings, shlex.join(["python", "-m", "benchmarks.fidelity", *arguments]), seeds, left_out)
         result = resumed(result, out / "table.json") if options["resume"] else result
+        result["ladder"] = options["ladder"]
         run(settings, wanted, result, out, options["jobs"])
     except MetacaloError as error:
         sys.exit(f"fidelity: {error}")

@@ -1,0 +1,1 @@
+"""What the outer loop buys: a study of algorithms and methods on held-out detectors."""

@@ -1,0 +1,1 @@
+"""Seconds and memory of evaluating, reading, training, adapting and running exported models."""
