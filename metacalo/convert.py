@@ -41,7 +41,7 @@ LARGEST_ATTRIBUTE: Final = 60_000  # bytes; HDF5 refuses 64 KiB
 
 
 class ConversionWarning(UserWarning):
-    """Who reads the converted file must know something that the file cannot say."""
+    """The converted file cannot say something that its readers must know."""
 
 
 class ConvertSettings(Settings):

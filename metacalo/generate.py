@@ -1,4 +1,4 @@
-"""`metacalo generate`: showers for wanted energies and angles, written to a file as they come."""
+"""`metacalo generate`: showers for wanted energies and angles, written batch by batch."""
 
 from __future__ import annotations
 

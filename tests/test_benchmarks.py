@@ -202,7 +202,18 @@ def test_formulas_of_the_study():
 def test_time_to_quality(tmp_path):
     with open_showers(data_folder("tasks") / "pblar" / "showers.h5") as file:
         write_showers(tmp_path / "few.h5", file.load(slice(0, 80)))
-    chosen = ["--task", str(tmp_path / "few.h5"), "--shots", "20", "--showers", "40", "--rivals", "tables", "--limit", "0.1"]
+    chosen = [
+        "--task",
+        str(tmp_path / "few.h5"),
+        "--shots",
+        "20",
+        "--showers",
+        "40",
+        "--rivals",
+        "tables",
+        "--limit",
+        "0.1",
+    ]
     time_to_quality.main([*chosen, "--fewer", "--out", str(tmp_path / "out")])
     table = json.loads((tmp_path / "out" / "table.json").read_text(encoding="utf-8"))
     assert math.isfinite(table["adapted"]["fpd"])

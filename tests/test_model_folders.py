@@ -226,7 +226,7 @@ MISFITS: dict[str, tuple[Callable[[dict[str, torch.Tensor]], object], str]] = {
     ),
     "left over": (
         lambda tensors: tensors.update({"dit.read.weight": torch.ones(2, 2)}),
-        "tensor 'dit.read.weight' is none that method 'conditioning+bias' moves; adapt again",
+        "method 'conditioning+bias' does not move tensor 'dit.read.weight'; adapt again",
     ),
     "shape": (
         lambda tensors: tensors.update({"dit.embedding": torch.ones(3)}),

@@ -204,7 +204,7 @@ def _kind(annotation: Any) -> Any:
 
 
 def _parameter(name: str, info: FieldInfo, flags: Mapping[str, str], *, in_file: bool) -> inspect.Parameter | None:
-    """The option of a field, which a --config file may have too; None where its type is none of the command line."""
+    """The option of a field, which a --config file may have too; None where the command line cannot hold its type."""
     kind = _kind(info.annotation)
     several = get_origin(kind) is tuple and get_args(kind)[1:] == (...,)
     kind = _kind(get_args(kind)[0]) if several else kind

@@ -57,7 +57,7 @@ def evaluate_files(
         reference: file of Geant4 showers, or the name of a task.
         out: folder to make.
         labels: what the generated files are called; by default their names without extension.
-        cards: label to the Markdown of the model card, for the report; files of no known model have none.
+        cards: label to the Markdown of the model card, for the report; files of unknown models have none.
         seen_hashes: hashes (as of `ShowerFile.hashes`) of showers that the generators were adapted with; they
             are left out of the reference, which must be of unseen showers; the no-copy test is against them.
         seen_by: whose hashes they are (`unseen_by`, `base`), recorded with the result.

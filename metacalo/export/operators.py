@@ -114,7 +114,7 @@ def _xor(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-    """With sizes that are known wherever the number of showers is none of what is joined."""
+    """With known sizes, wherever the number of showers is not among the sizes that are joined."""
     sizes, end = list(x.shape), end_dim % x.dim()
     if start_dim == 0:
         return x.reshape(-1, *sizes[end + 1 :])

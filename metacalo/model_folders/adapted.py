@@ -327,7 +327,7 @@ def _adopt(generator: ShowerGenerator, method: SubspaceName, source: Path) -> No
         if name not in tensors:
             raise ModelFolderError(f"{source}: no tensor '{name}', which method '{method}' moves; adapt again")
         if name not in moved:
-            raise ModelFolderError(f"{source}: tensor '{name}' is none that method '{method}' moves; adapt again")
+            raise ModelFolderError(f"{source}: method '{method}' does not move tensor '{name}'; adapt again")
         found, wanted = (tuple(each[name].shape) for each in (tensors, moved))
         if found != wanted:
             raise ModelFolderError(f"{source}: tensor '{name}' has shape {found}, the base's {wanted}; adapt again")

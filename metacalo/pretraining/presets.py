@@ -48,7 +48,7 @@ machine, a queue or several processes work, and is of no use otherwise.
 def resolve_recipe(preset: str | None, path: PathLike | None = None, **overrides: Any) -> PretrainSettings:
     """Settings of pretraining: those of a preset, those of a TOML file over them, `overrides` over both.
 
-    Tables of the file are laid over the preset's key by key; an override that is None is none.
+    Tables of the file are laid over the preset's key by key; overrides that are None do not count.
 
     Raises:
         UnknownNameError: there is no such preset.

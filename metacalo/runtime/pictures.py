@@ -54,7 +54,7 @@ class PictureWarning(UserWarning):
 def own_settings() -> Iterator[None]:
     """Within it, figures have matplotlib's defaults, the style of CMS (mplhep) and letters for several panels.
 
-    Nothing of the user's `matplotlibrc` or `rcParams` counts, and all of it is back afterwards.
+    The user's `matplotlibrc` and `rcParams` are ignored, and restored afterwards.
     """
     from matplotlib.style import context
     from mplhep import style

@@ -112,7 +112,7 @@ def signals_held(grace: float = 1.0) -> Iterator[HeldSignals]:
 
 @contextmanager
 def note_on_interrupt(text: str) -> Iterator[None]:
-    """Notes at an interruption that passes what was kept, and how to go on.
+    """Adds to an interruption what was kept, and how to go on.
 
     Of several blocks the outermost is believed: it is of the command that was given, and the others of its steps.
     """

@@ -1,4 +1,4 @@
-"""What of a model folder travels, and the SHA-256 of each file, by which whoever receives it finds it unchanged."""
+"""The files of a model that are shared, with the SHA-256 of each, by which the receiver checks them."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Manifest(Settings):
         """Reads a manifest; `source` names the repository in errors.
 
         Raises:
-            ModelFolderError: it is none, or names files that do not belong to a model.
+            ModelFolderError: it is not a manifest, or names files that do not belong to a model.
         """
         try:
             return cls.build(load_json(file), source=f"{source}, {MANIFEST}")

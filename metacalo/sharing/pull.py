@@ -83,7 +83,7 @@ def pull(
 
     Raises:
         MissingExtraError: huggingface_hub is not installed.
-        HubError: the name is none, there is no such repository or revision, or the hub cannot be reached.
+        HubError: the name is not OWNER/NAME, there is no such repository or revision, or the hub cannot be reached.
         ModelFolderError: it holds no model of metacalo, a file is not the one that was pushed, or it cannot be loaded.
         BaseMismatchError: `base` is another one than it was adapted from.
         OutputError: `out` exists and not `force`, or cannot be written.

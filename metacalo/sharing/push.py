@@ -71,8 +71,8 @@ def push(
     Raises:
         MissingExtraError: huggingface_hub is not installed.
         ModelFolderError, UnknownNameError: there is no such model, or it is damaged.
-        HubError: the name is none, the hub cannot be reached or refuses, or the repository holds files and not `force`,
-            or is public and the settings want a private one.
+        HubError: the name is not OWNER/NAME, the hub refuses or is out of reach, the repository holds files and not
+            `force`, or is public and the settings want a private one.
     """
     settings = settings or PushSettings()
     to = Repository(repository)

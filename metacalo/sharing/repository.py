@@ -233,7 +233,7 @@ class Repository:
             return f"{self.url}: the server answered {code} ({reason}); {mend}"
         if not any(isinstance(each, (OSError, HTTPError)) for each in chain):
             kind = type(chain[-1]).__name__
-            return f"{self.url}: the server's answer is none that a hub gives ({kind}: {reason}); correct HF_ENDPOINT"
+            return f"{self.url}: the server does not answer as a hub does ({kind}: {reason}); correct HF_ENDPOINT"
         return f"{self.url}: cannot be reached ({reason}); look at the network, or name a mirror by HF_ENDPOINT"
 
 

@@ -1,4 +1,4 @@
-"""What may be read of an HDF5 file that a stranger wrote: how much memory a dataset can take, and which filters run.
+"""Limits for untrusted HDF5 files: how much memory a dataset can take, and which filters run.
 
 A few kilobytes of HDF5 can declare more rows than there is memory, chunks of gigabytes, or a deflated chunk that
 inflates without an end, whatever size it is said to have. All three are noticed before anything is allocated.

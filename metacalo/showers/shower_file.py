@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from metacalo.detectors.condition_range import ConditionRange
 from metacalo.detectors.detector import Detector
 from metacalo.detectors.grid import Grid
-from metacalo.detectors.published import PARTICLES_OF_PDG, particle_in
+from metacalo.detectors.published_stacks import PARTICLES_OF_PDG, particle_in
 from metacalo.errors import DetectorError, ShowerFileError
 from metacalo.showers.chunks import LARGEST_BLOCK, runs
 from metacalo.showers.conventions import Convention, Refuse, Source, recognise, refuse_at_once
@@ -175,7 +175,7 @@ class ShowerFile:
         return self._read(rows, self._check)
 
     def read_as_stored(self, rows: Rows) -> ShowerArray:
-        """What `read` gives, whatever the values of the voxels: for who looks for what is wrong with them.
+        """What `read` gives, whatever the values of the voxels: for checks that look for wrong ones.
 
         Raises:
             ShowerFileError: a part of the file is damaged.

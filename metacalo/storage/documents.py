@@ -1,4 +1,4 @@
-"""Small JSON and TOML files, read as if a stranger had written them.
+"""Small JSON and TOML files, read as untrusted input.
 
 A document is a regular file of bounded size: a pipe that nobody writes to, a device without an end or a nesting without
 a bottom must not stop the program or fill its memory.

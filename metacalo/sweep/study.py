@@ -117,7 +117,7 @@ def join_study(
 
 def _require_same(study: Study, identity: Mapping[str, Any]) -> None:
     known = study.user_attrs.get(_IDENTITY)
-    for _ in range(20):  # whoever makes it may be about to tell
+    for _ in range(20):  # the process that makes it may be about to write it
         if known is not None:
             break
         time.sleep(0.1)

@@ -306,7 +306,7 @@ CONFIGS = {
     "lesser method": (
         {"method": "bias"},
         "adapters-ar.safetensors: tensor 'prior.",
-        "is none that method 'bias' moves",
+        "method 'bias' does not move tensor",
     ),
     "larger method": ({"method": "full"}, "adapters-ar.safetensors: no tensor 'prior.", "which method 'full' moves"),
     "generators": (

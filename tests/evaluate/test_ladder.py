@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from metacalo.evaluate.figures.compared import Compared
-from metacalo.evaluate.figures.ladder import pull_matrix
+from metacalo.evaluate.figures.pull_matrix import pull_matrix
 from metacalo.evaluate.ladder import CORRELATIONS, LADDER_OBSERVABLES, Rung, ladder
 from metacalo.evaluate.observables import observables
 from metacalo.showers.shower_file import Showers

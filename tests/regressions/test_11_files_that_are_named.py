@@ -12,7 +12,7 @@ import uproot
 
 from metacalo.convert import ConvertSettings, convert
 from metacalo.detectors.grid import Grid
-from metacalo.detectors.published import published_detector
+from metacalo.detectors.published_stacks import published_detector
 from metacalo.errors import ShowerFileError
 from metacalo.ntuples.ntuple import NtupleWarning
 from metacalo.showers import data_folder, open_showers

@@ -11,7 +11,7 @@ import pytest
 
 from metacalo.convert import ConvertSettings, convert
 from metacalo.detectors.grid import Grid
-from metacalo.detectors.published import lemurs_detector
+from metacalo.detectors.published_stacks import lemurs_detector
 from metacalo.errors import ShowerFileError
 from metacalo.showers.shower_file import open_showers
 from metacalo.showers.tasks import resolve_task

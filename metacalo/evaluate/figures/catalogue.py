@@ -10,8 +10,8 @@ from typing import Final
 from matplotlib.figure import Figure
 
 from metacalo.evaluate.figures import conditions, displays, distributions, layers
-from metacalo.evaluate.figures import ladder as ladder_figure
 from metacalo.evaluate.figures.compared import Compared
+from metacalo.evaluate.figures.pull_matrix import pull_matrix
 
 __all__ = ["CATALOGUE", "Entry"]
 
@@ -59,7 +59,7 @@ CATALOGUE: Final[tuple[Entry, ...]] = (
         _LADDER,
         "At each energy and angle: shifts of means in Geant4's spreads, ratios of widths, differences of correlations. "
         "Colours are their size in errors, white below two.",
-        ladder_figure.pull_matrix,
+        pull_matrix,
         wide=True,
     ),
     _distribution("response", _ENERGY, "Deposited over incident energy."),

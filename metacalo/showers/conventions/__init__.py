@@ -16,10 +16,10 @@ from typing import Final
 import h5py
 
 from metacalo.errors import ShowerFileError
-from metacalo.showers.conventions.calochallenge import calochallenge, flatten_calochallenge
-from metacalo.showers.conventions.hgcal import hgcal, hgcal_angle, is_hgcal
+from metacalo.showers.conventions.calochallenge_files import calochallenge, flatten_calochallenge
+from metacalo.showers.conventions.hgcal_files import hgcal, hgcal_angle, is_hgcal
 from metacalo.showers.conventions.other_layouts import refuse_other_layouts
-from metacalo.showers.conventions.par04 import EVENTS, par04, par04_events
+from metacalo.showers.conventions.par04_files import EVENTS, par04, par04_events
 from metacalo.showers.conventions.source import (
     Convention,
     Refuse,

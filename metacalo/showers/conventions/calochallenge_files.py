@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from metacalo.detectors.grid import Grid
-from metacalo.detectors.published import published_detector
+from metacalo.detectors.published_stacks import published_detector
 from metacalo.detectors.stack import number
 from metacalo.errors import MALFORMED, DetectorError, ShowerFileError
 from metacalo.showers.conventions.source import Refuse, Source, angles_of, count_of, detector_of, energies_of, grid_of

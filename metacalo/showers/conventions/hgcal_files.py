@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from metacalo.detectors.published import published_detector
+from metacalo.detectors.published_stacks import published_detector
 from metacalo.errors import ShowerFileError
 from metacalo.showers.conventions.source import Refuse, Source, count_of, dataset_of, detector_of, grid_of
 from metacalo.showers.hdf5_limits import MOST_ROWS, read_attributes

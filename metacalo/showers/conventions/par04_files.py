@@ -13,7 +13,7 @@ from typing import Final
 import h5py
 import numpy as np
 
-from metacalo.detectors.published import lemurs_detector
+from metacalo.detectors.published_stacks import lemurs_detector
 from metacalo.errors import ShowerFileError
 from metacalo.showers.conventions.source import (
     Refuse,
