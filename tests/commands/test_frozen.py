@@ -126,7 +126,7 @@ def test_a_library_that_is_missing_cut_or_another_s(command, spoilt):
     save_tensors(path, tensors | {"cells": tensors["cells"][1:]})
     assert f"{path}: not a complete library (" in refusal(command, spoilt)
     save_tensors(path, tensors | {"shape": torch.tensor([60, 9, 45, 16])})
-    assert f"{path}: holds showers on another mesh than config.json tells; adapt again" in refusal(command, spoilt)
+    assert f"{path}: holds showers on another mesh than config.json says; adapt again" in refusal(command, spoilt)
     path.unlink()
     assert f"{path}: missing" in refusal(command, spoilt)
 

@@ -90,7 +90,7 @@ def test_what_is_no_result_is_reported(tmp_path, sample):
     with pytest.raises(ModelFolderError, match="has no provenance"):
         reproduce(sample)
     save_json(tmp_path / FILE, {"function": "os.system", "settings": {}})
-    with pytest.raises(ModelFolderError, match=r"tells no function of metacalo \('os.system'\)"):
+    with pytest.raises(ModelFolderError, match=r"names no function of metacalo \('os.system'\)"):
         reproduce(tmp_path)
     parts = {key: {} for key in ("settings", "arguments", "inputs", "environment")}
     save_json(tmp_path / FILE, {"function": "adapt", **parts})

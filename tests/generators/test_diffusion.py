@@ -127,7 +127,7 @@ def test_a_part_without_weight_is_sampled_as_independent_normals(settings: dict[
 def test_a_weight_below_zero_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"'weights.hits' = -1 is not valid"):
         DiffusionSettings.build({"weights": {"hits": -1}})
-    with pytest.raises(ConfigError, match="no part has a weight, so that nothing would be learnt"):
+    with pytest.raises(ConfigError, match="no component has a weight, so that nothing would be learnt"):
         DiffusionSettings.build({"weights": dict.fromkeys(PARTS, 0)})
     with pytest.raises(ConfigError, match=r"unknown key 'weights.cell'; did you mean 'cells'\?"):
         DiffusionSettings.build({"weights": {"cell": 1}})

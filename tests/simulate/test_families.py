@@ -62,7 +62,7 @@ def test_detectors_follow_from_the_seed_and_their_number():
     ("change", "words"),
     [
         (("[0.8, 1.0]", "[1.0, 0.8]"), r"range \[1, 0.8\] of 'absorber_X0'"),
-        (("{ PVT", "{ Si"), "a pair has the active material 'PVT', of which active_mm tells no range"),
+        (("{ PVT", "{ Si"), "a pair has the active material 'PVT', which has no range in active_mm"),
         (("detectors = 3", "detector = 3"), "unknown key 'detector'; did you mean 'detectors'"),
     ],
 )
