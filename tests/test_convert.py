@@ -17,6 +17,7 @@ from metacalo.errors import ConfigError, OutputError, ShowerFileError
 from metacalo.ntuples.ntuple import NtupleWarning
 from metacalo.showers import Detector, Grid, Showers, data_folder, open_showers, write_showers
 from tests.ntuple import write_ntuple
+from tests.samples import shipped, write_plain
 
 SCIPB = data_folder("tasks") / "scipb" / "showers.h5"
 FAMILY = data_folder("tasks") / "family" / "showers.h5"
@@ -25,15 +26,12 @@ FAMILY = data_folder("tasks") / "family" / "showers.h5"
 @pytest.fixture(scope="module")
 def scipb() -> Showers:
     """Forty showers of SciPb."""
-    with open_showers(SCIPB) as file:
-        return file.load(slice(0, 40))
+    return shipped("scipb", slice(0, 40))
 
 
 @pytest.fixture
 def undescribed(tmp_path: Path, scipb: Showers) -> Path:
-    path = tmp_path / "plain.h5"
-    write_showers(path, Showers(scipb.showers, scipb.energy, scipb.theta, scipb.phi))
-    return path
+    return write_plain(tmp_path / "plain.h5", scipb)
 
 
 def load(path: Path) -> Showers:

@@ -15,17 +15,16 @@ from hypothesis import strategies as st
 from metacalo.errors import ConfigError, ShowerFileError
 from metacalo.inspection import inspection as module
 from metacalo.inspection.inspection import Inspection, inspect
-from metacalo.showers import Showers, data_folder, open_showers, write_showers
+from metacalo.showers import Showers, data_folder, write_showers
 from metacalo.showers.sample_checks import scale_of
+from tests.samples import SIW, shipped
 
-SIW = data_folder("tasks") / "siw" / "showers.h5"
 COUNT = 300
 
 
 @pytest.fixture(scope="module")
 def siw() -> Showers:
-    with open_showers(SIW) as file:
-        return file.load(slice(0, COUNT))
+    return shipped("siw", slice(0, COUNT))
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +55,7 @@ def spoil(tmp_path: Path, siw: Showers) -> Callable[..., Inspection]:
 
 
 def test_figures_of_real_showers(inspection: Inspection) -> None:
-    with open_showers(SIW) as file:
-        every = file.load()
+    every = shipped("siw")
     voxels = every.showers.astype(np.float64)
     response = voxels.sum((1, 2, 3)) / every.energy
     assert (inspection.convention, inspection.showers, inspection.inspected) == ("par04", 1500, 1500)

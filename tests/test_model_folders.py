@@ -32,8 +32,9 @@ from metacalo.normaliser.fitting import fit_normaliser
 from metacalo.normaliser.hyperprior import Hyperprior, fit_hyperprior
 from metacalo.normaliser.longitudinal import Longitudinal
 from metacalo.normaliser.spectrum import Spectrum
-from metacalo.showers import DESCRIPTORS, Showers, data_folder, open_showers, resolve_task
+from metacalo.showers import DESCRIPTORS, Showers, data_folder, resolve_task
 from metacalo.storage.checkpoint import load_tensors, save_tensors, tensor_hash
+from tests.samples import shipped
 from tests.small import disturb, draw_copula, draw_latents, seeded
 
 GRID, PATCH = (9, 16, 45), (9, 16, 15)
@@ -90,8 +91,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
 @pytest.fixture(scope="module")
 def shots() -> Showers:
     """Thirty showers of PbLAr at all energies."""
-    with open_showers(data_folder("tasks") / "pblar" / "showers.h5") as file:
-        return file.load(np.arange(0, 3000, 100))
+    return shipped("pblar", slice(0, 3000, 100))
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 
@@ -22,7 +21,8 @@ from metacalo.normaliser.latents import Latents
 from metacalo.normaliser.log_normaliser import LogNormaliser
 from metacalo.pretrain import PretrainSettings
 from metacalo.pretraining.presets import PRESETS, resolve_recipe
-from metacalo.showers import data_folder, discover_tasks, open_showers, write_showers
+from metacalo.showers import discover_tasks, open_showers
+from tests.samples import write_task
 from tests.small import CONDITIONS, seeded
 
 TINY = """
@@ -110,11 +110,7 @@ def test_estimates_of_the_data_are_clipped() -> None:
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with sixty showers of SiW as a task."""
-    folder = tmp_path_factory.mktemp("tasks")
-    shipped = data_folder("tasks") / "siw"
-    with open_showers(shipped / "showers.h5") as file:
-        write_showers(folder / "siw" / "showers.h5", file.load(slice(0, 60)))
-    shutil.copy(shipped / "detector.toml", folder / "siw")
+    folder = write_task(tmp_path_factory.mktemp("tasks"), "siw", 60)
     (folder / "tiny.toml").write_text(TINY, encoding="utf-8")
     return folder
 

@@ -16,10 +16,11 @@ from metacalo.model_folders.base import Base, resolve_base, save_base
 from metacalo.normaliser.condition_vector import encode_conditions
 from metacalo.normaliser.longitudinal import fit_longitudinal
 from metacalo.pretrain import PretrainSettings, pretrain
-from metacalo.showers import data_folder, discover_tasks, open_showers, write_showers
+from metacalo.showers import data_folder, discover_tasks, write_showers
 from metacalo.storage.checkpoint import load_json, tensor_hash
 from metacalo.training_data.episodes import is_reserved
 from metacalo.training_data.task_streams import pretraining_tasks, training_data
+from tests.samples import shipped, write_task
 from tests.small import seeded
 
 STAGE = {"steps": 54, "batch": 6, "warmup": 5}
@@ -45,12 +46,7 @@ class StopHereError(Exception):
 def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with sixty showers of SiW and of PbWO4 each."""
     folder = tmp_path_factory.mktemp("tasks")
-    for name in ("siw", "pbwo4"):
-        shipped = data_folder("tasks") / name
-        with open_showers(shipped / "showers.h5") as file:
-            write_showers(folder / name / "showers.h5", file.load(slice(0, 60)))
-        shutil.copy(shipped / "detector.toml", folder / name)
-    return folder
+    return write_task(write_task(folder, "siw", 60), "pbwo4", 60)
 
 
 @pytest.fixture(scope="module")
@@ -272,8 +268,7 @@ def test_going_on_from_a_base_takes_its_sizes_over(
 def test_going_on_with_showers_of_another_grid_is_refused(
     settings: Callable[..., PretrainSettings], base: Base, tmp_path: Path
 ) -> None:
-    with open_showers(data_folder("tasks") / "siw" / "showers.h5") as file:
-        showers = file.load(slice(0, 20))
+    showers = shipped("siw", slice(0, 20))
     coarse = replace(showers, showers=np.ascontiguousarray(showers.showers[:, :, :, :15]), detector=None)
     write_showers(tmp_path / "tasks" / "coarse" / "showers.h5", coarse)
     detector = (data_folder("tasks") / "siw" / "detector.toml").read_text(encoding="utf-8")

@@ -17,8 +17,8 @@ from metacalo.meta.outer_loop import OuterLoop
 from metacalo.model_folders.base import Base, load_half
 from metacalo.models import transformer
 from metacalo.pretrain import PretrainSettings, pretrain
-from metacalo.showers import data_folder, open_showers, write_showers
 from metacalo.storage.checkpoint import load_json
+from tests.samples import write_task
 from tests.small import seeded
 
 SMALL = {
@@ -39,11 +39,7 @@ class StopHereError(Exception):
 @pytest.fixture(scope="module")
 def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
     """Settings with changes; their only task has thirty showers."""
-    folder = tmp_path_factory.mktemp("tasks")
-    shipped = data_folder("tasks") / "siw"
-    with open_showers(shipped / "showers.h5") as file:
-        write_showers(folder / "siw" / "showers.h5", file.load(slice(0, 30)))
-    shutil.copy(shipped / "detector.toml", folder / "siw")
+    folder = write_task(tmp_path_factory.mktemp("tasks"), "siw", 30)
     return lambda **changes: PretrainSettings.build({"tasks": (str(folder),), **SMALL, **changes})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,9 +20,10 @@ from metacalo.errors import DetectorError
 from metacalo.model_folders.adapted import load_model, seen_hashes, zero_shot
 from metacalo.model_folders.base import load_half
 from metacalo.runtime.threads import side_by_side
-from metacalo.showers import data_folder, open_showers
+from metacalo.showers import Showers, data_folder, open_showers
 from metacalo.storage.checkpoint import load_tensors, tensor_hash
 from metacalo.training_data.shower_pool import ShowerPool
+from tests.samples import write_plain
 
 GENERATORS = ("ar", "diffusion")
 
@@ -30,6 +32,11 @@ def quick(base, **changes) -> AdaptSettings:
     """Three steps of one generator on 30 shots, nothing compared."""
     few = {"shots": 30, "steps": 3, "check_every": 1, "generator": "diffusion", "compared_showers": 0}
     return AdaptSettings(base=str(base.path), **{**few, **changes})
+
+
+def raw(showers: Showers) -> Showers:
+    """As deposited in the active material."""
+    return replace(showers, showers=np.float32(0.19) * showers.showers)
 
 
 def adapters(folder: Path, name: str = "diffusion") -> dict[str, torch.Tensor]:
@@ -210,8 +217,8 @@ def test_a_method(tmp_path, sample, base, pblar, command, method):
 
 
 @pytest.mark.filterwarnings("default:.*states the cell sizes")
-def test_a_detector_described_by_options(tmp_path, pblar, base, plain, command):
-    path, out = plain(tmp_path / "new.h5", pblar[:40], factor=0.19), tmp_path / "model"
+def test_a_detector_described_by_options(tmp_path, pblar, base, command):
+    path, out = write_plain(tmp_path / "new.h5", raw(pblar[:40])), tmp_path / "model"
     message = ("--absorber", "Pb:2.0", "--active", "lAr:4.0")
     config = tmp_path / "quick.toml"
     config.write_text('generator = "diffusion"\ncompared_showers = 20\nsteps = 50\n', encoding="utf-8")
@@ -234,8 +241,8 @@ def test_a_detector_described_by_options(tmp_path, pblar, base, plain, command):
         adapt(path, tmp_path / "y", quick(base))
 
 
-def test_a_detector_described_by_a_toml(tmp_path, pblar, base, plain, command, monkeypatch):
-    path, out, description = plain(tmp_path / "new.h5", pblar[:30]), tmp_path / "model", tmp_path / "mine.toml"
+def test_a_detector_described_by_a_toml(tmp_path, pblar, base, command, monkeypatch):
+    path, out, description = write_plain(tmp_path / "new.h5", pblar[:30]), tmp_path / "model", tmp_path / "mine.toml"
     text = (data_folder("tasks") / "pblar" / "detector.toml").read_text(encoding="utf-8")
     description.write_text(text.replace('name = "PbLAr"', 'name = "mine"'), encoding="utf-8")
     config = tmp_path / "quick.toml"
@@ -249,10 +256,10 @@ def test_a_detector_described_by_a_toml(tmp_path, pblar, base, plain, command, m
 
 
 @pytest.mark.parametrize("name", GENERATORS)
-def test_raw_deposits_are_generated_as_raw_deposits(tmp_path, pblar, base, plain, name):
-    raw = plain(tmp_path / "raw.h5", pblar, factor=0.19)
+def test_raw_deposits_are_generated_as_raw_deposits(tmp_path, pblar, base, name):
+    path = write_plain(tmp_path / "raw.h5", raw(pblar))
     settings = quick(base, shots=60, generator=name)
-    model = adapt(raw, tmp_path / "model", settings, described=pblar.detector).model
+    model = adapt(path, tmp_path / "model", settings, described=pblar.detector).model
     parts = model.generate(name, pblar.energy, pblar.theta, pblar.phi)
     generated = np.concatenate([part.showers for part in parts]).sum((1, 2, 3)) / pblar.energy
     wanted = 0.19 * pblar.showers.sum((1, 2, 3)) / pblar.energy

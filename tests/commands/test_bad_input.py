@@ -15,34 +15,21 @@ import pytest
 from metacalo.model_folders.adapted import ShowerModel
 from metacalo.model_folders.base import FORMAT
 from metacalo.storage.checkpoint import load_tensors, save_tensors
+from tests.samples import write_plain
 
 SHOTS = 30
 
 
-def content(folder: Path) -> dict[Path, bytes | None]:
-    """All files with their bytes, and all folders."""
-    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+@pytest.fixture
+def refused(refused, tmp_path):
+    """With an output."""
+    return lambda *arguments, out=tmp_path / "out": refused(*arguments, "--out", out)
 
 
 @pytest.fixture
-def refused(command, tmp_path):
-    """Runs a command that must fail, and gives its sentence; nothing under `tmp_path` may have changed."""
-
-    def run(*arguments, out: Path | None = None) -> str:
-        before = content(tmp_path)
-        ran = command(*arguments, "--out", out or tmp_path / "out")
-        assert (ran.code, ran.out) == (2, "")
-        assert re.fullmatch(r"metacalo: [^\n]+\n", ran.err)
-        assert content(tmp_path) == before
-        return ran.err
-
-    return run
-
-
-@pytest.fixture
-def bad_file(tmp_path, pblar, plain):
+def bad_file(tmp_path, pblar):
     """A file of 30 showers of PbLAr, for a test to spoil."""
-    return plain(tmp_path / "bad.h5", pblar[:SHOTS])
+    return write_plain(tmp_path / "bad.h5", pblar[:SHOTS])
 
 
 @pytest.fixture
@@ -209,8 +196,8 @@ def test_more_showers_than_conditions(refused, adapted, sample):
     assert f"{sample}: has 60 unseen rows, --showers 61 wants more" in refused(*message, *unseen)
 
 
-def test_a_reference_of_shots_alone(refused, adapted, pblar, plain, sample, tmp_path):
-    shots = plain(tmp_path / "shots.h5", pblar[np.array(adapted.metrics["shots"]["rows"])])
+def test_a_reference_of_shots_alone(refused, adapted, pblar, sample, tmp_path):
+    shots = write_plain(tmp_path / "shots.h5", pblar[np.array(adapted.metrics["shots"]["rows"])])
     sentence = refused("evaluate", "--generated", sample, "--reference", shots, "--unseen-by", adapted.out)
     assert f"{shots}: every shower was used for the adaptation" in sentence
 

@@ -8,6 +8,7 @@ import pytest
 
 from metacalo.showers import open_showers
 from tests.ntuple import write_ntuple
+from tests.samples import write_plain
 
 
 def load(path):
@@ -49,8 +50,8 @@ def test_a_coarser_mesh_another_scale_and_some_rows(command, sample, tmp_path, p
     ],
 )
 @pytest.mark.filterwarnings("default:.*states the cell sizes")
-def test_a_detector_is_written_into_the_file(command, plain, tmp_path, pblar, message):
-    path, out = plain(tmp_path / "plain.h5", pblar[:5]), tmp_path / "out.h5"
+def test_a_detector_is_written_into_the_file(command, tmp_path, pblar, message):
+    path, out = write_plain(tmp_path / "plain.h5", pblar[:5]), tmp_path / "out.h5"
     assert command("convert", path, "--format", "par04", "--out", out, *message).code == 0
     assert load(out).detector.layers == pblar.detector.layers
     assert "2 mm Pb + 4 mm lAr" in command("inspect", out).out
@@ -81,13 +82,10 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistakes_are_one_sentence_and_leave_nothing(command, sample, tmp_path, mistake):
+def test_mistakes_are_one_sentence_and_leave_nothing(refused, sample, tmp_path, mistake):
     options, *words = MISTAKES[mistake]
-    ran = command("convert", sample, "--format", "par04", "--out", tmp_path / "out.h5", *options)
-    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
-    for word in words:
-        assert word in ran.err
-    assert list(tmp_path.iterdir()) == []
+    message = refused("convert", sample, "--format", "par04", "--out", tmp_path / "out.h5", *options)
+    assert [word for word in words if word not in message] == []
 
 
 def test_an_existing_file_is_kept_unless_forced(command, sample, tmp_path):

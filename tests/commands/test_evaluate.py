@@ -86,10 +86,8 @@ def test_several_files_with_labels(command, generated, sample, tmp_path):
     assert "warning: again: 120 showers are in both samples" in ran.err
 
 
-def test_labels_that_do_not_fit_are_one_sentence(command, generated, sample, tmp_path):
-    ran = command(
-        "evaluate", "--generated", generated, "--labels", "A,B", "--reference", sample, "--out", tmp_path / "x"
-    )
-    assert ran.code == 2
-    assert ran.err == "metacalo: --labels names 2 and --generated 1 samples; give as many of either\n"
+def test_labels_that_do_not_fit_are_one_sentence(refused, generated, sample, tmp_path):
+    given = ("--generated", generated, "--labels", "A,B", "--reference", sample, "--out", tmp_path / "x")
+    message = "metacalo: --labels names 2 and --generated 1 samples; give as many of either\n"
+    assert refused("evaluate", *given) == message
     assert not (tmp_path / "x").exists()

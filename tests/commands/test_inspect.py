@@ -12,6 +12,7 @@ from rich.console import Console
 
 from metacalo.inspection.inspection_table import MeanShower
 from metacalo.showers import Grid, data_folder
+from tests.samples import write_plain
 
 FAMILY = data_folder("tasks") / "family" / "showers.h5"
 
@@ -30,8 +31,8 @@ def test_a_good_file(command, sample, pblar):
     assert len(ran.out.splitlines()) < 45
 
 
-def test_a_bad_file_is_reported_and_fails(command, plain, tmp_path, pblar):
-    path = plain(tmp_path / "bad [1].h5", pblar[:30])
+def test_a_bad_file_is_reported_and_fails(command, tmp_path, pblar):
+    path = write_plain(tmp_path / "bad [1].h5", pblar[:30])
     with h5py.File(path, "a") as file:
         file["showers"][7, 1, 2, 3] = np.nan
         file["incident_energy"][3] = 0
@@ -78,20 +79,16 @@ def test_a_picture(command, sample, tmp_path):
         (lambda path: path.unlink(), "there is no such file"),
     ],
 )
-def test_what_is_no_shower_file(command, plain, tmp_path, pblar, spoil, words):
-    path = plain(tmp_path / "bad.h5", pblar[:30])
+def test_what_is_no_shower_file(refused, tmp_path, pblar, spoil, words):
+    path = write_plain(tmp_path / "bad.h5", pblar[:30])
     spoil(path)
-    ran = command("inspect", path, "--picture", tmp_path / "mean.png")
-    assert (ran.code, ran.out) == (2, "")
-    assert ran.err.startswith(f"metacalo: {path}: ")
-    assert words in ran.err
-    assert not (tmp_path / "mean.png").exists()
+    message = refused("inspect", path, "--picture", tmp_path / "mean.png")
+    assert message.startswith(f"metacalo: {path}: ")
+    assert words in message
 
 
-def test_one_detector_of_several(command):
-    ran = command("inspect", FAMILY)
-    assert (ran.code, ran.out) == (2, "")
-    assert "choose one with group= (--group): Cu-LAr-09, " in ran.err
+def test_one_detector_of_several(command, refused):
+    assert "choose one with group= (--group): Cu-LAr-09, " in refused("inspect", FAMILY)
     ran = command("inspect", FAMILY, "--group", "Cu-LAr-09", "--showers", "50")
     assert (ran.code, ran.err) == (0, "")
     assert "showers.h5, group Cu-LAr-09" in ran.out

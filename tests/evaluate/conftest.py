@@ -5,17 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from metacalo.showers import Showers, data_folder, open_showers
+from metacalo.showers import Showers
 from tests.evaluate.library import library
-
-SAMPLE = data_folder("tasks") / "pblar" / "showers.h5"
+from tests.samples import shipped
 
 
 @pytest.fixture(scope="session")
 def geant4() -> Showers:
     """800 Geant4 showers of PbLAr."""
-    with open_showers(SAMPLE) as file:
-        return file.load(np.arange(800))
+    return shipped("pblar", slice(0, 800))
 
 
 @pytest.fixture(scope="session")

@@ -10,19 +10,18 @@ from metacalo.convert import ConvertSettings, convert
 from metacalo.detectors.detector import Detector
 from metacalo.detectors.json_record import detector_of, record_of
 from metacalo.errors import DetectorError
-from metacalo.showers import data_folder, open_showers
+from metacalo.showers import open_showers
 from metacalo.showers.conventions import flatten_calochallenge
 from metacalo.showers.tasks import resolve_task
-
-PBLAR = data_folder("tasks") / "pblar"
+from tests.samples import PBLAR, shipped
 
 
 @pytest.fixture(scope="module")
 def flat(tmp_path_factory):
     """Sixty Pb/LAr showers in the layout of CaloChallenge dataset 2, which tells neither detector nor cell sizes."""
     path = tmp_path_factory.mktemp("flat") / "dataset_2_like.hdf5"
-    with open_showers(PBLAR / "showers.h5") as source, h5py.File(path, "w") as file:
-        shots = source.load(slice(0, 60))
+    shots = shipped("pblar", slice(0, 60))
+    with h5py.File(path, "w") as file:
         file["showers"] = flatten_calochallenge(shots.showers)
         file["incident_energies"] = shots.energy[:, None]
     return path
@@ -56,7 +55,7 @@ def test_cell_sizes_that_nobody_states_are_named(flat):
 
 
 def test_cell_sizes_of_the_file_serve_where_the_description_has_none():
-    with open_showers(PBLAR / "showers.h5", detector=Detector.from_layers("Pb:2.0", "lAr:4.0")) as file:
+    with open_showers(PBLAR, detector=Detector.from_layers("Pb:2.0", "lAr:4.0")) as file:
         assert file.detector.grid.dr_mm == float(file.attributes["dr_mm"])
 
 
@@ -64,7 +63,7 @@ def test_two_statements_that_differ_are_reported(tmp_path):
     detector = described(tmp_path, "dr_mm = 20.0")
     with (
         pytest.warns(UserWarning, match=r"dr_mm is 17.\d+ in the file and 20 in the description of 'mine'"),
-        open_showers(PBLAR / "showers.h5", detector=detector) as file,
+        open_showers(PBLAR, detector=detector) as file,
     ):
         assert file.grid.dr_mm == 20.0
 
@@ -86,7 +85,7 @@ def test_a_description_tells_how_a_flat_file_is_cut(flat, tmp_path):
 def test_a_description_of_another_mesh_is_refused(tmp_path):
     detector = described(tmp_path, "n_r = 18", "n_phi = 50", "n_z = 45")
     with pytest.raises(DetectorError, match="holds showers on 9 x 16 x 45 cells, but 'mine' is described with 18 x 50"):
-        open_showers(PBLAR / "showers.h5", detector=detector)
+        open_showers(PBLAR, detector=detector)
 
 
 def test_a_flat_file_keeps_the_cell_sizes_that_it_states(flat, tmp_path):

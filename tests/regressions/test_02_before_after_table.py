@@ -16,9 +16,8 @@ from metacalo.detectors.detector import Detector
 from metacalo.detectors.grid import Grid
 from metacalo.errors import ShowerFileError
 from metacalo.generators.sampling_options import SamplingOptions
-from metacalo.showers import data_folder, open_showers
-
-SIW = data_folder("tasks") / "siw" / "showers.h5"
+from metacalo.showers import open_showers
+from tests.samples import SIW, attributes_of, shipped, write_plain
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +63,7 @@ def test_adapting_to_a_sorted_file(by_energy, tmp_path):
 
 
 def test_a_comparison_with_the_shots_says_so(tmp_path):
-    few = tmp_path / "few60.h5"
-    with open_showers(SIW) as source, h5py.File(few, "w") as file:
-        shots = source.load(slice(0, 60))
-        file.attrs.update(source.attributes)
-        file["showers"], file["incident_energy"] = shots.showers, shots.energy
-        file["incident_theta"], file["incident_phi"] = shots.theta, shots.phi
+    few = write_plain(tmp_path / "few60.h5", shipped("siw", slice(0, 60)), **attributes_of("siw"))
     settings = AdaptSettings(base="base-no-pblar", shots=60, generator="diffusion", steps=0)
     metrics = adapt(few, tmp_path / "model", settings, quiet=True).metrics
     assert metrics["fidelity"]["unseen"] is False
@@ -127,12 +121,7 @@ def test_a_wrong_mesh_is_reported(tmp_path):
 
 
 def test_shots_that_are_one_shower_are_refused(tmp_path):
-    path = tmp_path / "same.h5"
-    with open_showers(SIW) as source, h5py.File(path, "w") as file:
-        shots = source.load(np.full(30, 3))
-        file.attrs.update(source.attributes)
-        file["showers"], file["incident_energy"] = shots.showers, shots.energy
-        file["incident_theta"], file["incident_phi"] = shots.theta, shots.phi
+    path = write_plain(tmp_path / "same.h5", shipped("siw", np.full(30, 3)), **attributes_of("siw"))
     with pytest.raises(
         ShowerFileError, match=r"same.h5: its 20 shots are copies of one shower; give showers that differ$"
     ):

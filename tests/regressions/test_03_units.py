@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import h5py
 import numpy as np
 import pytest
 
 from metacalo.convert import ConvertSettings, convert
 from metacalo.detectors.detector import Detector
 from metacalo.errors import ShowerFileError
-from metacalo.showers import data_folder, open_showers
+from metacalo.showers import open_showers
 from metacalo.showers.sample_checks import warn_of_conditions, warn_of_file, warn_of_showers
-
-SIW = data_folder("tasks") / "siw" / "showers.h5"
+from tests.samples import SIW, attributes_of, shipped, write_plain
 
 
 @pytest.fixture
@@ -22,13 +20,9 @@ def in_gev(tmp_path):
     """Writes SiW showers with their energies and deposits divided."""
 
     def write(energies: float, deposits: float):
-        path = tmp_path / "gev.h5"
-        with open_showers(SIW) as source, h5py.File(path, "w") as file:
-            loaded = source.load(slice(0, 200))
-            file.attrs.update(source.attributes)
-            file["showers"], file["incident_energy"] = loaded.showers / deposits, loaded.energy / energies
-            file["incident_theta"], file["incident_phi"] = loaded.theta, loaded.phi
-        return path
+        loaded = shipped("siw", slice(0, 200))
+        in_gev = replace(loaded, showers=loaded.showers / deposits, energy=loaded.energy / energies)
+        return write_plain(tmp_path / "gev.h5", in_gev, **attributes_of("siw"))
 
     return write
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -17,13 +18,12 @@ from metacalo.generate import GenerateSettings, generate
 from metacalo.inspection.inspection import inspect
 from metacalo.scoring.score_report import score_files
 from metacalo.scoring.scores import ScoreSettings
-from metacalo.showers import data_folder, open_showers
+from metacalo.showers import open_showers
 from metacalo.showers.sample_checks import warn_of_file
 from metacalo.showers.tasks import discover_tasks
 from metacalo.sweep import SweepSettings, sweep
-from tests.commands.conftest import command  # noqa: F401
+from tests.samples import SIW, attributes_of, shipped, write_plain
 
-SIW = data_folder("tasks") / "siw" / "showers.h5"
 N = 300
 
 
@@ -93,16 +93,10 @@ FAULTS = {
 
 
 def written(path, fault=None, *, axes=(0, 1, 2, 3)):
-    with open_showers(SIW) as source, h5py.File(path, "w") as file:
-        loaded = source.load(slice(0, N))
-        showers, energy = loaded.showers.copy(), loaded.energy.copy()
-        if fault is not None:
-            fault(showers, energy)
-        file.attrs.update({key: value for key, value in source.attributes.items() if key != "dr_mm"})
-        file.attrs["dr_mm"] = source.attributes["dr_mm"]
-        file["showers"], file["incident_energy"] = showers.transpose(axes), energy
-        file["incident_theta"], file["incident_phi"] = loaded.theta, loaded.phi
-    return path
+    showers = shipped("siw", slice(0, N))
+    if fault is not None:
+        fault(showers.showers, showers.energy)
+    return write_plain(path, replace(showers, showers=showers.showers.transpose(axes)), **attributes_of("siw"))
 
 
 def said(function, *arguments, **named):
@@ -160,7 +154,7 @@ def test_generate_and_convert_ask(tmp_path, monkeypatch):
     assert "10 showers without a deposit" in said(convert, late, tmp_path / "c.h5", ConvertSettings(to="par04"))
 
 
-def test_inspect_fails_where_adapt_would(command, tmp_path):  # noqa: F811
+def test_inspect_fails_where_adapt_would(command, tmp_path):
     assert command("inspect", SIW).code == 0
     strange = written(tmp_path / "strange.h5", empty)
     assert command("inspect", strange).code == 0  # adapt warns, and goes on

@@ -17,17 +17,16 @@ from metacalo.evaluate.calochallenge import CHALLENGE_THRESHOLD
 from metacalo.evaluate.jetnet import jetnet_fpd, jetnet_kpd
 from metacalo.evaluate.metrics import Estimate
 from metacalo.evaluate.reference import features_of_challenge
-from metacalo.showers import data_folder, open_showers, write_showers
+from metacalo.showers import write_showers
+from tests.samples import shipped
 
 FAST = EvaluateSettings(classifiers=False, splits=1, pages=False)
-SIW = data_folder("tasks") / "siw" / "showers.h5"
 
 
 @pytest.fixture(scope="module")
 def samples():
     """Two times 150 showers of SiW, whose voxels under 15.15 keV are zero."""
-    with open_showers(SIW) as file:
-        return file.load(slice(0, 150)), file.load(slice(150, 300))
+    return shipped("siw", slice(0, 150)), shipped("siw", slice(150, 300))
 
 
 @pytest.fixture(scope="module")

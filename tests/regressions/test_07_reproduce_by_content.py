@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import h5py
 import pytest
 
 from metacalo.adapt import AdaptSettings, adapt
 from metacalo.model_folders.base import resolve_base
 from metacalo.reproduction.reproduce import reproduce
-from metacalo.showers import data_folder, open_showers
+from metacalo.showers import data_folder
 from metacalo.sweep import SweepSettings, sweep
+from tests.samples import attributes_of, shipped, write_plain
 
 SPACE = '[method]\nchoices = ["bias", "modulation"]\n[steps]\nchoices = [2]\n[batch]\nchoices = [16]\n'
 
@@ -20,12 +20,7 @@ SPACE = '[method]\nchoices = ["bias", "modulation"]\n[steps]\nchoices = [2]\n[ba
 @pytest.fixture(scope="module")
 def shots(tmp_path_factory):
     path = tmp_path_factory.mktemp("shots") / "new.h5"
-    with open_showers(data_folder("tasks") / "siw" / "showers.h5") as source, h5py.File(path, "w") as file:
-        showers = source.load(slice(0, 40))
-        file.attrs.update(source.attributes)
-        file["showers"], file["incident_energy"] = showers.showers, showers.energy
-        file["incident_theta"], file["incident_phi"] = showers.theta, showers.phi
-    return path
+    return write_plain(path, shipped("siw", slice(0, 40)), **attributes_of("siw"))
 
 
 @pytest.fixture(scope="module")

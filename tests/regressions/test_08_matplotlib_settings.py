@@ -16,10 +16,9 @@ from metacalo.evaluate.figures.catalogue import CATALOGUE
 from metacalo.evaluate.figures.style import new_figure
 from metacalo.evaluate.pages import write_pages
 from metacalo.runtime import pictures
-from metacalo.showers import data_folder, open_showers
+from tests.samples import PBLAR, shipped
 
 INLINE = "module://matplotlib_inline.backend_inline"
-PBLAR = data_folder("tasks") / "pblar" / "showers.h5"
 SETTINGS = "text.usetex: True\nfont.family: NoSuchFont\naxes.labelsize: 300\nfigure.autolayout: True\n"
 
 
@@ -110,8 +109,7 @@ def test_a_picture_that_fails_is_a_warning_and_the_model_stays(monkeypatch, tmp_
 
 
 def test_a_figure_that_fails_is_left_out_of_the_report(monkeypatch, tmp_path):
-    with open_showers(PBLAR) as file:
-        samples = {"Geant4": file.load(slice(0, 40)), "other": file.load(slice(40, 80))}
+    samples = {"Geant4": shipped("pblar", slice(0, 40)), "other": shipped("pblar", slice(40, 80))}
     monkeypatch.setattr("metacalo.evaluate.figures.distributions.spectrum", broken)
     monkeypatch.setattr("metacalo.evaluate.pages.CATALOGUE", [e for e in CATALOGUE if e.name.startswith(("cell", "o"))])
     with pytest.warns(pictures.PictureWarning, match=r"figures/cell_spectrum\.png was not drawn"):

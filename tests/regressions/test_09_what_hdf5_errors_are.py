@@ -14,21 +14,14 @@ import numpy as np
 import pytest
 
 from metacalo.errors import ShowerFileError
-from metacalo.showers import data_folder, open_showers
+from metacalo.showers import open_showers
 from metacalo.storage.hdf5_access import open_hdf5, read_failure
-
-SIW = data_folder("tasks") / "siw" / "showers.h5"
+from tests.samples import attributes_of, shipped, write_plain
 
 
 @pytest.fixture
 def copied(tmp_path):
-    path = tmp_path / "new.h5"
-    with open_showers(SIW) as source, h5py.File(path, "w") as file:
-        loaded = source.load(slice(0, 30))
-        file.attrs.update(source.attributes)
-        file["showers"], file["incident_energy"] = loaded.showers, loaded.energy
-        file["incident_theta"], file["incident_phi"] = loaded.theta, loaded.phi
-    return path
+    return write_plain(tmp_path / "new.h5", shipped("siw", slice(0, 30)), **attributes_of("siw"))
 
 
 def writer(path, then):

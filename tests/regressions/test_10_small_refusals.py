@@ -23,21 +23,17 @@ from metacalo.showers import data_folder, open_showers
 from metacalo.showers.tasks import resolve_task
 from metacalo.storage.provenance import load_provenance
 from metacalo.training_data.few_shots import FewShotSettings, draw_few_shots
-
-SIW = data_folder("tasks") / "siw" / "showers.h5"
+from tests.samples import attributes_of, shipped, write_plain
 
 
 def test_attributes_of_shape_1_and_bytes_are_scalars(tmp_path):
-    path = tmp_path / "matlab.h5"
-    with open_showers(SIW) as source, h5py.File(path, "w") as file:
-        loaded, expected = source.load(slice(0, 3)), source.detector
-        for key, value in source.attributes.items():
-            text = isinstance(value, str)
-            file.attrs[key] = np.array([value.encode()], dtype="S64") if text else np.array([value])
-        file["showers"], file["incident_energy"] = loaded.showers, loaded.energy
-        file["incident_theta"], file["incident_phi"] = loaded.theta, loaded.phi
-    with open_showers(path) as file:
-        assert file.detector == expected
+    attributes = {
+        key: np.array([value.encode()], dtype="S64") if isinstance(value, str) else np.array([value])
+        for key, value in attributes_of("siw").items()
+    }
+    showers = shipped("siw", slice(0, 3))
+    with open_showers(write_plain(tmp_path / "matlab.h5", showers, **attributes)) as file:
+        assert file.detector == showers.detector
         assert all(np.isscalar(value) for value in file.attributes.values())
 
 

@@ -15,16 +15,16 @@ from metacalo.detectors.grid import Grid
 from metacalo.detectors.published_stacks import published_detector
 from metacalo.errors import ShowerFileError
 from metacalo.ntuples.ntuple import NtupleWarning
-from metacalo.showers import data_folder, open_showers
+from metacalo.showers import open_showers
 from tests.ntuple import write_ntuple, write_tree
+from tests.samples import shipped
 
 PAR04 = ConvertSettings(to="par04")
 
 
 @pytest.fixture(scope="module")
 def siw():
-    with open_showers(data_folder("tasks") / "siw" / "showers.h5") as file:
-        return file.load(slice(0, 20))
+    return shipped("siw", slice(0, 20))
 
 
 @pytest.mark.parametrize(("voxels", "particles"), [(368, "photons"), (533, "pions")])

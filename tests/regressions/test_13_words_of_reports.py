@@ -19,15 +19,13 @@ from metacalo.evaluate.reference import EvaluateSettings, Reference
 from metacalo.inspection.inspection import inspect
 from metacalo.inspection.inspection_table import inspection_table
 from metacalo.runtime.wording import counted, ranged
-from metacalo.showers import data_folder, open_showers, write_showers
-
-PBLAR = data_folder("tasks") / "pblar" / "showers.h5"
+from metacalo.showers import write_showers
+from tests.samples import shipped
 
 
 @pytest.fixture(scope="module")
 def one_energy():
-    with open_showers(PBLAR) as file:
-        showers = file.load(slice(0, 120))
+    showers = shipped("pblar", slice(0, 120))
     share = np.float32(10_000) / showers.energy
     scaled = showers.showers * share[:, None, None, None]
     return replace(showers, showers=scaled, energy=np.full(len(showers), 10_000, np.float32))

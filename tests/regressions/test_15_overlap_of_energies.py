@@ -13,17 +13,16 @@ from metacalo.cli import app
 from metacalo.errors import ShowerFileError
 from metacalo.evaluate import EvaluateSettings, compare
 from metacalo.evaluate.checks import on_common_energies, on_shared_energies
-from metacalo.showers import data_folder, open_showers, write_showers
+from metacalo.showers import write_showers
+from tests.samples import shipped
 
-SIW = data_folder("tasks") / "siw" / "showers.h5"
 FAST = EvaluateSettings(classifiers=False, splits=1, pages=False)
 
 
 @pytest.fixture(scope="module")
 def spectrum():
     """1 to 100 GeV, 1,000 showers."""
-    with open_showers(SIW) as file:
-        return file.load(slice(0, 1000))
+    return shipped("siw", slice(0, 1000))
 
 
 def of_energy(spectrum, gev, n=40):

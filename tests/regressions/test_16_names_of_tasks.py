@@ -3,48 +3,45 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import h5py
 import numpy as np
 import pytest
 
 from metacalo.errors import ShowerFileError, UnknownNameError
-from metacalo.showers import Detector, data_folder, open_showers
+from metacalo.showers import Detector, open_showers
 from metacalo.showers.tasks import description_path, shower_location, shower_path
+from tests.samples import PBLAR, SIW
 
 
-def run(folder, *arguments):
-    """Runs `metacalo` in a folder that holds no task."""
-    done = subprocess.run(
-        [sys.executable, "-m", "metacalo", *map(str, arguments)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def run(command, tmp_path, monkeypatch):
+    """What `metacalo` prints in a folder that holds no task."""
+    monkeypatch.chdir(tmp_path)
+
+    def ran(*arguments):
+        done = command(*arguments)
+        assert done.code == 0, done.err
+        return done.out
+
+    return ran
 
 
-def test_inspect_and_convert(tmp_path):
-    found = json.loads(run(tmp_path, "inspect", "siw", "--showers", 20, "--json"))
-    assert found["path"] == str(data_folder("tasks") / "siw" / "showers.h5")
-    run(tmp_path, "convert", "family/W-Si-00", "--format", "par04", "--showers", 3, "--out", "member.h5")
+def test_inspect_and_convert(run, tmp_path):
+    found = json.loads(run("inspect", "siw", "--showers", 20, "--json"))
+    assert found["path"] == str(SIW)
+    run("convert", "family/W-Si-00", "--format", "par04", "--showers", 3, "--out", "member.h5")
     with open_showers(tmp_path / "member.h5") as file:
         assert (len(file), file.detector.absorber) == (3, "W")
 
 
-def test_conditions_and_reference(tmp_path):
-    model = ("--model", data_folder("pretrained") / "base-no-pblar", "--detector", "pblar")
-    run(
-        tmp_path, "generate", *model, "--conditions", "pblar", "--showers", 25, "--sampler-steps", 1, "--out", "like.h5"
-    )
-    with h5py.File(tmp_path / "like.h5") as made, open_showers(data_folder("tasks") / "pblar" / "showers.h5") as real:
+def test_conditions_and_reference(run, tmp_path):
+    model = ("--model", "base-no-pblar", "--detector", "pblar")
+    run("generate", *model, "--conditions", "pblar", "--showers", 25, "--sampler-steps", 1, "--out", "like.h5")
+    with h5py.File(tmp_path / "like.h5") as made, open_showers(PBLAR) as real:
         np.testing.assert_allclose(made["incident_energy"][:].ravel(), real.energy[:25], rtol=1e-6)
     judged = ("--generated", "like.h5", "--no-classifiers", "--no-pages", "--showers", 50)
-    run(tmp_path, "evaluate", "--reference", "pblar", *judged, "--out", "report")
+    run("evaluate", "--reference", "pblar", *judged, "--out", "report")
     assert json.loads((tmp_path / "report" / "metrics.json").read_text())["files"]["reference"].endswith(
         "pblar/showers.h5"
     )

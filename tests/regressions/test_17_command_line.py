@@ -14,21 +14,10 @@ from metacalo import __version__
 from metacalo.cli import app
 from metacalo.cli.help_panels import PANELS
 from metacalo.cli.settings_options import Commands, SettingsOptions
-from metacalo.showers import data_folder, open_showers
+from metacalo.showers import open_showers
+from tests.conftest import Ran
 
 COMMANDS = [name for names in PANELS.values() for name in names]
-
-
-def run(*arguments, check=True):
-    done = subprocess.run(
-        [sys.executable, "-m", "metacalo", *map(str, arguments)],
-        cwd=data_folder("tasks").parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0 or not check, done.stderr
-    return done
 
 
 def completed(name):
@@ -38,8 +27,8 @@ def completed(name):
     return group.resolve_command(typer.Context(group), [name])[1]
 
 
-def test_version():
-    assert run("--version").stdout == f"metacalo {__version__}\n"
+def test_version(process):
+    assert process("--version") == Ran(0, f"metacalo {__version__}\n", "")
 
 
 def test_help_loads_nothing_heavy_and_shows_adapt_first():
@@ -67,11 +56,17 @@ def test_every_option_is_explained(name):
     assert [found.name for found in parameters if not getattr(found, "help", None)] == []
 
 
-def test_defaults_and_choices_are_those_of_the_settings():
-    shown = " ".join(run("generate", "--help").stdout.replace("│", " ").split())
+@pytest.fixture
+def help_of(command):
+    """What `--help` says of a command, on one line."""
+    return lambda name: " ".join(command(name, "--help").out.replace("│", " ").split())
+
+
+def test_defaults_and_choices_are_those_of_the_settings(help_of):
+    shown = help_of("generate")
     assert "One of ar, diffusion, frozen. [default: diffusion]" in shown
     assert "[default: 1:100]" in shown
-    shown = " ".join(run("adapt", "--help").stdout.replace("│", " ").split())
+    shown = help_of("adapt")
     assert "[default: 400]" in shown
     assert "[default: conditioning+bias]" in shown
 
@@ -86,11 +81,12 @@ def test_settings_become_options_by_type():
     assert set(found) == set(settings.model_fields) - {"at_most"}
 
 
-def test_the_config_wins_over_defaults_and_options_over_the_config(tmp_path):
+def test_the_config_wins_over_defaults_and_options_over_the_config(command, tmp_path):
     (tmp_path / "settings.toml").write_text('showers = 3\nenergy = "7"\n')
-    model = ("generate", "--model", "pretrained/base-no-pblar", "--detector", "pblar", "--sampler-steps", 1)
+    model = ("generate", "--model", "base-no-pblar", "--detector", "pblar", "--sampler-steps", 1)
     out = tmp_path / "out.h5"
-    run(*model, "--config", tmp_path / "settings.toml", "--showers", 2, "--out", out, "--quiet")
+    given = ("--config", tmp_path / "settings.toml", "--showers", 2, "--out", out, "--quiet")
+    assert command(*model, *given) == Ran(0, "", "")
     with open_showers(out) as file:
         assert file.energy.tolist() == [7000.0, 7000.0]  # two, not three; of 7 GeV, not 1 to 100
 
@@ -112,9 +108,9 @@ def test_the_config_wins_over_defaults_and_options_over_the_config(tmp_path):
         (("design", "--detector", "none.toml", "--reference", 20), "--reference is now --reference-showers"),
     ],
 )
-def test_old_spellings_work_with_a_warning(old, new, tmp_path):
+def test_old_spellings_work_with_a_warning(old, new, command, tmp_path):
     out = () if old[0] == "tasks" else ("--out", tmp_path / "out.h5")
-    message = run(*old, *out, check=False).stderr.splitlines()
+    message = command(*old, *out).err.splitlines()
     assert message[0].startswith("warning: ")
     assert new in message[0]
     assert (tmp_path / "out.h5").exists() == (old[0] == "convert")
@@ -132,15 +128,14 @@ def test_old_spellings_work_with_a_warning(old, new, tmp_path):
         (("pretrain", "--algorithm", "mamll"), "metacalo: --algorithm = 'mamll' is not valid: "),
     ],
 )
-def test_what_is_wrong_is_named_as_it_was_typed(arguments, message):
-    assert run(*arguments, check=False).stderr.startswith(message)
+def test_what_is_wrong_is_named_as_it_was_typed(arguments, message, refused):
+    assert refused(*arguments).startswith(message)
 
 
-def test_an_option_of_another_name_than_its_key_tells_the_key():
-    shown = " ".join(run("generate", "--help").stdout.replace("│", " ").split())
-    assert "Key in a --config file: steps." in shown
+def test_an_option_of_another_name_than_its_key_tells_the_key(help_of):
+    assert "Key in a --config file: steps." in help_of("generate")
 
 
-def test_what_is_missing_is_named():
-    assert run("convert", "siw", "--out", "x.h5", check=False).stderr == "metacalo: --format is missing; give it\n"
-    assert run("design", check=False).stderr == "metacalo: --detector is missing; give it\n"
+def test_what_is_missing_is_named(refused):
+    assert refused("convert", "siw", "--out", "x.h5") == "metacalo: --format is missing; give it\n"
+    assert refused("design") == "metacalo: --detector is missing; give it\n"

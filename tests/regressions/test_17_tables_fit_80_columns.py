@@ -10,7 +10,6 @@ import subprocess
 import sys
 import termios
 
-import numpy as np
 import pytest
 from rich.table import Table
 
@@ -22,8 +21,9 @@ from metacalo.inspection.inspection_table import inspection_table
 from metacalo.pretraining.plan import plan_pretraining, plan_tables
 from metacalo.pretraining.presets import resolve_recipe
 from metacalo.scoring.score_tables import outlier_table, score_table
-from metacalo.showers import data_folder, open_showers
+from metacalo.showers import data_folder
 from metacalo.sweep import findings_table
+from tests.samples import shipped
 
 
 @pytest.fixture
@@ -49,8 +49,7 @@ def check(text, *words):
 
 
 def test_evaluate(terminal):
-    with open_showers(data_folder("tasks") / "siw" / "showers.h5") as file:
-        reference, one = file.load(np.arange(200)), file.load(np.arange(200, 320))
+    reference, one = shipped("siw", slice(0, 200)), shipped("siw", slice(200, 320))
     found = compare(one, reference, settings=EvaluateSettings(classifiers=False))
     one_file = terminal(table({"ar": found}))
     check(one_file, "mean W1 (standardised observables)", "kernel physics distance")

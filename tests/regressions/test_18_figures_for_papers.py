@@ -11,15 +11,14 @@ from metacalo.evaluate.figures import catalogue, distributions
 from metacalo.evaluate.figures.compared import Compared
 from metacalo.evaluate.pages import write_pages
 from metacalo.runtime.pictures import own_settings, rendered
-from metacalo.showers import data_folder, open_showers, write_showers
-
-PBLAR = data_folder("tasks") / "pblar" / "showers.h5"
+from metacalo.showers import open_showers, write_showers
+from tests.samples import shipped
 
 
 @pytest.fixture(scope="module")
 def samples():
-    with open_showers(PBLAR) as file:
-        return {"Geant4": replace(file.load(slice(0, 60)), particle="gamma"), "my model": file.load(slice(60, 120))}
+    first, second = shipped("pblar", slice(0, 60)), shipped("pblar", slice(60, 120))
+    return {"Geant4": replace(first, particle="gamma"), "my model": second}
 
 
 def words(figure) -> str:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from metacalo.showers import Showers, Task, data_folder, discover_tasks, open_showers
+from metacalo.showers import Showers, Task, discover_tasks
+from tests.samples import shipped, write_plain
 
 
 @pytest.fixture(scope="session")
@@ -18,15 +19,13 @@ def tasks() -> dict[str, Task]:
 @pytest.fixture(scope="session")
 def siw() -> Showers:
     """Twelve showers of the SiW task."""
-    with open_showers(data_folder("tasks") / "siw" / "showers.h5") as file:
-        return file.load(slice(0, 12))
+    return shipped("siw", slice(0, 12))
 
 
 @pytest.fixture(scope="session")
 def emptied_siw() -> Showers:
     """300 showers of SiW, the first of them emptied."""
-    with open_showers(data_folder("tasks") / "siw" / "showers.h5") as file:
-        showers = file.load(slice(0, 300))
+    showers = shipped("siw", slice(0, 300))
     showers.showers[0] = 0
     return showers
 
@@ -40,13 +39,7 @@ def rings(emptied_siw: Showers) -> torch.Tensor:
 @pytest.fixture
 def par04(tmp_path: Path, siw: Showers) -> Path:
     """A plain Par04 file as other programs write it: no attributes, contiguous, float32."""
-    path = tmp_path / "plain.h5"
-    with h5py.File(path, "w") as file:
-        file["showers"] = siw.showers
-        file["incident_energy"] = siw.energy
-        file["incident_theta"] = siw.theta
-        file["incident_phi"] = siw.phi
-    return path
+    return write_plain(tmp_path / "plain.h5", siw)
 
 
 def replace_dataset(path: Path, name: str, values: np.ndarray | None) -> None:

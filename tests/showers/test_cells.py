@@ -19,7 +19,7 @@ from metacalo.normaliser.cells import (
 from metacalo.normaliser.hits import count_hits
 from metacalo.normaliser.marginals import LEVELS, NO_ATOM, ConditionalMarginals
 from metacalo.normaliser.threshold import excess
-from metacalo.showers import data_folder, open_showers
+from metacalo.showers import Showers
 
 N_PHI = 16
 N_CLASSES = 7  # of hit counts in 16 cells: 2, 3, 4-5, 6-8, 9-12, 13-15, 16
@@ -27,12 +27,8 @@ THRESHOLD = 0.015  # a little less than the smallest cell of the file
 
 
 @pytest.fixture(scope="module")
-def showers() -> torch.Tensor:
-    """300 showers of SiW, the first of them emptied."""
-    with open_showers(data_folder("tasks") / "siw" / "showers.h5") as file:
-        loaded = torch.from_numpy(file.load(slice(0, 300)).showers)
-    loaded[0] = 0
-    return loaded
+def showers(emptied_siw: Showers) -> torch.Tensor:
+    return torch.from_numpy(emptied_siw.showers)
 
 
 @pytest.fixture(scope="module")

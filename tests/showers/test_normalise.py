@@ -18,21 +18,17 @@ from metacalo.normaliser.marginals import LEVELS, ConditionalMarginals
 from metacalo.normaliser.normaliser import PRIOR_STRENGTH, STAGES, Normaliser
 from metacalo.normaliser.prior_weight import credibility
 from metacalo.normaliser.spectrum import Spectrum
-from metacalo.showers import Showers, data_folder, open_showers
+from metacalo.showers import Showers
+from tests.samples import shipped
 from tests.small import draw_copula, draw_longitudinal
 
 GRID = (9, 16, 45)
 
 
-def load(task: str, rows: slice) -> Showers:
-    with open_showers(data_folder("tasks") / task / "showers.h5") as file:
-        return file.load(rows)
-
-
 @pytest.fixture(scope="module")
 def shots() -> Showers:
     """300 showers of SiW, the first of them emptied, the second without its last 25 layers."""
-    showers = load("siw", slice(0, 300))
+    showers = shipped("siw", slice(0, 300))
     showers.showers[0] = 0
     showers.showers[1, :, :, 20:] = 0
     return showers
@@ -59,7 +55,7 @@ def plain(shots: Showers) -> Normaliser:
 @pytest.fixture(scope="module")
 def shrunk(shots: Showers) -> Normaliser:
     """As in an adaptation: shrunk towards another detector's, with common correlations."""
-    other = load("scipb", slice(0, 300))
+    other = shipped("scipb", slice(0, 300))
     return fit(shots, replace(fit(other), copula=draw_copula(GRID)))
 
 
@@ -122,7 +118,7 @@ def test_latents_of_the_sample_are_standard_normal_at_all_energies(shots: Shower
 
 
 def test_unseen_showers_of_the_detector_have_nearly_normal_latents(plain: Normaliser) -> None:
-    latents = plain.forward(*tensors_of(load("siw", slice(300, 600))), generator())
+    latents = plain.forward(*tensors_of(shipped("siw", slice(300, 600))), generator())
     for part, tolerance in zip(latents.components(), (0.15, 0.05, 0.05, 0.05, 0.02), strict=True):
         assert abs(float(part.mean())) < tolerance
         assert abs(float(part.std()) - 1) < 2 * tolerance
@@ -291,7 +287,7 @@ def test_correlations_of_layers_are_those_of_the_shots_and_of_the_prior(
     shots: Showers, plain: Normaliser, shrunk: Normaliser
 ) -> None:
     """Drawn anew, so not to the last digit."""
-    prior = fit(load("scipb", slice(0, 300)))
+    prior = fit(shipped("scipb", slice(0, 300)))
     encoded = shrunk.encode(*tensors_of(shots))
     structure = encoded.dequantise(generator(5), shrunk.copula).structure()
     again = fit_longitudinal(structure, encoded.log_energy, 1 + GRID[2])

@@ -10,7 +10,8 @@ import torch
 from metacalo.errors import ShowerFileError
 from metacalo.normaliser.log_normaliser import LogNormaliser, LogPrior, fit_log_normaliser, fit_log_prior
 from metacalo.normaliser.preprocessing import PREPROCESSING
-from metacalo.showers import Showers, data_folder, open_showers
+from metacalo.showers import Showers
+from tests.samples import shipped
 from tests.small import seeded
 
 LOG = PREPROCESSING["log"]
@@ -18,8 +19,7 @@ LOG = PREPROCESSING["log"]
 
 @pytest.fixture(scope="module")
 def shots() -> Showers:
-    with open_showers(data_folder("tasks") / "siw" / "showers.h5") as file:
-        return file.load(slice(0, 60))
+    return shipped("siw", slice(0, 60))
 
 
 def tensors(shots: Showers) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

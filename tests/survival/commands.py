@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from metacalo.model_folders.adapted import load_model
 from metacalo.model_folders.base import Base
-from metacalo.showers import data_folder, open_showers, write_showers
+from metacalo.showers import open_showers
 from metacalo.storage.checkpoint import load_json, load_tensors, tensor_hash
 
 __all__ = ["Command", "metacalo_commands"]
@@ -112,10 +111,7 @@ def metacalo_commands(folder: Path) -> list[Command]:
     metacalo = (sys.executable, "-m", "metacalo.cli")
     tasks, recipe, base, model = (folder / name for name in ("tasks", "tiny.toml", "base", "model"))
     for name in ("siw", "pbwo4"):
-        shipped = data_folder("tasks") / name
-        with open_showers(shipped / "showers.h5") as file:
-            write_showers(tasks / name / "showers.h5", file.load(slice(0, SHOWERS)))
-        shutil.copy(shipped / "detector.toml", tasks / name)
+        write_task(tasks, name, SHOWERS)
     recipe.write_text(RECIPE.format(tasks=tasks), encoding="utf-8")
     pretrain = (*metacalo, "pretrain", "--config", str(recipe))
     settings = folder / "adapt.toml"

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from metacalo.adaptation.methods import MethodSettings
-from metacalo.showers import data_folder, open_showers
 from metacalo.showers.shower_file import Showers
 from metacalo.sweep import objective
 from metacalo.sweep.objective import CrossValidation
 from metacalo.sweep.space import Hyperparameters
+from tests.samples import shipped
 
 
 class Model:
@@ -44,8 +44,7 @@ class Model:
 @pytest.fixture(scope="module")
 def shots() -> Showers:
     """Sixty, with energies that are all different."""
-    with open_showers(data_folder("tasks") / "pblar" / "showers.h5") as file:
-        return file.load(np.arange(0, 3000, 50))
+    return shipped("pblar", slice(0, 3000, 50))
 
 
 @pytest.fixture
