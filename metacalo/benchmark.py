@@ -153,8 +153,8 @@ def _in_onnxruntime(
     options.intra_op_num_threads = settings.threads
     with TemporaryDirectory() as folder:
         try:
-            options = ExportSettings.build({"generator": name, "interface": "named"})
-            file = export(model, Path(folder, "model.onnx"), options, base=base, detector=detector)
+            wanted = ExportSettings.build({"generator": name, "interface": "named"})
+            file = export(model, Path(folder, "model.onnx"), wanted, base=base, detector=detector)
         except MetacaloError:
             return None
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])

@@ -9,7 +9,7 @@ from metacalo.evaluate.classifier import (
     _calibration,
     _conditions,
     _divergence,
-    _parts,
+    _folds,
     auc_error,
     classify_observables,
     classify_voxels,
@@ -55,12 +55,12 @@ def test_samples_of_different_sizes_are_balanced_and_tiny_ones_give_no_figure(ha
     assert np.isnan(high(halves[0], halves[1].select(np.arange(9)))).all()
 
 
-def test_showers_of_equal_conditions_share_a_part(halves):
-    part = _parts(_conditions([halves[0], halves[0]]), np.random.default_rng(0))
-    np.testing.assert_array_equal(part[:400], part[400:])
-    np.testing.assert_array_equal(np.bincount(part), 160)
+def test_showers_of_equal_conditions_share_a_fold(halves):
+    fold = _folds(_conditions([halves[0], halves[0]]), np.random.default_rng(0))
+    np.testing.assert_array_equal(fold[:400], fold[400:])
+    np.testing.assert_array_equal(np.bincount(fold), 160)
     point = np.zeros((100, 3))  # a fixed energy and angle: nothing to keep together
-    np.testing.assert_array_equal(np.bincount(_parts(point, np.random.default_rng(0))), 20)
+    np.testing.assert_array_equal(np.bincount(_folds(point, np.random.default_rng(0))), 20)
 
 
 def test_auc_error_is_that_of_hanley_and_mcneil():
