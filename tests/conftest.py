@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,3 +90,42 @@ def refused(command: Callable[..., Ran], tmp_path: Path) -> Callable[..., str]:
         return ran.err
 
     return run
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adaptations and evaluations draw no profiles, which takes seconds."""
+    for place in ("adaptation.before_after", "evaluate.report"):
+        monkeypatch.setattr(f"metacalo.{place}.profile_figure", lambda *_, **__: None)
+
+
+@pytest.fixture
+def few_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports have two figures instead of all."""
+    from metacalo.evaluate.figures.catalogue import CATALOGUE
+
+    chosen = [entry for entry in CATALOGUE if entry.name in ("response", "occupancy")]
+    monkeypatch.setattr("metacalo.evaluate.pages.CATALOGUE", chosen)
+
+
+@pytest.fixture(scope="module")
+def fits_are_remembered() -> Iterator[None]:
+    """Pretraining runs of a module fit the tables of the same showers once."""
+    from metacalo.normaliser.preprocessing import PREPROCESSING
+
+    class Remembering(type(PREPROCESSING["tables"])):
+        def __init__(self) -> None:
+            self.known: dict[bytes, object] = {}
+
+        def fit_detectors(self, detectors):
+            given = list(detectors)
+            key = b"".join(
+                part.tobytes() for showers, about in given for part in (showers.hashes(), showers.theta, about)
+            )
+            if key not in self.known:
+                self.known[key] = super().fit_detectors(given)
+            return self.known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PREPROCESSING, "tables", Remembering())
+        yield

@@ -132,13 +132,11 @@ def test_what_reading_refuses_is_reported_with_row_and_mend(spoil, siw: Showers)
     ("change", "words"),
     [
         (lambda siw: {"incident_energy": siw.energy / 1000}, "energies seem to be in GeV"),
-        (lambda siw: {"showers": siw.showers / 1000}, "deposits seem to be in GeV"),
         (
             lambda siw: {"showers": put(siw.showers, 9, 40 * siw.showers[9])},
             "1 showers deposit more than 20 times their incident energy (row 9)",
         ),
         (lambda siw: {"showers": put(siw.showers, slice(200, 300), siw.showers[200:] / 30)}, "along the file"),
-        (lambda siw: {"showers": siw.showers.transpose(0, 2, 1, 3)}, "axes must be (r, phi, z)"),
         (lambda siw: {"showers": siw.showers.transpose(0, 1, 3, 2)}, "axes must be (r, phi, z)"),
         (lambda siw: {"showers": siw.showers[:, ::-1]}, "the first cell of r must be the one at the shower's axis"),
         (

@@ -21,6 +21,8 @@ from metacalo.storage.checkpoint import load_json
 from tests.samples import write_task
 from tests.small import seeded
 
+pytestmark = pytest.mark.usefixtures("fits_are_remembered")
+
 SMALL = {
     "name": "small",
     "minutes_between_states": 0.0,

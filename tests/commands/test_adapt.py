@@ -119,39 +119,18 @@ def test_the_tokenizer_is_the_base_s_bit_for_bit(adapted, base, when):
     assert tensor_hash(frozen) == adapted.metrics["generators"]["ar"]["frozen_hash"]
 
 
-@pytest.mark.parametrize("name", GENERATORS)
-def test_only_the_adaptable_parameters_move(adapted, base, name):
-    before, after = base.generator(name).state_dict(), adapted.model.generator(name).state_dict()
-    assert list(before) == list(after)
-    moved = {key for key in before if not torch.equal(before[key], after[key])}
-    assert moved <= set(adapted.model.generator(name).adaptable())
-    assert bool(moved) == (adapted.metrics["generators"][name]["best_step"] > 0)
-
-
-@pytest.mark.parametrize("name", GENERATORS)
-def test_a_loaded_model_generates_the_same_showers(adapted, pblar, name):
-    conditions = pblar.energy[:6], pblar.theta[:6], pblar.phi[:6]
-    loaded = load_model(adapted.out)
-    assert loaded.detector == adapted.model.detector
-    ours, theirs = (
-        np.concatenate([part.showers for part in model.generate(name, *conditions, seed=4, batch_size=3)])
-        for model in (adapted.model, loaded)
-    )
-    np.testing.assert_array_equal(ours, theirs)
-
-
-@pytest.mark.parametrize("name", GENERATORS)
-def test_the_seed_decides_the_result(tmp_path, sample, base, name):
+def test_the_seed_decides_the_result(tmp_path, sample, base):
     seeds = {"a": 5, "b": 5, "c": 6}
-    results = {out: adapt(sample, tmp_path / out, quick(base, seed=s, generator=name)) for out, s in seeds.items()}
-    a, b, c = (adapters(tmp_path / out, name) for out in "abc")
-    assert tensor_hash(a) == tensor_hash(b)
+    both = {out: quick(base, seed=seed, generator="both") for out, seed in seeds.items()}
+    results = {out: adapt(sample, tmp_path / out, settings) for out, settings in both.items()}
     rows = {out: result.metrics["shots"]["rows"] for out, result in results.items()}
     assert rows["a"] == rows["b"] != rows["c"]
-    normalisers = [(tmp_path / out / "normaliser.safetensors").read_bytes() for out in "abc"]
+    normalisers = [(tmp_path / out / "normaliser.safetensors").read_bytes() for out in seeds]
     assert normalisers[0] == normalisers[1] != normalisers[2]
-    if results["c"].metrics["generators"][name]["best_step"] > 0:
-        assert tensor_hash(a) != tensor_hash(c)
+    for name in GENERATORS:
+        a, b, c = (tensor_hash(adapters(tmp_path / out, name)) for out in seeds)
+        assert a == b
+        assert a != c or results["c"].metrics["generators"][name]["best_step"] == 0
 
 
 def test_side_by_side_gives_the_same_as_one_after_the_other(pblar, base):
@@ -183,16 +162,9 @@ def test_no_steps_leave_the_generator_as_it_was(tmp_path, base):
     assert summary_table(result.metrics).row_count == 0
 
 
-def test_adaptation_stops_when_the_held_back_loss_does(tmp_path, sample, base):
-    settings = quick(base, steps=30, learning_rate=10.0, patience=2)
-    run = adapt(sample, tmp_path / "x", settings).metrics["generators"]["diffusion"]
-    assert run["steps"] == run["best_step"] + 2
-    assert run["held_back_loss"]["after"] <= run["held_back_loss"]["before"]
-
-
-@pytest.mark.parametrize("method", ["modulation", "full"])
-def test_a_method(tmp_path, sample, base, pblar, command, method):
-    out, config = tmp_path / "model", tmp_path / "quick.toml"
+@pytest.mark.usefixtures("no_pictures")
+def test_a_method(tmp_path, sample, base, pblar, command):
+    method, out, config = "modulation", tmp_path / "model", tmp_path / "quick.toml"
     config.write_text('generator = "ar"\nbatch = 8\ncheck_every = 1\ncompared_showers = 20\n', encoding="utf-8")
     options = ("--base", base.path, "--shots", 30, "--steps", 2, "--config", config, "--method", method)
     ran = command("adapt", "--detector", sample, "--out", out, *options)
@@ -216,6 +188,7 @@ def test_a_method(tmp_path, sample, base, pblar, command, method):
         np.testing.assert_array_equal(file.energy, pblar.energy[:4])
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.filterwarnings("default:.*states the cell sizes")
 def test_a_detector_described_by_options(tmp_path, pblar, base, command):
     path, out = write_plain(tmp_path / "new.h5", raw(pblar[:40])), tmp_path / "model"
@@ -255,12 +228,12 @@ def test_a_detector_described_by_a_toml(tmp_path, pblar, base, command, monkeypa
     assert (detector.name, detector.layers, detector.grid) == ("mine", pblar.detector.layers, pblar.detector.grid)
 
 
-@pytest.mark.parametrize("name", GENERATORS)
-def test_raw_deposits_are_generated_as_raw_deposits(tmp_path, pblar, base, name):
+def test_raw_deposits_are_generated_as_raw_deposits(tmp_path, pblar, base):
     path = write_plain(tmp_path / "raw.h5", raw(pblar))
-    settings = quick(base, shots=60, generator=name)
+    settings = quick(base, shots=60, generator="both")
     model = adapt(path, tmp_path / "model", settings, described=pblar.detector).model
-    parts = model.generate(name, pblar.energy, pblar.theta, pblar.phi)
-    generated = np.concatenate([part.showers for part in parts]).sum((1, 2, 3)) / pblar.energy
     wanted = 0.19 * pblar.showers.sum((1, 2, 3)) / pblar.energy
-    assert generated.mean() == pytest.approx(wanted.mean(), rel=0.05)
+    for name in GENERATORS:
+        parts = model.generate(name, pblar.energy, pblar.theta, pblar.phi)
+        generated = np.concatenate([part.showers for part in parts]).sum((1, 2, 3)) / pblar.energy
+        assert generated.mean() == pytest.approx(wanted.mean(), rel=0.05)

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from metacalo.showers import open_showers
+from metacalo.showers import Grid, open_showers
 from tests.ntuple import write_ntuple
 from tests.samples import write_plain
 
@@ -30,14 +30,15 @@ def test_there_and_back(command, sample, tmp_path, pblar):
 
 
 def test_a_coarser_mesh_another_scale_and_some_rows(command, sample, tmp_path, pblar):
-    out = tmp_path / "coarse.h5"
-    ran = command(
-        "convert", sample, "--format", "par04", "--out", out, "--grid", "3x16x15", "--scale", 0.5, "--rows", "3:9"
-    )
-    assert ran.out.startswith("6 showers of 3 x 16 x 15 cells")
-    expected = 0.5 * pblar.showers[3:9].reshape(6, 3, 3, 16, 15, 3).sum(axis=(2, 5), dtype=np.float64)
-    np.testing.assert_allclose(load(out).showers, expected, rtol=1e-6)
-    assert load(out).detector.grid.dz_mm == 36.0
+    out, cells = tmp_path / "coarse.h5", pblar.detector.grid
+    wanted = ("--grid", "3x4x9", "--scale", 0.5, "--rows", "3:9")
+    ran = command("convert", sample, "--format", "par04", "--out", out, *wanted)
+    assert ran.out.startswith("6 showers of 3 x 4 x 9 cells")
+    found = load(out)
+    assert found.detector.grid == Grid(3, 4, 9, 3 * cells.dr_mm, 5 * cells.dz_mm)
+    expected = 0.5 * pblar.showers[3:9].reshape(6, 3, 3, 4, 4, 9, 5).sum(axis=(2, 4, 6), dtype=np.float64)
+    np.testing.assert_allclose(found.showers, expected, rtol=1e-6)
+    np.testing.assert_array_equal(found.energy, pblar.energy[3:9])
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ def generated(tmp_path_factory, adapted, sample):
     return generate(adapted.out, tmp_path_factory.mktemp("generated") / "showers.h5", settings)
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_figures_picture_and_table(command, generated, sample, adapted, tmp_path):
     out = tmp_path / "evaluation"
     message = ("--generated", generated, "--reference", sample, "--out", out, "--unseen-by", adapted.out)
@@ -56,6 +57,7 @@ def test_figures_picture_and_table(command, generated, sample, adapted, tmp_path
     assert any("only 60 generated showers: a mean is known to 0.13" in warning for warning in warnings)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_without_unseen_by_all_showers_are_the_reference(command, generated, sample, tmp_path):
     message = ("--generated", generated, "--reference", sample, "--out", tmp_path / "x")
     ran = command("evaluate", *message, "--no-classifiers", "--no-pages", "--quiet")
@@ -67,15 +69,7 @@ def test_without_unseen_by_all_showers_are_the_reference(command, generated, sam
     assert metrics["copies"] is None
 
 
-def test_geant4_against_itself_is_noticed(command, sample, tmp_path):
-    message = ("--generated", sample, "--reference", sample, "--out", tmp_path / "x")
-    ran = command("evaluate", *message, "--no-classifiers", "--no-pages")
-    assert ran.code == 0
-    assert (
-        "warning: 120 showers are in both samples: distances are too small, and classifiers mean nothing\n" in ran.err
-    )
-
-
+@pytest.mark.usefixtures("no_pictures")
 def test_several_files_with_labels(command, generated, sample, tmp_path):
     both = ("--generated", generated, "--generated", sample, "--labels", "AR,again")
     ran = command("evaluate", *both, "--reference", sample, "--out", tmp_path / "x", "--no-classifiers", "--no-pages")
@@ -84,10 +78,3 @@ def test_several_files_with_labels(command, generated, sample, tmp_path):
     assert "AR" in ran.out
     assert "again" in ran.out
     assert "warning: again: 120 showers are in both samples" in ran.err
-
-
-def test_labels_that_do_not_fit_are_one_sentence(refused, generated, sample, tmp_path):
-    given = ("--generated", generated, "--labels", "A,B", "--reference", sample, "--out", tmp_path / "x")
-    message = "metacalo: --labels names 2 and --generated 1 samples; give as many of either\n"
-    assert refused("evaluate", *given) == message
-    assert not (tmp_path / "x").exists()

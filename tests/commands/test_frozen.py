@@ -119,9 +119,3 @@ def test_a_library_that_is_missing_cut_or_another_s(spoilt, refusal):
     assert f"{path}: holds showers on another mesh than config.json says; adapt again" in refusal()
     path.unlink()
     assert f"{path}: missing" in refusal()
-
-
-def test_a_config_with_another_library(spoilt, refusal):
-    values = json.loads((spoilt / "config.json").read_text(encoding="utf-8"))
-    (spoilt / "config.json").write_text(json.dumps(values | {"libraries": ["../frozen"]}), encoding="utf-8")
-    assert "config.json: 'libraries.0' = '../frozen' is not valid" in refusal()

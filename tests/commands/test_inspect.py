@@ -7,7 +7,6 @@ import json
 
 import h5py
 import numpy as np
-import pytest
 from rich.console import Console
 
 from metacalo.inspection.inspection_table import MeanShower
@@ -70,21 +69,11 @@ def test_a_picture(command, sample, tmp_path):
     assert list(tmp_path.iterdir()) == [picture]
 
 
-@pytest.mark.parametrize(
-    ("spoil", "words"),
-    [
-        (lambda path: path.write_text("showers"), "not an HDF5 file"),
-        (lambda path: path.write_bytes(b"root" + bytes(99)), "a ROOT file; make it HDF5 by 'metacalo convert bad.h5 "),
-        (lambda path: path.write_bytes(path.read_bytes()[:-5000]), "the file is truncated"),
-        (lambda path: path.unlink(), "there is no such file"),
-    ],
-)
-def test_what_is_no_shower_file(refused, tmp_path, pblar, spoil, words):
-    path = write_plain(tmp_path / "bad.h5", pblar[:30])
-    spoil(path)
-    message = refused("inspect", path, "--picture", tmp_path / "mean.png")
-    assert message.startswith(f"metacalo: {path}: ")
-    assert words in message
+def test_what_is_no_shower_file(refused, tmp_path):
+    path = tmp_path / "bad.h5"
+    path.write_bytes(b"root" + bytes(99))
+    message = f"metacalo: {path}: a ROOT file; make it HDF5 by 'metacalo convert bad.h5 "
+    assert refused("inspect", path, "--picture", tmp_path / "mean.png").startswith(message)
 
 
 def test_one_detector_of_several(command, refused):

@@ -25,12 +25,11 @@ def rows(out: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("engine", ["torch", "learn2learn"])
-def test_the_plan_of_a_run(process: Command, tmp_path: Path, engine: str) -> None:
-    """As a user runs it, in a process of its own."""
+def test_the_plan_of_a_run(command: Command, tmp_path: Path, engine: str) -> None:
     if engine == "learn2learn" and importlib.util.find_spec("learn2learn") is None:
         pytest.skip("learn2learn is not installed; `make learn2learn` installs it")
     wanted = ("--algorithm", "cavia", "--engine", engine, "--holdout", "pblar", "--out", tmp_path / "x")
-    ran = process("pretrain", *wanted, "--dry-run")
+    ran = command("pretrain", *wanted, "--dry-run")
     assert (ran.code, ran.err) == (0, "")
     message = rows(ran.out)
     assert message["algorithm"] == ["cavia"]
@@ -127,9 +126,7 @@ def test_a_base_to_go_on_from_gives_the_sizes(command: Command) -> None:
         (("--initial", "bse"), "did you mean 'base'?"),
     ],
 )
-def test_what_cannot_be_planned_is_one_sentence(command: Command, arguments: tuple[str, ...], sentence: str) -> None:
-    ran = command("pretrain", *arguments, "--dry-run")
-    assert (ran.code, ran.out) == (2, "")
-    assert ran.err.startswith("metacalo: ")
-    assert sentence in ran.err
-    assert ran.err.count("\n") == 1
+def test_what_cannot_be_planned_is_one_sentence(
+    refused: Callable[..., str], arguments: tuple[str, ...], sentence: str
+) -> None:
+    assert sentence in refused("pretrain", *arguments, "--dry-run")

@@ -40,6 +40,7 @@ def test_convert_makes_one_file_of_them(command: Command, shards: Path, pblar: S
         np.testing.assert_array_equal(file.read(slice(None)), pblar.showers)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_evaluate(command: Command, shards: Path, sample: Path, tmp_path: Path) -> None:
     message = ("--generated", shards / "showers-*.h5", "--reference", sample, "--no-classifiers", "--no-pages")
     ran = command("evaluate", *message, "--out", tmp_path / "report")

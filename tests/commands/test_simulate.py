@@ -149,6 +149,7 @@ def test_setup_tells_which_data_sets_are_there(command):
     assert "showers of e-, e+ and gamma can be simulated" in ran.out
 
 
+@pytest.mark.usefixtures("no_pictures")
 @needs_geant4
 def test_design_from_a_description_to_the_report(command, detector, tmp_path):
     detector.write_text(SMALL.replace("0.1:0.5", "1:2"), encoding="utf-8")

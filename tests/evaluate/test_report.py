@@ -205,6 +205,7 @@ def test_files_become_a_folder_of_metrics_and_a_picture(files, tmp_path, halves)
     assert again["samples"]["generated"]["showers"]["reference"] == 50
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_several_files_stand_side_by_side_with_the_figures_that_each_has_alone(files, tmp_path, halves):
     other = tmp_path / "other.h5"
     write_showers(other, halves[1])
@@ -235,6 +236,7 @@ def test_labels_must_fit_the_files():
             labels_of(files, labels)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_files_of_different_conventions_compare_and_the_challenge_has_its_figures(monkeypatch, tmp_path, files, halves):
     flat = tmp_path / "flat.h5"
     upright = np.full(400, np.pi / 2, np.float32)

@@ -46,6 +46,7 @@ def test_halves_of_a_sorted_file_have_the_same_energies(by_energy):
         assert not np.isin(shots, [*sample.conditions.hashes(), *sample.others.hashes()]).any()
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_adapting_to_a_sorted_file(by_energy, tmp_path):
     settings = AdaptSettings(
         base="base-no-pblar", shots=100, generator="diffusion", steps=2, check_every=2, compared_showers=60
@@ -62,6 +63,7 @@ def test_adapting_to_a_sorted_file(by_energy, tmp_path):
     assert "…" not in text
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_comparison_with_the_shots_says_so(tmp_path):
     few = write_plain(tmp_path / "few60.h5", shipped("siw", slice(0, 60)), **attributes_of("siw"))
     settings = AdaptSettings(base="base-no-pblar", shots=60, generator="diffusion", steps=0)
@@ -77,6 +79,7 @@ def test_too_few_showers_are_not_compared():
         assert GeantSample.draw(file, np.arange(10), 200, seed=1) is None
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_before_and_after_are_sampled_alike(tmp_path, monkeypatch):
     seen = []
 
@@ -106,6 +109,7 @@ def test_a_model_far_from_geant4_is_reported(far, printed, tmp_path):
     assert len(found) == printed
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_wrong_mesh_is_reported(tmp_path):
     detector = Detector.from_layers("Pb:2", "lAr:4", n_layers=90, grid=Grid(9, 16, 45, 4.65, 3.4))
     settings = AdaptSettings(base="base-no-pblar", shots=60, generator="diffusion", steps=0, compared_showers=60)

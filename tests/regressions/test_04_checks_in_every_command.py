@@ -121,6 +121,7 @@ def test_phi_first_is_reported(tmp_path):
     assert any("axes must be (r, phi, z)" in problem for problem in inspect(path).problems)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_every_command_asks(tmp_path):
     path, good = written(tmp_path / "new.h5", empty), written(tmp_path / "good.h5")
     settings = AdaptSettings(shots=100, generator="diffusion", steps=0, compared_showers=0)

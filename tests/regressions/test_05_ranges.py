@@ -105,6 +105,7 @@ def test_older_folders_have_the_range_of_their_library_or_base(model, tmp_path):
     ]
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_generated_files_name_it_to_cards_and_evaluate(model, beam, tmp_path):
     with pytest.warns(OutsideRangeWarning):
         path = generate(model, tmp_path / "x.h5", GenerateSettings(generator="frozen", energy="1:20", showers=60))

@@ -88,6 +88,7 @@ def test_raw_and_calibrated_deposits_are_reported_as_such_and_not_as_thresholds(
     assert "--threshold" not in warning
 
 
+@pytest.mark.usefixtures("few_figures", "no_pictures")
 def test_the_command_cuts_and_records(samples, noisy, tmp_path):
     for name, sample in (("noisy", noisy), ("reference", samples[1])):
         write_showers(tmp_path / f"{name}.h5", sample)
@@ -105,6 +106,7 @@ def test_the_command_cuts_and_records(samples, noisy, tmp_path):
             EvaluateSettings.build({"threshold": wrong})
 
 
+@pytest.mark.usefixtures("few_figures", "no_pictures")
 def test_fpd_stands_beside_published_figures_with_their_factor_of_1000(samples, monkeypatch, tmp_path):
     # what the challenge's tables call "FPD x 10^3", and what the report showed without the factor
     monkeypatch.setattr("metacalo.evaluate.calochallenge.jetnet_fpd", lambda *_, **__: Estimate(0.0247, 0.0011))

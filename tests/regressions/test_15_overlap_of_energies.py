@@ -32,6 +32,7 @@ def of_energy(spectrum, gev, n=40):
     return replace(near, energy=np.full(n, 1000 * gev, np.float32), showers=near.showers * scale[:, None, None, None])
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_one_energy_against_a_spectrum(spectrum, tmp_path):
     ten = of_energy(spectrum, 10)
     write_showers(tmp_path / "ten.h5", ten)

@@ -35,6 +35,7 @@ def test_inspect_and_convert(run, tmp_path):
         assert (len(file), file.detector.absorber) == (3, "W")
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_conditions_and_reference(run, tmp_path):
     model = ("--model", "base-no-pblar", "--detector", "pblar")
     run("generate", *model, "--conditions", "pblar", "--showers", 25, "--sampler-steps", 1, "--out", "like.h5")

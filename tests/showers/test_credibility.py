@@ -69,21 +69,25 @@ def crystal_shots() -> Showers:
         return file.load(np.arange(100))
 
 
+@pytest.fixture(scope="module")
+def alone(crystal_shots: Showers) -> Normaliser:
+    """Fitted to the shots alone."""
+    return fit_normaliser(crystal_shots.showers, crystal_shots.energy, crystal_shots.theta)
+
+
 def predicted_for(task: str) -> Normaliser:
     return zero_shot(resolve_base("base"), resolve_task(task).detector).normaliser
 
 
-def test_the_prediction_for_another_detector_is_found_out(crystal_shots: Showers) -> None:
-    alone = fit_normaliser(crystal_shots.showers, crystal_shots.energy, crystal_shots.theta)
+def test_the_prediction_for_another_detector_is_found_out(alone: Normaliser) -> None:
     own, anothers = (credibility(alone, predicted_for(task)) for task in ("pbwo4", "siw"))
     assert own > 4 * anothers
     assert anothers < 0.3
 
 
-def test_a_wrong_prediction_hardly_moves_the_tables(crystal_shots: Showers) -> None:
-    of = (crystal_shots.showers, crystal_shots.energy, crystal_shots.theta)
-    wrong, alone = predicted_for("siw"), fit_normaliser(*of)
-    moved = fit_normaliser(*of, prior=wrong)
+def test_a_wrong_prediction_hardly_moves_the_tables(crystal_shots: Showers, alone: Normaliser) -> None:
+    wrong = predicted_for("siw")
+    moved = fit_normaliser(crystal_shots.showers, crystal_shots.energy, crystal_shots.theta, prior=wrong)
     stubborn = alone.shrunk_towards(
         replace(wrong, energy_dependence=alone.energy_dependence), dict.fromkeys(PRIOR_STRENGTH, 1000.0)
     )

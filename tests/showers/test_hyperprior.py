@@ -225,9 +225,9 @@ def test_tensors_round_trip(copula: Copula | None) -> None:
 
 @pytest.fixture(scope="module")
 def held_out(tasks: dict[str, Task]) -> tuple[Normaliser, Showers]:
-    """What sixteen other detectors predict for PbLAr (calibrated), and its showers."""
+    """What eight other detectors predict for PbLAr (calibrated), and its showers."""
     normalisers, descriptors = [], []
-    for task in [*training_tasks(tasks, ["pblar"])[::2], tasks["siw"]]:
+    for task in [*training_tasks(tasks, ["pblar"])[::4], tasks["siw"]]:
         with task.open() as file:
             showers = file.load(slice(0, 150))
         normalisers.append(fit_normaliser(showers.showers, showers.energy, showers.theta))

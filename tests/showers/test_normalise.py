@@ -227,7 +227,7 @@ def test_a_handful_of_showers_is_enough_to_fit(shots: Showers, shrunk: Normalise
         assert float(decoded.sum() / energy.sum()) == pytest.approx(fitted.scale, rel=0.2)
 
 
-@pytest.mark.parametrize("energy", [1e4, 10**4.5, float(np.exp(LOG_ENERGY_KNOTS[3])), 1e5])
+@pytest.mark.parametrize("energy", [10**4.5, float(np.exp(LOG_ENERGY_KNOTS[3])), 1e5])
 def test_a_file_of_one_energy_can_be_fitted(shots: Showers, energy: float) -> None:
     beam = replace(shots, energy=np.full(300, energy, np.float32))
     fitted = fit(beam)
