@@ -280,15 +280,19 @@ def test_planes_are_interpolated_and_held_outside(x: float, y: float, site: int)
     assert torch.equal(lower, upper)
 
 
-def test_planes_survive_tensors_columns_and_shrinking() -> None:
-    table = planar()
+@pytest.mark.parametrize("table", [planar(), normal(0.2, 1.3, extrapolate=True)], ids=["planes", "one line"])
+def test_tables_survive_tensors_columns_and_shrinking(table: ConditionalMarginals) -> None:
+    assert table.columns().shape == (*table.t0.shape, 2 + len(LEVELS))
+    given = {"extrapolate": table.extrapolate, "planes": table.planes}
     for again in (
-        ConditionalMarginals.from_tensors(table.tensors(), extrapolate=False),
-        ConditionalMarginals.from_columns(table.knots, table.columns(), table.weight, planes=table.planes),
-        table.shrunk_towards(table, 1.0),
+        ConditionalMarginals.from_tensors(table.tensors(), extrapolate=table.extrapolate),
+        ConditionalMarginals.from_columns(table.knots, table.columns(), table.weight, **given),
     ):
+        assert again.extrapolate == table.extrapolate
+        for name, tensor in table.tensors().items():
+            assert torch.equal(again.tensors()[name], tensor)
         assert torch.equal(again.planes, table.planes)
-        torch.testing.assert_close(again.columns(), table.columns())
+    torch.testing.assert_close(table.shrunk_towards(table, 1.0).columns(), table.columns())
 
 
 @pytest.mark.parametrize("sigma", [0.2, 0.5, 0.8])
@@ -341,18 +345,6 @@ def test_an_offset_that_sites_share_is_estimated_from_all_their_values() -> None
     each = fitted.shrunk_towards(prior, 40.0, torch.arange(n_sites))  # nobody to share with
     departure = (fitted.quantiles - prior.quantiles)[..., :1]
     torch.testing.assert_close(each.quantiles[:, :2], (alone.quantiles + 40 / 45 * 5 / 35 * departure)[:, :2])
-
-
-def test_columns_and_tensors_round_trip() -> None:
-    table = normal(0.2, 1.3, extrapolate=True)
-    assert table.columns().shape == (1, 3, 2 + len(LEVELS))
-    again = ConditionalMarginals.from_columns(table.knots, table.columns(), table.weight, extrapolate=True)
-    loaded = ConditionalMarginals.from_tensors(table.tensors(), extrapolate=True)
-    for name, tensor in table.tensors().items():
-        assert torch.equal(again.tensors()[name], tensor)
-        assert torch.equal(loaded.tensors()[name], tensor)
-    assert again.extrapolate
-    assert loaded.extrapolate
 
 
 def test_columns_that_do_not_ascend_are_lifted() -> None:
