@@ -89,7 +89,7 @@ def sends(number: int, after: int = 1) -> Callable[..., None]:
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "how"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "message")]
+    ("number", "code", "how"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
 @pytest.mark.parametrize("name", ["adapt", "generate", "convert"])
 def test_a_signal_is_one_line_and_leaves_nothing(

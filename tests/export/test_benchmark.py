@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("onnxruntime", reason="the extra 'onnx' is not installed")
 
-from benchmarks import export as benchmark
+from benchmarks.speed import exported as benchmark
 
 
 @pytest.fixture(autouse=True)
@@ -20,16 +20,16 @@ def _few(monkeypatch):
 def test_a_file_is_compared_with_pytorch(exported, tmp_path, capsys):
     path, out = exported(generator="diffusion", interface="named"), tmp_path / "figures.json"
     benchmark.main(["--onnx", str(path), "--showers", "60", "--seconds", "0", "--out", str(out)])
-    told, figures = capsys.readouterr().out, json.loads(out.read_text(encoding="utf-8"))
+    printed, figures = capsys.readouterr().out, json.loads(out.read_text(encoding="utf-8"))
     assert set(figures["milliseconds"]) == {"1", "4"}
     assert all(cost["wall"] > 0 for ways in figures["milliseconds"].values() for cost in ways.values())
     assert figures["same_noise"]["within_1e-4"] == 1
     assert figures["agreement"]["mean_shower_cosine"] > 0.98
     assert figures["agreement"]["mean_w1"]["value"] < 2 * figures["agreement"]["mean_w1"]["floor"]
-    assert "PyTorch against itself" in told
-    assert "MB" in told
+    assert "PyTorch against itself" in printed
+    assert "MB" in printed
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path):
+def test_a_file_that_is_not_there_is_reported(tmp_path):
     with pytest.raises(SystemExit, match="there is no such file; make it by 'metacalo export'"):
         benchmark.main(["--onnx", str(tmp_path / "m.onnx")])

@@ -92,7 +92,7 @@ def test_a_part_without_weight_does_not_change_the_loss(part: str) -> None:
 def test_a_part_without_weight_does_not_exist_for_the_network(part: str) -> None:
     others = {name: 0.5 for name in PARTS if name != part}
     model = small_diffusion(weights=LossWeights(**{part: 0.0}, **others)).train()
-    assert set(model.dit.patching.parts) == set(others)
+    assert set(model.dit.patching.components) == set(others)
     assert model.dit.read.in_features == model.dit.write.out_features == model.dit.patching.token_size
     disturb(model)
     predicted = model.denoise(draw_latents(4), torch.full((4,), 0.5), draw_batch(4).conditions)

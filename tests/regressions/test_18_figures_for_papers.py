@@ -25,7 +25,8 @@ def words(figure) -> str:
     axes = [label for axes in figure.axes for label in (axes.get_xlabel(), axes.get_ylabel(), axes.get_title())]
     legends = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
     written = [text.get_text() for axes in figure.axes for text in axes.texts]
-    return "\n".join([*written, *(text.get_text() for text in figure.texts), *axes, *legends])
+    ticks = [text.get_text() for axes in figure.axes for text in axes.get_yticklabels()]
+    return "\n".join([*written, *ticks, *(text.get_text() for text in figure.texts), *axes, *legends])
 
 
 def test_every_figure_says_detector_particle_and_energies(samples):

@@ -28,8 +28,7 @@ def pull_matrix(compared: Compared) -> Figure | None:
     if not rows:
         return None
     names = [*(f"{kind} {name}" for name in LADDER_OBSERVABLES for kind in ("mean", "width")), *CORRELATIONS]
-    several = len(found) > 1
-    labels = [f"{label}: {rung.label}" if several else rung.label for rung, label in rows]
+    labels = [f"{label}: {rung.label}" for rung, label in rows]
     left, below = 0.3 + 0.075 * max(map(len, labels)), 1.45  # inches
     width, height = 0.62 * len(names) + left + 0.2, 0.34 * len(rows) + below + 0.7
     figure = new_figure(width, height)
