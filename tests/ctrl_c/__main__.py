@@ -188,22 +188,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=float, default=2.0, help="CPU seconds that a command may take to end")
     parser.add_argument("--out", type=Path, default=Path("out/ctrl-c"))
     parser.add_argument("--command", action="append", help="only this one; may be repeated")
-    message = parser.parse_args(arguments)
-    shutil.rmtree(message.out, ignore_errors=True)
-    message.out.mkdir(parents=True)
+    options = parser.parse_args(arguments)
+    shutil.rmtree(options.out, ignore_errors=True)
+    options.out.mkdir(parents=True)
     found: list[tuple[Heard, Ended | None]] = []
-    for name, line in _lines(message.out).items():
-        if message.command and name not in message.command:
+    for name, line in _lines(options.out).items():
+        if options.command and name not in options.command:
             continue
-        place = message.out / "place"
+        place = options.out / "place"
         whole = [*line, "--out", str(place / "result")]
         heard = _heard(name, whole, place)
         middle = LOADED + (heard.seconds - LOADED) / 2
         found.append((heard, interrupted(name, whole, place, middle)))
         record = [{**asdict(first), "ended": second and asdict(second)} for first, second in found]
-        (message.out / "interruption.json").write_text(json.dumps(record, indent=2) + "\n")
+        (options.out / "interruption.json").write_text(json.dumps(record, indent=2) + "\n")
     Console(width=140).print(interruption_table(found))
-    faults = [f"{heard.command}: {fault}" for heard, ended in found for fault in _faults(heard, ended, message.limit)]
+    faults = [f"{heard.command}: {fault}" for heard, ended in found for fault in _faults(heard, ended, options.limit)]
     for fault in faults:
         Console(stderr=True).print(fault, markup=False)
     if faults:

@@ -215,24 +215,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2, help="commands that are killed side by side")
     parser.add_argument("--command", action="append", help="only this one; may be repeated")
-    message = parser.parse_args(arguments)
-    shutil.rmtree(message.out, ignore_errors=True)
-    message.out.mkdir(parents=True)
-    commands = [each for each in metacalo_commands(message.out) if not message.command or each.name in message.command]
-    each, more = divmod(message.kills, len(commands))
+    options = parser.parse_args(arguments)
+    shutil.rmtree(options.out, ignore_errors=True)
+    options.out.mkdir(parents=True)
+    commands = [each for each in metacalo_commands(options.out) if not options.command or each.name in options.command]
+    each, more = divmod(options.kills, len(commands))
 
     def killed(index: int) -> Tally:
         command = commands[index]
-        return kill_and_resume(command, message.out / command.name, each + (index < more), message.seed)
+        return kill_and_resume(command, options.out / command.name, each + (index < more), options.seed)
 
     tallies: list[Tally] = []
-    with ThreadPoolExecutor(message.jobs) as pool:
+    with ThreadPoolExecutor(options.jobs) as pool:
         for tally in pool.map(killed, range(len(commands))):
             tallies.append(tally)
             for fault in tally.faults:
                 Console(stderr=True).print(f"{tally.command}: {fault}", markup=False)
             # as far as it is: a long run may end early
-            (message.out / "survival.json").write_text(json.dumps([asdict(one) for one in tallies], indent=2) + "\n")
+            (options.out / "survival.json").write_text(json.dumps([asdict(one) for one in tallies], indent=2) + "\n")
     Console(width=140).print(survival_table(tallies))
     if any(tally.faults for tally in tallies):
         raise SystemExit(1)

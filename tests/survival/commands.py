@@ -13,6 +13,7 @@ from metacalo.model_folders.adapted import load_model
 from metacalo.model_folders.base import Base
 from metacalo.showers import open_showers
 from metacalo.storage.checkpoint import load_json, load_tensors, tensor_hash
+from tests.samples import write_task
 
 __all__ = ["Command", "metacalo_commands"]
 
