@@ -294,8 +294,8 @@ def test_hours_for_lemurs():
     ("arguments", "code", "sentence"),
     [
         (["benchmarks.speed"], 1, "speed: give one of evaluation, exported, main-job"),
-        (["benchmarks.speed", "reading", "--out", "out", "--task", "siww"], 2, "input: unknown task 'siww'"),
-        (["benchmarks.speed", "exported", "--onnx", "no.onnx"], 1, "export: no.onnx: there is no such file"),
+        (["benchmarks.speed", "reading", "--out", "out", "--task", "siww"], 2, "reading: unknown task 'siww'"),
+        (["benchmarks.speed", "exported", "--onnx", "no.onnx"], 1, "exported: no.onnx: there is no such file"),
         (["benchmarks.meta", "--budget", "soon"], 2, "--budget soon: a number"),
     ],
 )

@@ -208,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.out:
             save_json(options.out, result)
     except MetacaloError as error:
-        sys.exit(f"export: {error}")
+        sys.exit(f"exported: {error}")
 
 
 if __name__ == "__main__":

@@ -214,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with tempfile.TemporaryDirectory(dir=chosen.out) as folder:
             found = run(chosen, Path(folder), chosen.out / "input.json")
     except MetacaloError as error:
-        Console(stderr=True, soft_wrap=True).print(f"input: {error}", markup=False)
+        Console(stderr=True, soft_wrap=True).print(f"reading: {error}", markup=False)
         raise SystemExit(2) from None
     for table in _tables(found):
         Console().print(table)

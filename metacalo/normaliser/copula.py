@@ -204,7 +204,7 @@ class Copula:
         grid: tuple[int, int, int],
         generator: torch.Generator,
     ) -> Float[Tensor, "n d"]:
-        """`Components.settle` of the structure: every third layer at once, rings and hits in turn."""
+        """`Components.gibbs_resample` of the structure: every third layer at once, rings and hits in turn."""
         layer, n_r, n_z = structure_layers(grid), grid[0], grid[2]
         is_hit = torch.arange(len(layer)) >= 1 + n_z + n_r * n_z
         groups = torch.where(layer < 0, 0, layer % 3 + 3 * is_hit)

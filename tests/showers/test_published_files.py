@@ -100,6 +100,11 @@ def test_compound_events_are_the_same_showers(tmp_path, options):
     [
         (lambda f: f.pop("incident_phi"), "'events' has no field 'incident_phi' .found showers, incident_energy"),
         (lambda f: f.update(showers=f["showers"][:, 0]), "'showers' of 'events' are .* was expected"),
+        (
+            lambda f: f.update(incident_energy=np.ones((4, 2))),
+            "'incident_energy' of 'events' is .*; one number for each row",
+        ),
+        (lambda f: f.update(incident_phi=np.array([b"a"] * 4)), "'incident_phi' of 'events' is .*; one number"),
         (lambda f: f["incident_energy"].__setitem__(2, 0), "'events' field 'incident_energy' row 2 is 0"),
         (lambda f: f["incident_theta"].__setitem__(1, 90), "'events' field 'incident_theta' row 1 is 90"),
     ],
@@ -114,6 +119,15 @@ def test_wrong_events_are_refused(tmp_path, change, message):
 def test_layouts_of_other_projects_are_named(tmp_path):
     datasets(tmp_path / "a.h5", {"gen_info": np.ones((5, 3)), "layer_0": np.ones((5, 30))})
     with pytest.raises(ShowerFileError, match=r"a\.h5: 'gen_info' beside 'layer_0' \(5, 30\) looks like"):
+        open_showers(tmp_path / "a.h5")
+
+
+def test_links_to_other_files_are_not_followed(tmp_path):
+    """Not even to find out which layout a file keeps."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name in ("showers", "energies", "directions"):
+            file[name] = h5py.ExternalLink("elsewhere.h5", name)
+    with pytest.raises(ShowerFileError, match="'showers' is a link, and links are not followed"):
         open_showers(tmp_path / "a.h5")
 
 

@@ -17,8 +17,8 @@ def refuse_other_layouts(place: h5py.Group, names: list[str], where: str) -> Non
     """
     if "gen_info" in names:
         raise ShowerFileError(
-            f"{where}: 'gen_info' beside {_shapes(place, names)} looks like a file of CaloFlow or SuperCalo (energies "
-            "of GeV in gen_info[:, 0], showers as layers and cells), which has no mesh in r, phi and z; write the "
+            f"{where}: 'gen_info' beside {_shapes(place, names)} looks like a layout of layers and cells with "
+            "incident energies of GeV in gen_info[:, 0], which has no mesh in r, phi and z; write the "
             "showers as (N, R, PHI, Z) in MeV with 'incident_energy', 'incident_theta' and 'incident_phi'"
         )
     if {"showers", "energies", "directions"} <= {*names} and _is_ragged(place, "showers"):
@@ -28,12 +28,17 @@ def refuse_other_layouts(place: h5py.Group, names: list[str], where: str) -> Non
         )
 
 
+def _own(place: h5py.Group, name: str) -> object:
+    """What lies in this very file under that name; links to other places are not followed."""
+    return place[name] if isinstance(place.get(name, getlink=True), h5py.HardLink) else None
+
+
 def _is_ragged(place: h5py.Group, name: str) -> bool:
-    dataset = place.get(name)
+    dataset = _own(place, name)
     return isinstance(dataset, h5py.Dataset) and h5py.check_vlen_dtype(dataset.dtype) is not None
 
 
 def _shapes(place: h5py.Group, names: list[str]) -> str:
-    found = (place.get(name) for name in names if name != "gen_info")
+    found = (_own(place, name) for name in names if name != "gen_info")
     shown = [f"'{each.name.lstrip('/')}' {each.shape}" for each in found if isinstance(each, h5py.Dataset)]
     return ", ".join(shown[:3]) or "nothing else"

@@ -58,6 +58,10 @@ def par04_events(place: h5py.Group, path: Path, where: str, refuse: Refuse) -> S
     voxels = events.dtype["showers"]
     if len(voxels.shape) != 3 or voxels.base.kind not in "fiu" or np.prod(voxels.shape) > MOST_VOXELS:
         raise ShowerFileError(f"{where}: 'showers' of '{EVENTS}' are {voxels}; (R, PHI, Z) of float32 was expected")
+    for name in _FIELDS[1:]:
+        column = events.dtype[name]
+        if column.base.kind not in "fiu" or column.shape not in {(), (1,)}:
+            raise ShowerFileError(f"{where}: '{name}' of '{EVENTS}' is {column}; one number for each row was expected")
     check_storage(events, where)
     count = count_of(events, where)
     with naming_read_errors(f"{where}: '{EVENTS}'"):
